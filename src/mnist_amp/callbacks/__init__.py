@@ -1,0 +1,19 @@
+"""What a run does beside training; one callback a file."""
+
+from mnist_amp.callbacks.banner import Banner
+from mnist_amp.callbacks.checkpoint import RunCheckpoint
+from mnist_amp.callbacks.evaluation import EvaluationReport
+from mnist_amp.callbacks.predictions import PredictionWriter
+from mnist_amp.callbacks.progress import ProgressBar
+from mnist_amp.callbacks.run_folder import RunFolder
+from mnist_amp.callbacks.summary import FitSummary
+
+__all__ = [
+    "Banner",
+    "EvaluationReport",
+    "FitSummary",
+    "PredictionWriter",
+    "ProgressBar",
+    "RunCheckpoint",
+    "RunFolder",
+]

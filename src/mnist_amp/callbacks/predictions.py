@@ -1,0 +1,41 @@
+"""The predictions of `predict`."""
+
+import csv
+from pathlib import Path
+from typing import cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mnist_amp.files import written_whole
+from mnist_amp.metrics import Scores
+
+
+class PredictionWriter(Callback):
+    """Writes `predictions.csv`: for each test image its place in the set, its digit, the guess and ten probabilities.
+
+    Args:
+        folder: where to write; made if it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scored = cast(Scores, pl_module.scores).compute()  # on every process, as it gathers from them all
+        if not trainer.is_global_zero:
+            return
+        guesses = scored.logits.argmax(dim=1).tolist()
+        probabilities = scored.logits.softmax(dim=1).tolist()
+        path = self.folder / "predictions.csv"
+        with written_whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["index", "digit", "guess", *(f"p{digit}" for digit in range(10))])
+            for index, digit, guess, row in zip(
+                scored.places.tolist(), scored.labels.tolist(), guesses, probabilities, strict=True
+            ):
+                writer.writerow([index, digit, guess, *(f"{p:.6f}" for p in row)])
+        self.written = f"{len(guesses):,} predictions in {path}"
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            print(self.written, flush=True)

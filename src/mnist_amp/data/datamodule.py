@@ -1,0 +1,99 @@
+"""MNIST as a LightningDataModule."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from mnist_amp.data import mnist
+from mnist_amp.data.loader import Batch, SequentialLoader, ShuffledLoader, generator
+from mnist_amp.errors import RequestError
+
+
+class MNISTDataModule(LightningDataModule):
+    """MNIST, kept as uint8 on the device that trains and normalised there batch by batch.
+
+    Validation images are held out of the 60,000 training images; the 10,000 test images are for `test` and `predict`.
+
+    Args:
+        data_dir: folder for the unpacked images, made if it is missing; what torchvision calls `root`
+        batch_size: images per batch and process
+        val_size: training images held out for validation; 0 trains on all 60,000
+        seed: of the order of the images and of the split; by default that of seed_everything
+
+    Raises:
+        RequestError: a size is out of range.
+    """
+
+    def __init__(
+        self, data_dir: str = "data", batch_size: int = 64, val_size: int = 5000, seed: int | None = None
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise RequestError(f"data.batch_size is {batch_size}; it must be at least 1.")
+        if not 0 <= val_size < mnist.TRAIN_SIZE:
+            raise RequestError(
+                f"data.val_size is {val_size}; it must be at least 0 and leave some of the {mnist.TRAIN_SIZE:,} images "
+                "to train on."
+            )
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        self.data_dir, self.batch_size, self.val_size, self.seed = Path(data_dir), batch_size, val_size, seed
+        self.save_hyperparameters()
+
+    def prepare_data(self) -> None:
+        mnist.prepare(self.data_dir)
+
+    def setup(self, stage: str) -> None:
+        assert self.trainer is not None
+        device = self.trainer.strategy.root_device
+        images, labels = mnist.load(self.data_dir, train=stage in ("fit", "validate"))
+        self.images, self.labels = images.to(device), labels.to(device)
+
+    def train_dataloader(self) -> ShuffledLoader:
+        trainer = self.trainer
+        assert trainer is not None
+        return ShuffledLoader(
+            self.images,
+            self.labels,
+            self.split()[0],
+            self.batch_size,
+            position=lambda: (trainer.current_epoch, trainer.fit_loop.batch_idx + 1),
+            # as Lightning does with a DataLoader: the batches to overfit stay the same
+            seed=None if trainer.overfit_batches else self.seed,  # type: ignore[attr-defined]
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+
+    def val_dataloader(self) -> SequentialLoader | list[SequentialLoader]:
+        return self._sequential(self.split()[1]) if self.val_size else []
+
+    def test_dataloader(self) -> SequentialLoader:
+        return self._sequential(torch.arange(len(self.labels)))
+
+    def predict_dataloader(self) -> SequentialLoader:
+        return self.test_dataloader()
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        return Batch(normalize(batch.images), batch.labels, batch.places)
+
+    def split(self) -> tuple[Tensor, Tensor]:
+        """Return the places, in the 60,000, of the images to train on and of those held out, (60,000 - V,) and (V,)."""
+        order = torch.randperm(mnist.TRAIN_SIZE, generator=generator(self.seed, -1))
+        return order[self.val_size :].sort().values, order[: self.val_size].sort().values
+
+    def _sequential(self, indices: Tensor) -> SequentialLoader:
+        assert self.trainer is not None
+        return SequentialLoader(
+            self.images, self.labels, indices, self.batch_size, self.trainer.global_rank, self.trainer.world_size
+        )
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Turn images (N, 28, 28) uint8 into (N, 1, 28, 28) float32 from -1 to 1.
+
+    The operations, and so the result's bits, are those of torchvision's `ToTensor` and `Normalize((0.5,), (0.5,))`.
+    """
+    return images.unsqueeze(1).to(torch.float32).div_(255).sub_(0.5).div_(0.5)

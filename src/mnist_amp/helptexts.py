@@ -1,0 +1,50 @@
+"""The words of --help, where Lightning has its docstrings on Trainers in general."""
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+DESCRIPTION = (
+    "Train SimpleNN on MNIST in mixed precision with PyTorch Lightning. "
+    "Settings come from --config files, then from the environment (MNIST_AMP_TRAINER__MAX_EPOCHS=2 is "
+    "--trainer.max_epochs 2), then from the command line; the later is the stronger."
+)
+
+SUBCOMMANDS = {
+    "fit": "Train on MNIST, or go on with a run.",
+    "validate": "Score a run on the training images that it held out.",
+    "test": "Score a run on the 10,000 test images.",
+    "predict": "Write a run's predictions for the 10,000 test images.",
+}
+TITLES = {
+    "model": "Model",
+    "data": "Data",
+    "optimizer": "Optimizer",
+    "lr_scheduler": "Learning-rate schedule",
+    "trainer": "Trainer, with Lightning's own descriptions",
+    "ckpt_path": "Checkpoint",
+}
+START = "`best` or `last` of the newest run, a checkpoint file, or a run's folder (its {default} one)"
+HELP = {
+    "ckpt_path": f"Checkpoint to score: {START.format(default='best')}; by default `best`.",
+    "weights_only": "Has no effect: a checkpoint is never allowed to run code.",
+    "optimizer": "Optimizer of torch.optim, by name: --optimizer SGD --optimizer.lr 0.1",
+    "lr_scheduler": "Learning-rate schedule, by name: --lr_scheduler StepLR --lr_scheduler.step_size 2",
+    "config": "YAML file of settings, yours or a shipped one such as configs/guide.yaml; may be given several times.",
+}
+
+
+def describe(parser: LightningArgumentParser, subparsers: dict[str, LightningArgumentParser]) -> None:
+    """Give the parsers of the command and its subcommands this project's words."""
+    listed = next(action for action in parser._actions if hasattr(action, "_choices_actions"))
+    for choice in listed._choices_actions:
+        choice.help = SUBCOMMANDS[choice.dest]
+    for name, subparser in subparsers.items():
+        subparser.usage = f"mnist-amp {name} [options]"
+        subparser.description = SUBCOMMANDS[name]
+        for group in subparser._action_groups:
+            first = group._group_actions[0].dest.partition(".")[0] if group._group_actions else ""
+            if group.title != "Linked arguments":
+                group.title = TITLES.get(first, group.title)
+        for action in subparser._actions:
+            action.help = HELP.get(action.dest, action.help)
+            if action.dest == "ckpt_path" and name == "fit":
+                action.help = f"Checkpoint to go on from: {START.format(default='last')}; by default, start anew."

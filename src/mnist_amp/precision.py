@@ -1,0 +1,34 @@
+"""What really runs: the precision in effect, the device, the versions."""
+
+import platform
+from importlib.metadata import version
+
+import torch
+from lightning.pytorch import Trainer
+
+from mnist_amp import __version__
+
+
+def effective_precision(trainer: Trainer) -> str:
+    """Return the precision in effect, such as `bf16-mixed` where `16-mixed` was asked for on a CPU."""
+    return str(trainer.precision_plugin.precision)
+
+
+def device_name(trainer: Trainer) -> str:
+    """Return what the run computes on, such as `2 x CPU (x86_64, 1 thread each)` or `NVIDIA H200`."""
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{device.type.upper()} ({platform.machine()}, threads: {torch.get_num_threads()})"
+    return name if trainer.world_size == 1 else f"{trainer.world_size} x {name}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a measurement depends on."""
+    packages = ("torch", "torchvision", "lightning", "torchmetrics")
+    return {
+        "mnist-amp": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }

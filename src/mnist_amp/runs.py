@@ -1,0 +1,95 @@
+"""Run folders, `<root>/lightning_logs/version_N`, and the checkpoints in them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mnist_amp.errors import RequestError
+
+CONFIG_KEY = "mnist_amp_config"  # where a checkpoint keeps the configuration of its run, as YAML
+
+
+def logs(root: Path) -> Path:
+    """Return the folder that holds the runs, by Lightning's convention."""
+    return root / "lightning_logs"
+
+
+def claim(root: Path) -> Path:
+    """Make the next run folder. Two processes that ask at once get two folders."""
+    number = max((_number(folder) for folder in _folders(root)), default=-1) + 1
+    while True:
+        folder = logs(root) / f"version_{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def resolve(ckpt_path: str, root: Path, *, folder_means: str) -> Path:
+    """Turn what `--ckpt_path` says into a checkpoint file.
+
+    Args:
+        ckpt_path: `best` or `last` (of the newest run that has one), a file, or a run's folder.
+        root: folder that holds `lightning_logs`.
+        folder_means: which checkpoint a folder stands for, `best` or `last`.
+
+    Raises:
+        RequestError: there is no such checkpoint.
+    """
+    if ckpt_path in ("best", "last"):
+        return _newest(root, ckpt_path)
+    path = Path(ckpt_path)
+    if path.is_dir():
+        path = path / "checkpoints" / f"{folder_means}.ckpt"
+    if not path.is_file():
+        known = [str(file) for folder in _folders(root) for file in sorted(folder.glob("checkpoints/*.ckpt"))]
+        hint = f"There are {', '.join(known[:6])}." if known else f"There are none under {logs(root)} either."
+        raise RequestError(f"there is no checkpoint at {path}. {hint}")
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Load a checkpoint's content to the CPU, without ever running code from it.
+
+    Raises:
+        RequestError: the file is not a checkpoint of this project.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        loadable = {"state_dict", "epoch", "global_step", "loops", "hyper_parameters"} <= set(checkpoint)
+    except Exception as error:  # torch.load raises many kinds, with texts about its own internals
+        raise RequestError(f"{path} can't be read as a checkpoint: it is damaged or of another kind.") from error
+    if not loadable:
+        raise RequestError(f"{path} is not a training checkpoint; a run keeps those in its folder checkpoints/.")
+    return dict(checkpoint)
+
+
+def folder_of(checkpoint: Path) -> Path:
+    """Return the folder of a checkpoint's run; for a file outside of any run, the file's own folder."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def _newest(root: Path, name: str) -> Path:
+    for folder in _folders(root):
+        checkpoint = folder / "checkpoints" / f"{name}.ckpt"
+        if checkpoint.is_file():
+            return checkpoint
+    raise RequestError(
+        f"there is no run with a checkpoint under {logs(root).absolute()}. "
+        "Train one with `mnist-amp fit`, or name a checkpoint with --ckpt_path."
+    )
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Yield the run folders, newest first."""
+    found = [path for path in logs(root).glob("version_*") if path.is_dir() and _number(path) >= 0]
+    yield from sorted(found, key=_number, reverse=True)
+
+
+def _number(folder: Path) -> int:
+    number = folder.name.removeprefix("version_")
+    return int(number) if number.isdecimal() else -1
