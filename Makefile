@@ -14,7 +14,7 @@ fit: setup
 	$(BIN)/mnist-amp test
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -29,6 +29,7 @@ from mnist_amp.callbacks import (
 from mnist_amp.data import MNISTDataModule
 from mnist_amp.errors import RequestError
 from mnist_amp.module import ADAM, LitSimpleNN
+from mnist_amp.report import counted
 
 # the guide's; the banner has what the model summary says
 TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "enable_model_summary": False}
@@ -136,11 +137,17 @@ class MnistAmpCLI(LightningCLI):
                 f"model.hidden_dim is {config.model.hidden_dim}, but {path} holds a network of hidden_dim {trained}. "
                 "Leave model.hidden_dim out, or start without this checkpoint."
             )
-        epochs, wanted = _epochs(self.checkpoint), config.trainer.max_epochs
+        optimizer = self.checkpoint["hyper_parameters"]["optimizer"]["class_path"]
+        if self.config.subcommand == "fit" and config.optimizer.class_path != optimizer:
+            raise RequestError(
+                f"optimizer is {config.optimizer.class_path}, but {path} holds the state of {optimizer}, which another "
+                "optimizer can't go on from. Leave optimizer out, or start without this checkpoint."
+            )
+        epochs, wanted = runs.position(self.checkpoint)["epochs"], config.trainer.max_epochs
         if self.config.subcommand == "fit" and wanted is not None and 0 <= wanted <= epochs:
             raise RequestError(
-                f"{path} has {epochs} epochs behind it and trainer.max_epochs is {wanted}: nothing is left to train. "
-                f"Ask for more, as in --trainer.max_epochs {2 * epochs}."
+                f"{path} has {counted(epochs, 'epoch')} behind it and trainer.max_epochs is {wanted}: nothing is "
+                f"left to train. Ask for more, as in --trainer.max_epochs {2 * epochs}."
             )
         if self.config.subcommand == "validate" and config.data.val_size == 0:
             raise RequestError(
@@ -160,11 +167,14 @@ class MnistAmpCLI(LightningCLI):
         seed = config.seed_everything
         seed = None if seed is False else int(seed)
         path = Path(config.ckpt_path) if config.ckpt_path else None
-        described = f"{path} ({_progress(self.checkpoint)})" if self.checkpoint else None
+        described = None
+        if self.checkpoint:
+            position = runs.position(self.checkpoint)
+            described = f"{path} ({counted(position['epochs'], 'epoch')} done, step {position['step']:,})"
         precision = None if trainer.plugins else trainer.precision
         bar: list[Callback] = [ProgressBar()] if trainer.enable_progress_bar is not False else []
         if self.subcommand == "fit" and not trainer.fast_dev_run:
-            run = RunFolder(root, self._resolved_config(), log=trainer.logger in (None, True))
+            run = RunFolder(root, self._resolved_config(), default_loggers=trainer.logger in (None, True))
             callbacks = [run, Banner(precision, seed, described, run), *bar]
             if trainer.enable_checkpointing is not False:
                 checkpoint = RunCheckpoint(run)
@@ -173,7 +183,7 @@ class MnistAmpCLI(LightningCLI):
         callbacks = [Banner(precision, seed, described), *bar]
         if path is not None and self.checkpoint is not None and not trainer.fast_dev_run:
             folder = runs.folder_of(path) / f"{self.subcommand}_{path.stem}"
-            facts = {"command": self.subcommand, "checkpoint": str(path), **_position(self.checkpoint)}
+            facts = {"command": self.subcommand, "checkpoint": str(path), **runs.position(self.checkpoint)}
             callbacks.append(
                 PredictionWriter(folder) if self.subcommand == "predict" else EvaluationReport(folder, facts)
             )
@@ -181,7 +191,7 @@ class MnistAmpCLI(LightningCLI):
 
     def _resolved_config(self) -> str:
         parser = self._parser(self.subcommand)
-        return str(parser.dump(self.config[self.subcommand], skip_none=False))
+        return str(parser.dump(self.config[self.subcommand], skip_unset=False))
 
     def _next_steps(self, trainer: Any) -> list[str]:
         root = f" --trainer.default_root_dir {trainer.default_root_dir}" if trainer.default_root_dir else ""
@@ -208,9 +218,18 @@ def main(args: list[str] | None = None) -> None:
         if os.environ.get(DEBUG):
             raise
         wrong = isinstance(error, RequestError | MisconfigurationException)
-        text = str(error) if wrong else f"{type(error).__name__}: {error}\nSet {DEBUG}=1 to see where it came from."
+        text = (
+            _explain(error) if wrong else f"{type(error).__name__}: {error}\nSet {DEBUG}=1 to see where it came from."
+        )
         sys.stderr.write(f"mnist-amp: error: {text}\n")
         sys.exit(2 if wrong else 1)
+
+
+def _explain(error: Exception) -> str:
+    """Put Lightning's own words where they would lead a user astray into clearer ones."""
+    if "CUDAAccelerator" in str(error):
+        return "trainer.accelerator is cuda, but no CUDA device can be used here. Leave it at auto, or ask for cpu."
+    return str(error)
 
 
 def as_dict(init: Namespace | None) -> dict[str, Any] | None:
@@ -228,16 +247,3 @@ def _inherited(checkpoint: dict[str, Any], subcommand: str) -> dict[str, Any]:
         return config
     trainer = {key: value for key, value in config.get("trainer", {}).items() if key in ("precision", "plugins")}
     return {"trainer": trainer} | {key: config[key] for key in ("model", "data", "seed_everything") if key in config}
-
-
-def _epochs(checkpoint: dict[str, Any]) -> int:
-    """Return how many epochs a checkpoint has behind it."""
-    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-
-
-def _position(checkpoint: dict[str, Any]) -> dict[str, int]:
-    return {"epochs": _epochs(checkpoint), "step": int(checkpoint["global_step"])}
-
-
-def _progress(checkpoint: dict[str, Any]) -> str:
-    return "{epochs} epochs done, step {step}".format(**_position(checkpoint))

@@ -21,10 +21,13 @@ TITLES = {
     "lr_scheduler": "Learning-rate schedule",
     "trainer": "Trainer, with Lightning's own descriptions",
     "ckpt_path": "Checkpoint",
+    "return_predictions": "Checkpoint",
 }
 START = "`best` or `last` of the newest run, a checkpoint file, or a run's folder (its {default} one)"
 HELP = {
     "ckpt_path": f"Checkpoint to score: {START.format(default='best')}; by default `best`.",
+    "verbose": "Print Lightning's own table of the figures, too.",
+    "return_predictions": "Has no effect: the predictions are written to predictions.csv.",
     "weights_only": "Has no effect: a checkpoint is never allowed to run code.",
     "optimizer": "Optimizer of torch.optim, by name: --optimizer SGD --optimizer.lr 0.1",
     "lr_scheduler": "Learning-rate schedule, by name: --lr_scheduler StepLR --lr_scheduler.step_size 2",

@@ -9,23 +9,27 @@ def facts(lines: dict[str, str]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
 
 
-def fit_summary(best: dict[str, float], images: int, seconds: float, folder: str, next_steps: list[str]) -> str:
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def fit_summary(
+    *, accuracy: float, validated: bool, epochs: int, images: int, seconds: float, folder: str, next_steps: list[str]
+) -> str:
     """Sum up a fit.
 
     Args:
-        best: the figures of the epoch that `model.pth` holds.
+        accuracy: of the weights that `model.pth` holds, 0 to 1.
+        validated: whether on the validation images, not the training images.
+        epochs: how many epochs these weights have behind them.
         images: how many images were trained on, epochs counted.
         seconds: time of training and validation.
         folder: of the run.
         next_steps: commands that one may want to run now.
     """
-    epoch = f"epoch {best['epoch']:.0f}"
-    if "val_accuracy" in best:
-        result = f"{best['val_accuracy']:.2%} on the validation images (best: {epoch})"
-    else:
-        result = f"{best['train_accuracy']:.2%} on the training images (nothing held out; {epoch})"
+    which = "validation images, the best" if validated else "training images, as none were held out,"
     lines = {
-        "accuracy": result,
+        "accuracy": f"{accuracy:.2%} on the {which} after {counted(epochs, 'epoch')}",
         "time": f"{seconds:.1f} s, {images / seconds:,.0f} samples/s (training, validation and checkpoints)",
         "files": f"{folder}/ (model.pth, curves.png, metrics.csv, checkpoints/, config.yaml)",
         "next": next_steps[0],

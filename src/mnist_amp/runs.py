@@ -68,6 +68,12 @@ def read(path: Path) -> dict[str, Any]:
     return dict(checkpoint)
 
 
+def position(checkpoint: dict[str, Any]) -> dict[str, int]:
+    """Return how far a checkpoint's run is: the epochs it has behind it and its optimizer steps."""
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    return {"epochs": int(epochs), "step": int(checkpoint["global_step"])}
+
+
 def folder_of(checkpoint: Path) -> Path:
     """Return the folder of a checkpoint's run; for a file outside of any run, the file's own folder."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent

@@ -22,9 +22,7 @@ class RunCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, run: RunFolder) -> None:
-        super().__init__(
-            filename="best", monitor="val_accuracy", mode="max", save_last=True, enable_version_counter=False
-        )
+        super().__init__(filename="best", monitor="val_accuracy", mode="max", enable_version_counter=False)
         self.run = run
         self.history: list[dict[str, float]] = []
 
@@ -50,6 +48,8 @@ class RunCheckpoint(ModelCheckpoint):
         figures = {name: metrics[name].item() for name in FIGURES if name in metrics}
         self.history.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **figures})
         super().on_train_epoch_end(trainer, pl_module)
+        # ModelCheckpoint's own save_last leaves out the epochs that are not the best
+        trainer.save_checkpoint(self.best.with_name("last.ckpt"), weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history, "best_model_score": self.best_model_score}

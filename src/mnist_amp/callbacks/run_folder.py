@@ -17,11 +17,11 @@ class RunFolder(Callback):
     Args:
         root: folder that holds `lightning_logs`.
         config: the resolved configuration as YAML; written to `config.yaml` and kept in every checkpoint.
-        log: whether to log to TensorBoard and CSV there.
+        default_loggers: whether to log to TensorBoard and CSV there.
     """
 
-    def __init__(self, root: Path, config: str, *, log: bool = True) -> None:
-        self.root, self.config, self.log = root, config, log
+    def __init__(self, root: Path, config: str, *, default_loggers: bool = True) -> None:
+        self.root, self.config, self.default_loggers = root, config, default_loggers
         self.path = Path()  # known from `setup` on
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -29,7 +29,7 @@ class RunFolder(Callback):
         self.path = Path(trainer.strategy.broadcast(claimed))
         if trainer.is_global_zero:
             (self.path / "config.yaml").write_text(self.config, encoding="utf-8")
-        if self.log:
+        if self.default_loggers:
             parent, version = str(self.path.parent), self.path.name
             trainer.loggers = [
                 TensorBoardLogger(parent, name="", version=version, default_hp_metric=False),

@@ -42,9 +42,24 @@ class FitSummary(Callback):
             torch.save(_network(best["state_dict"]), draft)
         with written_whole(folder / "curves.png") as draft:
             plots.curves(self.checkpoint.history, draft)
-        # the figures of the best checkpoint are the newest row of its history
-        best_row = best["callbacks"][self.checkpoint.state_key]["history"][-1]
-        print(fit_summary(best_row, self.images, self.seconds, str(folder), self.next_steps), flush=True)
+        print(
+            fit_summary(
+                accuracy=self._accuracy(),
+                validated=self.checkpoint.monitor is not None,
+                epochs=runs.position(best)["epochs"],
+                images=self.images,
+                seconds=self.seconds,
+                folder=str(folder),
+                next_steps=self.next_steps,
+            ),
+            flush=True,
+        )
+
+    def _accuracy(self) -> float:
+        """Return the accuracy that goes with the best checkpoint, on training images where none were held out."""
+        if self.checkpoint.best_model_score is not None:
+            return self.checkpoint.best_model_score.item()
+        return self.checkpoint.history[-1]["train_accuracy"]
 
 
 def _network(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

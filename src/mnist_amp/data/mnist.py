@@ -38,13 +38,13 @@ def prepare(data_dir: Path) -> None:
     if not missing:
         return
     try:
-        raw.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".prepare-", dir=data_dir) as scratch:
             _unpack(Path(scratch), raw)
     except OSError as error:
+        reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror or error
         raise RequestError(
-            f"cannot write MNIST to {data_dir}: {error.strerror or error}. "
-            "Name a folder that can be written with --data.data_dir."
+            f"can't write MNIST to {data_dir}: {reason}. Name a folder that can be written with --data.data_dir."
         ) from error
 
 
@@ -61,12 +61,14 @@ def _unpack(scratch: Path, raw: Path) -> None:
         source = next((path for path in (raw / name, ARCHIVES / name) if _verified(path, md5)), None)
         if source is not None:
             shutil.copyfile(source, unpacked / name)
-    _download_missing(scratch)
+    _download_missing(scratch, raw)
+    raw.mkdir(parents=True, exist_ok=True)
     for file in unpacked.iterdir():
-        file.replace(raw / file.name)
+        if not (raw / file.name).exists():
+            file.replace(raw / file.name)
 
 
-def _download_missing(root: Path) -> None:
+def _download_missing(root: Path, raw: Path) -> None:
     """Let torchvision fetch the archives that are not there, and unpack all four."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(MIRROR_TIMEOUT)
@@ -75,7 +77,7 @@ def _download_missing(root: Path) -> None:
     except RuntimeError as error:
         raise RequestError(
             f"MNIST is not complete in the package and could not be downloaded. {error}"
-            f"Put the four archives {', '.join(name for name, _ in MNIST.resources)} into <data_dir>/MNIST/raw."
+            f"Put the four archives {', '.join(name for name, _ in MNIST.resources)} into {raw}."
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)

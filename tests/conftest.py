@@ -1,0 +1,89 @@
+"""What the tests share: MNIST prepared once, and the command run in this process in a fresh directory."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# before torch is imported: tests that run side by side would fight for the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+from mnist_amp.arguments import ENV_PREFIX
+from mnist_amp.cli import main
+from mnist_amp.data import mnist
+
+Run = Callable[..., str]
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the real MNIST in it."""
+    folder = tmp_path_factory.mktemp("mnist")
+    mnist.prepare(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith((ENV_PREFIX, "PL_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Run `mnist-amp` with the arguments given, in a fresh directory; returns what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MNIST_AMP_DATA__DATA_DIR", str(data_dir))
+    monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cpu")
+
+    def run(*args: str) -> str:
+        capsys.readouterr()
+        main(list(args))
+        return capsys.readouterr().out
+
+    yield run
+    # Lightning's seed_everything leaves it behind
+    os.environ.pop("PL_GLOBAL_SEED", None)
+
+
+@pytest.fixture
+def refused(run: Run, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Run `mnist-amp` with arguments that it must refuse, with exit status 2; returns its message."""
+
+    def refused(*args: str) -> str:
+        with pytest.raises(SystemExit) as exit_info:
+            run(*args)
+        assert exit_info.value.code == 2
+        return capsys.readouterr().err
+
+    return refused
+
+
+def command(*args: str, cwd: Path, **env: str) -> str:
+    """Run `mnist-amp` as a process of its own; returns what it wrote to stdout."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_amp", *args],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def files(folder: Path) -> set[str]:
+    """Return the files under a folder, TensorBoard's under a fixed name, as its own ends in the time and the host."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {
+        (path.with_name("EVENTS") if path.name.startswith("events.out.tfevents.") else path).as_posix()
+        for path in paths
+    }

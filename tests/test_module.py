@@ -1,0 +1,150 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import ReduceLROnPlateau
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor, nn
+
+from mnist_amp.data import MNISTDataModule
+from mnist_amp.data.datamodule import normalize
+from mnist_amp.errors import RequestError
+from mnist_amp.module import LitSimpleNN
+
+STEPS = 5
+
+
+def trainer(**settings: Any) -> Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(**{"accelerator": "cpu", "max_epochs": 1, "limit_val_batches": 0, **quiet, **settings})
+
+
+def configured(module: LitSimpleNN) -> Any:
+    return module.configure_optimizers()
+
+
+def plain_pytorch(model: nn.Module, batches: list[tuple[Tensor, Tensor]], precision: str) -> list[float]:
+    """Train as the guide does, with torch alone; returns the losses."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+    scaler = torch.amp.GradScaler("cpu", enabled=precision == "16-mixed")
+    dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
+    losses = []
+    for images, labels in batches:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=dtype, enabled=precision != "32-true"):
+            loss = F.cross_entropy(model(images), labels)
+        torch.autograd.backward(scaler.scale(loss))
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_steps_are_those_of_plain_pytorch(data_dir: Path, precision: str) -> None:
+    torch.manual_seed(0)
+    module, data = LitSimpleNN(), MNISTDataModule(str(data_dir))
+    model = copy.deepcopy(module.model)
+    losses: list[float] = []
+    module.on_train_batch_end = lambda outputs, *_: losses.append(outputs["loss"].item())  # type: ignore[method-assign]
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu")) if precision == "16-mixed" else None
+    kind = {"plugins": plugin} if plugin else {"precision": precision}
+    trainer(limit_train_batches=STEPS, **kind).fit(module, data)
+
+    loader = data.train_dataloader()
+    loader.position = lambda: (0, 0)
+    batches = [(normalize(batch.images), batch.labels) for batch, _ in zip(loader, range(STEPS), strict=False)]
+    assert plain_pytorch(model, batches, precision) == pytest.approx(losses, rel=1e-6)
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(module.model.state_dict()[name], weight, rtol=1e-5, atol=1e-6)
+
+
+def test_default_optimizer_is_the_guides() -> None:
+    module = LitSimpleNN()
+    module.trainer = trainer()
+    optimizer = configured(module)["optimizer"]
+    assert type(optimizer) is torch.optim.Adam
+    assert optimizer.defaults["lr"] == 0.001
+
+
+@pytest.mark.parametrize(
+    ("clip", "given", "fused"),
+    [
+        (None, {}, True),
+        (0.0, {}, True),
+        (1.0, {}, None),
+        (None, {"fused": False}, False),
+        (1.0, {"fused": False}, False),
+        (None, {"foreach": True}, None),
+    ],
+)
+def test_optimizer_is_fused_unless_gradients_are_clipped(clip: float | None, given: Any, fused: bool | None) -> None:
+    module = LitSimpleNN(optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, **given}})
+    module.trainer = trainer(gradient_clip_val=clip)
+    assert configured(module)["optimizer"].defaults["fused"] is fused
+
+
+def test_an_optimizer_that_can_not_be_fused_is_left_alone() -> None:
+    module = LitSimpleNN(optimizer={"class_path": "torch.optim.RMSprop"})
+    module.trainer = trainer()
+    assert type(configured(module)["optimizer"]) is torch.optim.RMSprop
+
+
+def test_refuses_a_fused_optimizer_with_clipping() -> None:
+    module = LitSimpleNN(optimizer={"class_path": "torch.optim.Adam", "init_args": {"fused": True}})
+    module.trainer = trainer(gradient_clip_val=1.0)
+    with pytest.raises(RequestError) as error:
+        configured(module)
+    assert str(error.value) == (
+        "optimizer.fused and trainer.gradient_clip_val can't be combined, as a fused optimizer unscales the gradients "
+        "after they would be clipped. Leave one of them out."
+    )
+
+
+@pytest.mark.parametrize(("clip", "fused"), [(None, True), (1.0, None)])
+def test_a_checkpoints_fused_does_not_outlive_a_change_of_clipping(clip: float | None, fused: bool | None) -> None:
+    module = LitSimpleNN()
+    module.trainer = trainer(gradient_clip_val=clip)
+    checkpoint = {"optimizer_states": [{"param_groups": [{"lr": 0.1, "fused": "what it was"}]}]}
+    module.on_load_checkpoint(checkpoint)
+    assert checkpoint == {"optimizer_states": [{"param_groups": [{"lr": 0.1, "fused": fused}]}]}
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+def test_schedule(interval: Any) -> None:
+    schedule = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 2}}
+    module = LitSimpleNN(lr_scheduler=schedule, lr_scheduler_interval=interval)
+    module.trainer = trainer()
+    made = configured(module)["lr_scheduler"]
+    assert type(made["scheduler"]) is torch.optim.lr_scheduler.StepLR
+    assert (made["interval"], made["monitor"]) == (interval, None)
+
+
+def test_schedule_on_a_plateau_watches_its_metric() -> None:
+    schedule = {"class_path": "lightning.pytorch.cli.ReduceLROnPlateau", "init_args": {"monitor": "val_loss"}}
+    module = LitSimpleNN(lr_scheduler=schedule)
+    module.trainer = trainer()
+    made = configured(module)["lr_scheduler"]
+    assert isinstance(made["scheduler"], ReduceLROnPlateau)
+    assert made["monitor"] == "val_loss"
+
+
+def test_refuses_a_width_of_none() -> None:
+    with pytest.raises(RequestError, match=r"^model.hidden_dim is 0; it must be at least 1.$"):
+        LitSimpleNN(hidden_dim=0)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "32-true"])
+def test_scores_in_true_precision(precision: Any) -> None:
+    module = LitSimpleNN()
+    module = module.to(torch.bfloat16) if precision == "bf16-true" else module
+    assert module(torch.zeros(2, 1, 28, 28)).dtype == module.dtype

@@ -1,0 +1,46 @@
+from typing import Any
+
+from mnist_amp.report import counted, evaluation, facts, fit_summary
+
+RUN: dict[str, Any] = {"epochs": 4, "images": 275_000, "seconds": 10.0, "folder": "lightning_logs/version_0"}
+
+
+def test_facts_are_in_two_columns() -> None:
+    assert facts({"device": "CPU", "seed": "42"}) == "device  CPU\nseed    42"
+
+
+def test_fit_summary() -> None:
+    summary = fit_summary(accuracy=0.9718, validated=True, next_steps=["mnist-amp test", "and so on"], **RUN)
+    assert (
+        summary
+        == """
+accuracy  97.18% on the validation images, the best after 4 epochs
+time      10.0 s, 27,500 samples/s (training, validation and checkpoints)
+files     lightning_logs/version_0/ (model.pth, curves.png, metrics.csv, checkpoints/, config.yaml)
+next      mnist-amp test
+          and so on"""
+    )
+
+
+def test_fit_summary_without_validation() -> None:
+    summary = fit_summary(accuracy=0.96, validated=False, next_steps=["mnist-amp test"], **RUN)
+    assert "accuracy  96.00% on the training images, as none were held out, after 4 epochs\n" in summary
+
+
+def test_counted() -> None:
+    assert [counted(n, "epoch") for n in (0, 1, 2, 1000)] == ["0 epochs", "1 epoch", "2 epochs", "1,000 epochs"]
+
+
+def test_evaluation() -> None:
+    digit = {"digit": 0, "precision": 0.98765, "recall": 1.0, "f1": 0.5, "images": 1135}
+    record = {"loss": 0.08344, "accuracy": 0.9745, "images": 10_000, "per_digit": [digit]}
+    assert (
+        evaluation(record, "run/test_best")
+        == """
+digit  precision  recall      F1  images
+    0     0.9877  1.0000  0.5000   1,135
+
+loss      0.0834
+accuracy  97.45% of 10,000 images
+files     run/test_best/ (metrics.json, confusion_matrix.png, misclassified.png)"""
+    )

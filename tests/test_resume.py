@@ -1,0 +1,138 @@
+"""Going on from a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from mnist_amp import runs
+from mnist_amp.cli import main
+from tests.conftest import Refused, Run
+
+SMOKE = ("--config", "configs/smoke.yaml")
+
+
+def last(version: int) -> dict[str, Any]:
+    return runs.read(Path(f"lightning_logs/version_{version}/checkpoints/last.ckpt"))
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Lay a nest of dicts and lists out as one dict, tensors as lists."""
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in flat(item, f"{name}.{key}").items()}
+    if isinstance(value, list):
+        return {k: v for key, item in enumerate(value) for k, v in flat(item, f"{name}.{key}").items()}
+    return {name: value}
+
+
+KEPT = (
+    "state_dict",
+    "optimizer_states",
+    "lr_schedulers",
+    "MixedPrecision",
+    "loops",
+    "epoch",
+    "global_step",
+    "callbacks",
+)
+
+
+@pytest.mark.parametrize("config", ["fp32", "bf16", "fp16-cpu"])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(run: Run, tmp_path: Path, config: str) -> None:
+    (tmp_path / "growth.yaml").write_text(
+        yaml.safe_dump(
+            {"lr_scheduler": {"class_path": "torch.optim.lr_scheduler.ExponentialLR", "init_args": {"gamma": 0.9}}}
+        )
+    )
+    settings = ("-c", f"{config}.yaml", *SMOKE, "-c", "growth.yaml", "--optimizer=SGD", "--optimizer.momentum=0.9")
+    run("fit", *settings, "--trainer.max_epochs", "3")
+    run("fit", *settings, "--trainer.max_epochs", "1")
+    # what is not said anew is the run's: precision, optimizer, schedule, limits
+    printed = run("fit", "--ckpt_path", "last", "--trainer.max_epochs", "3")
+    assert "lightning_logs/version_1/checkpoints/last.ckpt (1 epoch done, step 8)\n" in printed
+    whole, resumed = last(0), last(2)
+    for key in KEPT:
+        assert flat(resumed.get(key)) == flat(whole.get(key)), key
+    assert len(whole["callbacks"]["RunCheckpoint"]["history"]) == 3
+
+
+def test_the_best_is_carried_over(run: Run) -> None:
+    run("fit", *SMOKE, "--trainer.max_epochs=2", "--optimizer=SGD", "--optimizer.lr=0.1")
+    best = Path("lightning_logs/version_0/checkpoints/best.ckpt").read_bytes()
+    # with the gradients clipped to nothing, the third epoch is no better
+    run("fit", "--ckpt_path=last", "--trainer.max_epochs=3", "--trainer.gradient_clip_val=1e-30")
+    assert last(1)["global_step"] == 24
+    assert Path("lightning_logs/version_1/checkpoints/best.ckpt").read_bytes() == best
+
+
+def test_another_optimizer_than_the_checkpoints_is_refused(run: Run, refused: Refused) -> None:
+    run("fit", *SMOKE)
+    assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--optimizer=SGD") == (
+        "mnist-amp: error: optimizer is torch.optim.SGD, but lightning_logs/version_0/checkpoints/last.ckpt holds the "
+        "state of torch.optim.Adam, which another optimizer can't go on from. Leave optimizer out, or start without "
+        "this checkpoint.\n"
+    )
+
+
+def test_a_file_and_a_folder(run: Run) -> None:
+    run("fit", *SMOKE)
+    for start in ("lightning_logs/version_0/checkpoints/best.ckpt", "lightning_logs/version_0"):
+        printed = run("fit", "--ckpt_path", start, "--trainer.max_epochs", "2")
+        assert "lightning_logs/version_0/checkpoints/" in printed
+        assert "(1 epoch done, step 8)" in printed
+
+
+def test_another_width_than_the_checkpoints_is_refused(run: Run, refused: Refused) -> None:
+    run("fit", *SMOKE, "--model.hidden_dim=32")
+    where = "lightning_logs/version_0/checkpoints/last.ckpt"
+    assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--model.hidden_dim=64") == (
+        f"mnist-amp: error: model.hidden_dim is 64, but {where} holds a network of hidden_dim 32. "
+        "Leave model.hidden_dim out, or start without this checkpoint.\n"
+    )
+
+
+def test_a_checkpoints_width_needs_no_saying(run: Run) -> None:
+    run("fit", *SMOKE, "--model.hidden_dim=32")
+    assert "25,450 parameters" in run("test")
+    assert "25,450 parameters" in run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
+
+
+def test_nothing_is_left_to_train(run: Run, refused: Refused) -> None:
+    run("fit", *SMOKE)
+    assert refused("fit", "--ckpt_path", "last") == (
+        "mnist-amp: error: lightning_logs/version_0/checkpoints/last.ckpt has 1 epoch behind it and trainer.max_epochs "
+        "is 1: nothing is left to train. Ask for more, as in --trainer.max_epochs 2.\n"
+    )
+
+
+def test_a_precision_given_anew_takes_the_place_of_the_runs(run: Run) -> None:
+    run("fit", "--config=fp16-cpu.yaml", *SMOKE)
+    assert "precision   16-mixed\n" in run("test")
+    assert "precision   32-true\n" in run("test", "--trainer.precision=32-true")
+    printed = run("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--trainer.precision=bf16-mixed")
+    assert "precision   bf16-mixed\n" in printed
+
+
+def test_validation_is_on_the_runs_own_images(run: Run) -> None:
+    """The images held out depend on the seed: a test with another one must not score images that were trained on."""
+    summary = run("fit", *SMOKE, "--seed_everything=7", "--data.val_size=100", "--trainer.limit_val_batches=1.0")
+    accuracy = summary[summary.index("accuracy  ") :].split()[1]
+    assert f"accuracy  {accuracy} of 100 images\n" in run("validate")
+
+
+def test_clipping_can_change_on_resuming(run: Run) -> None:
+    run("fit", *SMOKE)
+    run("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--trainer.gradient_clip_val=1.0")
+    assert last(1)["optimizer_states"][0]["param_groups"][0]["fused"] is None
+    run("fit", "--ckpt_path=last", "--trainer.max_epochs=3", "--trainer.gradient_clip_val=0.0")
+    assert last(2)["optimizer_states"][0]["param_groups"][0]["fused"] is True
+
+
+def test_main_takes_the_processs_arguments(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["mnist-amp", "fit", *SMOKE])
+    main()
+    assert last(0)["global_step"] == 8

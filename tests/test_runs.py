@@ -1,0 +1,108 @@
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mnist_amp import runs
+from mnist_amp.errors import RequestError
+
+WHOLE: dict[str, Any] = {"state_dict": {}, "epoch": 1, "global_step": 2, "loops": {}, "hyper_parameters": {}}
+
+
+def checkpoint(root: Path, version: int, name: str) -> Path:
+    path = root / "lightning_logs" / f"version_{version}" / "checkpoints" / f"{name}.ckpt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(WHOLE, path)
+    return path
+
+
+def test_claims_the_next_number(tmp_path: Path) -> None:
+    for other in ("version_9", "version_10", "version_x", "notes"):
+        (tmp_path / "lightning_logs" / other).mkdir(parents=True)
+    (tmp_path / "lightning_logs" / "version_99").touch()  # not a folder
+    assert runs.claim(tmp_path) == tmp_path / "lightning_logs" / "version_11"
+
+
+def test_claims_at_once_are_all_different(tmp_path: Path) -> None:
+    claimed: list[Path] = []
+    threads = [threading.Thread(target=lambda: claimed.append(runs.claim(tmp_path))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(path.name for path in claimed) == sorted(f"version_{n}" for n in range(20))
+
+
+def test_best_and_last_are_the_newest_runs_that_has_one(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 2, "best")
+    last, best = checkpoint(tmp_path, 9, "last"), checkpoint(tmp_path, 10, "best")
+    (tmp_path / "lightning_logs" / "version_11").mkdir()
+    assert runs.resolve("best", tmp_path, folder_means="best") == best
+    assert runs.resolve("last", tmp_path, folder_means="best") == last
+
+
+def test_a_file_or_a_runs_folder(tmp_path: Path) -> None:
+    best, last = checkpoint(tmp_path, 0, "best"), checkpoint(tmp_path, 0, "last")
+    assert runs.resolve(str(last), tmp_path, folder_means="best") == last
+    assert runs.resolve(str(last.parent.parent), tmp_path, folder_means="best") == best
+    assert runs.resolve(str(last.parent.parent), tmp_path, folder_means="last") == last
+
+
+def test_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(RequestError) as error:
+        runs.resolve("best", tmp_path, folder_means="best")
+    assert str(error.value) == (
+        f"there is no run with a checkpoint under {tmp_path / 'lightning_logs'}. "
+        "Train one with `mnist-amp fit`, or name a checkpoint with --ckpt_path."
+    )
+
+
+def test_a_missing_file_names_those_that_are_there(tmp_path: Path) -> None:
+    missing = tmp_path / "no.ckpt"
+    with pytest.raises(RequestError) as error:
+        runs.resolve(str(missing), tmp_path, folder_means="best")
+    assert str(error.value).endswith(f"There are none under {tmp_path / 'lightning_logs'} either.")
+    known = checkpoint(tmp_path, 0, "last")
+    with pytest.raises(RequestError) as error:
+        runs.resolve(str(missing), tmp_path, folder_means="best")
+    assert str(error.value) == f"there is no checkpoint at {missing}. There are {known}."
+
+
+def test_reads_a_checkpoint(tmp_path: Path) -> None:
+    assert runs.read(checkpoint(tmp_path, 0, "last")) == WHOLE
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04torn"])
+def test_refuses_what_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(RequestError) as error:
+        runs.read(path)
+    assert str(error.value) == f"{path} can't be read as a checkpoint: it is damaged or of another kind."
+
+
+def test_refuses_a_plain_state_dict(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    torch.save({"fc1.weight": torch.zeros(1)}, path)
+    with pytest.raises(RequestError, match=r"model.pth is not a training checkpoint; a run keeps those in its folder"):
+        runs.read(path)
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return exec, ("import pathlib; pathlib.Path('ran').touch()",)
+
+
+def test_never_runs_code_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({**WHOLE, "state_dict": Malicious()}, "evil.ckpt")
+    with pytest.raises(RequestError):
+        runs.read(Path("evil.ckpt"))
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
+
+
+def test_the_folder_of_a_checkpoint() -> None:
+    assert runs.folder_of(Path("a/version_3/checkpoints/best.ckpt")) == Path("a/version_3")
+    assert runs.folder_of(Path("downloads/best.ckpt")) == Path("downloads")
