@@ -31,8 +31,8 @@ from mnist_amp.errors import RequestError
 from mnist_amp.module import ADAM, LitSimpleNN
 from mnist_amp.report import counted
 
-# the guide's; the banner has what the model summary says
-TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "enable_model_summary": False}
+# the guide's, on one device however many there are; the banner has what the model summary says
+TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "enable_model_summary": False}
 
 # what the banner says already, or what does not apply to data in memory
 SILENCED = (
