@@ -32,6 +32,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith((ENV_PREFIX, "PL_")):
             monkeypatch.delenv(name)
+    # what is tested on other devices says so
+    monkeypatch.setenv(f"{ENV_PREFIX}TRAINER__ACCELERATOR", "cpu")
 
 
 @pytest.fixture
@@ -41,7 +43,6 @@ def run(
     """Run `mnist-amp` with the arguments given, in a fresh directory; returns what it printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MNIST_AMP_DATA__DATA_DIR", str(data_dir))
-    monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cpu")
 
     def run(*args: str) -> str:
         capsys.readouterr()

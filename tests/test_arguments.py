@@ -27,6 +27,11 @@ def test_without_a_subcommand_nothing_is_added(args: list[str]) -> None:
     assert arrange(args, {"MNIST_AMP_DATA__VAL_SIZE": "8"}) == args
 
 
+def test_what_goes_before_the_subcommand_stays_there() -> None:
+    args = ["--config", "all.yaml", "fit", "--data.val_size=9", "--config=x.yaml"]
+    assert arrange(args, {}) == ["--config", "all.yaml", "fit", "--config=x.yaml", "--data.val_size=9"]
+
+
 def test_a_config_without_its_value_is_left_to_the_parser() -> None:
     assert arrange(["fit", "--config"], {}) == ["fit", "--config"]
 

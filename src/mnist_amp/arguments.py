@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
 ENV_PREFIX = "MNIST_AMP_"
 DEBUG = "MNIST_AMP_DEBUG"  # shows tracebacks; not a setting
 
@@ -13,12 +14,11 @@ def arrange(args: Iterable[str], env: Mapping[str, str]) -> list[str]:
     What comes later is stronger. `MNIST_AMP_TRAINER__MAX_EPOCHS=2` sets `--trainer.max_epochs=2`.
     """
     rest = list(args)
-    place = next((i for i, arg in enumerate(rest) if not arg.startswith("-")), len(rest))
-    head, tail = rest[: place + 1], rest[place + 1 :]
-    if not tail and len(head) <= place:
-        return rest  # no subcommand: --help, --version or a mistake
-    configs, others = _split_configs(tail)
-    return [*head, *configs, *_from_environment(env), *others]
+    place = next((i + 1 for i, arg in enumerate(rest) if arg in SUBCOMMANDS), None)
+    if place is None:
+        return rest  # --help, --version or a mistake
+    configs, others = _split_configs(rest[place:])
+    return [*rest[:place], *configs, *_from_environment(env), *others]
 
 
 def shipped_configs() -> Path:
