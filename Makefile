@@ -5,13 +5,15 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# where the runs are, if ARGS says so, for the test as well
+RUNS = $(shell printf '%s' '$(ARGS)' | grep -oE -- '--trainer\.default_root_dir[= ][^ ]+')
 INSTALLED := .venv/.installed
 
 .PHONY: fit test check setup
 
 fit: setup
 	$(BIN)/mnist-amp fit $(ARGS)
-	$(BIN)/mnist-amp test
+	$(BIN)/mnist-amp test $(RUNS)
 
 test: setup
 	$(BIN)/python -m pytest -n auto $(ARGS)

@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py
 
 Trains and tests with `mnist-amp`, as a user does, in a scratch folder; prints the table and saves it, with what it was
-measured on, to docs/results/accuracy.json and accuracy.md. About 8 minutes on 2 CPU cores.
+measured on, to docs/results/accuracy.json and accuracy.md. About 10 minutes on 2 CPU cores.
 """
 
 import argparse

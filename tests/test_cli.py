@@ -147,14 +147,6 @@ def test_without_logger_and_checkpoints(run: Run, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "lightning_logs" / "version_0").iterdir()] == ["config.yaml"]
 
 
-@pytest.mark.parametrize(
-    "precision", [("--trainer.precision=32-true",), ("--trainer.precision=bf16-mixed",), ("-c", "fp16-cpu.yaml")]
-)
-@pytest.mark.parametrize("setting", ["gradient_clip_val=0.5", "accumulate_grad_batches=3"])
-def test_clips_and_accumulates_in_every_precision(run: Run, precision: tuple[str, ...], setting: str) -> None:
-    assert "accuracy  " in run("fit", *precision, *SMOKE, f"--trainer.{setting}")
-
-
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
 def test_never_scores_fresh_weights(refused: Refused, tmp_path: Path, subcommand: str) -> None:
     assert refused(subcommand) == (

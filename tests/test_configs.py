@@ -12,6 +12,7 @@ import yaml
 
 from mnist_amp import runs
 from mnist_amp.arguments import shipped_configs
+from mnist_amp.data import MNISTDataModule
 from tests.conftest import Refused, Run, command
 
 SMOKE = ("--config", "configs/smoke.yaml")
@@ -115,6 +116,15 @@ def test_overfit(run: Run) -> None:
 def test_profile(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     run("fit", "--config", "configs/profile.yaml", "--trainer.limit_train_batches=8")
     assert "run_training_batch" in caplog.text
+
+
+def test_two_processes_see_each_their_half_once(tmp_path: Path, data_dir: Path) -> None:
+    args = ("--config=configs/ddp-cpu.yaml", "--trainer.max_epochs=1", f"--data.data_dir={data_dir}")
+    seen = ("--trainer.callbacks=tests.seen.Seen", "--trainer.limit_val_batches=1", "--data.batch_size=250")
+    command("fit", *args, *seen, cwd=tmp_path, PYTHONPATH=str(Path(__file__).parents[1]))
+    halves = [set(map(int, (tmp_path / f"seen_{rank}.txt").read_text().split())) for rank in (0, 1)]
+    assert [len(half) for half in halves] == [27_500, 27_500]
+    assert halves[0] | halves[1] == set(MNISTDataModule(seed=42).split()[0].tolist())
 
 
 def test_two_processes(tmp_path: Path, data_dir: Path) -> None:

@@ -93,7 +93,7 @@ def test_default_optimizer_is_the_guides() -> None:
 )
 def test_optimizer_is_fused_unless_gradients_are_clipped(clip: float | None, given: Any, fused: bool | None) -> None:
     module = LitSimpleNN(optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, **given}})
-    module.trainer = trainer(gradient_clip_val=clip)
+    module.trainer = trainer(gradient_clip_val=clip, precision="bf16-mixed")
     assert configured(module)["optimizer"].defaults["fused"] is fused
 
 
@@ -105,22 +105,61 @@ def test_an_optimizer_that_can_not_be_fused_is_left_alone() -> None:
 
 def test_refuses_a_fused_optimizer_with_clipping() -> None:
     module = LitSimpleNN(optimizer={"class_path": "torch.optim.Adam", "init_args": {"fused": True}})
-    module.trainer = trainer(gradient_clip_val=1.0)
+    module.trainer = trainer(gradient_clip_val=1.0, precision="bf16-mixed")
     with pytest.raises(RequestError) as error:
         configured(module)
     assert str(error.value) == (
-        "optimizer.fused and trainer.gradient_clip_val can't be combined, as a fused optimizer unscales the gradients "
-        "after they would be clipped. Leave one of them out."
+        "optimizer.fused and trainer.gradient_clip_val can't be combined in mixed precision, as a fused optimizer "
+        "unscales the gradients after they would be clipped. Leave one of them out."
     )
+
+
+def test_in_full_precision_a_fused_optimizer_goes_with_clipping() -> None:
+    module = LitSimpleNN()
+    module.trainer = trainer(gradient_clip_val=1.0)
+    assert configured(module)["optimizer"].defaults["fused"] is True
+
+
+def checkpoint(fused: Any = None, lr: float = 0.001, **schedule: Any) -> dict[str, Any]:
+    """Return what matters of a checkpoint of Adam at a base rate of 0.001, which a schedule has brought to `lr`."""
+    return {
+        "hyper_parameters": {"optimizer": {"init_args": {"lr": 0.001, "eps": 1e-8}}, "lr_scheduler": None},
+        "optimizer_states": [{"param_groups": [{"lr": lr, "initial_lr": 0.001, "eps": 1e-8, "fused": fused}]}],
+        "lr_schedulers": [schedule] if schedule else [],
+    }
+
+
+def adam(**init_args: Any) -> dict[str, Any]:
+    return {"class_path": "torch.optim.Adam", "init_args": init_args}
 
 
 @pytest.mark.parametrize(("clip", "fused"), [(None, True), (1.0, None)])
 def test_a_checkpoints_fused_does_not_outlive_a_change_of_clipping(clip: float | None, fused: bool | None) -> None:
     module = LitSimpleNN()
-    module.trainer = trainer(gradient_clip_val=clip)
-    checkpoint = {"optimizer_states": [{"param_groups": [{"lr": 0.1, "fused": "what it was"}]}]}
-    module.on_load_checkpoint(checkpoint)
-    assert checkpoint == {"optimizer_states": [{"param_groups": [{"lr": 0.1, "fused": fused}]}]}
+    module.trainer = trainer(gradient_clip_val=clip, precision="bf16-mixed")
+    loaded = checkpoint(fused="what it was")
+    module.on_load_checkpoint(loaded)
+    assert loaded == checkpoint(fused=fused)
+
+
+def test_optimizer_settings_go_before_a_checkpoints() -> None:
+    module = LitSimpleNN(optimizer=adam(lr=0.5, eps=1e-4))
+    module.trainer = trainer()
+    loaded = checkpoint(lr=0.0001, base_lrs=[0.001], _last_lr=[0.0001], last_epoch=3)
+    module.on_load_checkpoint(loaded)
+    assert loaded["optimizer_states"][0]["param_groups"] == [
+        {"lr": pytest.approx(0.05), "initial_lr": 0.5, "eps": 1e-4, "fused": True}
+    ]
+    assert loaded["lr_schedulers"] == [{"base_lrs": [0.5], "_last_lr": [pytest.approx(0.05)], "last_epoch": 3}]
+
+
+def test_schedule_settings_go_before_a_checkpoints() -> None:
+    module = LitSimpleNN(lr_scheduler={"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 3}})
+    module.trainer = trainer()
+    loaded = checkpoint(step_size=2, last_epoch=3)
+    loaded["hyper_parameters"]["lr_scheduler"] = {"class_path": "StepLR", "init_args": {"step_size": 2}}
+    module.on_load_checkpoint(loaded)
+    assert loaded["lr_schedulers"] == [{"step_size": 3, "last_epoch": 3}]
 
 
 @pytest.mark.parametrize("interval", ["epoch", "step"])

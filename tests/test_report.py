@@ -2,7 +2,13 @@ from typing import Any
 
 from mnist_amp.report import counted, evaluation, facts, fit_summary
 
-RUN: dict[str, Any] = {"epochs": 4, "images": 275_000, "seconds": 10.0, "folder": "lightning_logs/version_0"}
+RUN: dict[str, Any] = {
+    "epochs": 4,
+    "images": 275_000,
+    "seconds": 10.0,
+    "folder": "lightning_logs/version_0",
+    "files": ["model.pth", "checkpoints/"],
+}
 
 
 def test_facts_are_in_two_columns() -> None:
@@ -10,25 +16,31 @@ def test_facts_are_in_two_columns() -> None:
 
 
 def test_fit_summary() -> None:
-    summary = fit_summary(accuracy=0.9718, validated=True, next_steps=["mnist-amp test", "and so on"], **RUN)
+    summary = fit_summary("validation", 0.9718, next_steps=["mnist-amp test", "and so on"], **RUN)
     assert (
         summary
         == """
 accuracy  97.18% on the validation images, the best after 4 epochs
 time      10.0 s, 27,500 samples/s (training, validation and checkpoints)
-files     lightning_logs/version_0/ (model.pth, curves.png, metrics.csv, checkpoints/, config.yaml)
+files     lightning_logs/version_0/ (model.pth, checkpoints/)
 next      mnist-amp test
           and so on"""
     )
 
 
 def test_fit_summary_without_validation() -> None:
-    summary = fit_summary(accuracy=0.96, validated=False, next_steps=["mnist-amp test"], **RUN)
-    assert "accuracy  96.00% on the training images, as none were held out, after 4 epochs\n" in summary
+    summary = fit_summary("training", 0.96, next_steps=["mnist-amp test"], **RUN)
+    assert "accuracy  96.00% on the training images, with no validation, after 4 epochs\n" in summary
+
+
+def test_fit_summary_without_checkpoints() -> None:
+    summary = fit_summary("training", None, next_steps=[], **{**RUN, "epochs": None, "seconds": 0.0, "images": 0})
+    assert summary.startswith("\naccuracy  not known\ntime      0.0 s, 0 samples/s (")
 
 
 def test_counted() -> None:
     assert [counted(n, "epoch") for n in (0, 1, 2, 1000)] == ["0 epochs", "1 epoch", "2 epochs", "1,000 epochs"]
+    assert [counted(n, "batch") for n in (1, 2)] == ["1 batch", "2 batches"]
 
 
 def test_evaluation() -> None:

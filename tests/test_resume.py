@@ -78,6 +78,79 @@ def test_another_optimizer_than_the_checkpoints_is_refused(run: Run, refused: Re
     )
 
 
+def test_a_plateau_is_not_forgotten(run: Run) -> None:
+    """With the learning rate at nothing no epoch is better, so each lowers it further."""
+    schedule = ("--lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--lr_scheduler.monitor=val_loss")
+    settings = (*SMOKE, *schedule, "--lr_scheduler.patience=0", "--optimizer=SGD", "--optimizer.lr=1e-30")
+    run("fit", *settings, "--lr_scheduler.eps=0", "--trainer.max_epochs=4")
+    run("fit", *settings, "--lr_scheduler.eps=0", "--trainer.max_epochs=2")
+    run("fit", "--ckpt_path=last", "--trainer.max_epochs=4")
+    assert last(2)["optimizer_states"] == last(0)["optimizer_states"]
+    assert last(2)["lr_schedulers"] == last(0)["lr_schedulers"]
+    assert last(0)["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(1e-32)
+
+
+def test_what_is_changed_is_said_and_done(run: Run) -> None:
+    run("fit", *SMOKE, "--optimizer=SGD", "--optimizer.lr=0.1", "--lr_scheduler=StepLR", "--lr_scheduler.step_size=5")
+    changed = ("--optimizer.lr=0.2", "--optimizer.momentum=0.5", "--lr_scheduler.step_size=3", "--data.batch_size=32")
+    printed = run("fit", "--ckpt_path=last", "--trainer.max_epochs=2", *changed)
+    assert (
+        "changed     optimizer.lr 0.1 -> 0.2, optimizer.momentum 0.0 -> 0.5, lr_scheduler.step_size 5 -> 3, "
+        "data.batch_size 64 -> 32\n"
+    ) in printed
+    group = last(1)["optimizer_states"][0]["param_groups"][0]
+    assert (group["lr"], group["momentum"]) == (0.2, 0.5)
+    assert last(1)["lr_schedulers"][0]["step_size"] == 3
+
+
+def test_nothing_changed_is_not_said(run: Run) -> None:
+    run("fit", *SMOKE)
+    assert "changed" not in run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
+
+
+def test_limits_of_time_and_steps_are_not_taken_over(run: Run, refused: Refused) -> None:
+    run("fit", *SMOKE, "--trainer.max_steps=5", "--trainer.max_time=00:01:00:00")
+    assert refused("fit", "--ckpt_path=last", "--trainer.max_steps=5").endswith(
+        "has 5 steps behind it and trainer.max_steps is 5: nothing is left to train. Ask for more, as in "
+        "--trainer.max_steps 10.\n"
+    )
+    run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
+    config = yaml.safe_load(Path("lightning_logs/version_1/config.yaml").read_text())
+    assert (config["trainer"]["max_steps"], config["trainer"]["max_time"]) == (-1, None)
+
+
+def test_a_resumed_runs_config_starts_anew(run: Run) -> None:
+    run("fit", *SMOKE)
+    run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
+    text = Path("lightning_logs/version_1/config.yaml").read_text()
+    assert text.startswith("# went on from lightning_logs/version_0/checkpoints/last.ckpt\n")
+    assert yaml.safe_load(text)["ckpt_path"] is None
+    assert "Epoch 0: 8 batches" in run("fit", "--config=lightning_logs/version_1/config.yaml")
+
+
+def test_images_that_were_trained_on_are_not_validated_on(run: Run, refused: Refused) -> None:
+    run("fit", *SMOKE)
+    where = "lightning_logs/version_0/checkpoints/best.ckpt"
+    for args, found in ((("--seed_everything=5",), "seed is 5"), (("--data.val_size=9",), "data.val_size is 9")):
+        was = 42 if found.startswith("seed") else 5000
+        assert refused("validate", *args) == (
+            f"mnist-amp: error: {found}, but {where} was trained with {was}, and has seen images that would be held "
+            "out now. Leave it out.\n"
+        )
+
+
+def test_an_older_best_is_not_of_this_run(run: Run) -> None:
+    """Going on from an early checkpoint must not take over the best of what came after it."""
+    run("fit", *SMOKE)
+    early = Path("early.ckpt").write_bytes(Path("lightning_logs/version_0/checkpoints/last.ckpt").read_bytes())
+    assert early
+    run("fit", *SMOKE, "--trainer.max_epochs=3")
+    beside = Path("lightning_logs/version_1/checkpoints/early.ckpt")
+    Path("early.ckpt").rename(beside)
+    run("fit", f"--ckpt_path={beside}", "--trainer.max_epochs=2", "--trainer.limit_val_batches=0")
+    assert runs.read(Path("lightning_logs/version_2/checkpoints/best.ckpt"))["global_step"] == 16
+
+
 def test_a_file_and_a_folder(run: Run) -> None:
     run("fit", *SMOKE)
     for start in ("lightning_logs/version_0/checkpoints/best.ckpt", "lightning_logs/version_0"):

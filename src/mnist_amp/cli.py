@@ -3,20 +3,21 @@
 import json
 import logging
 import os
+import secrets
 import sys
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from torch.optim import Optimizer
 
-from mnist_amp import __version__, helptexts, runs
-from mnist_amp.arguments import DEBUG, arrange
+from mnist_amp import __version__, helptexts, resume, runs
+from mnist_amp.arguments import DEBUG, SUBCOMMANDS, arrange
 from mnist_amp.callbacks import (
     Banner,
     EvaluationReport,
@@ -40,6 +41,7 @@ SILENCED = (
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*Experiment logs directory .* exists and is not empty.*",  # it is new, and holds config.yaml only
     r".*callbacks used to create the checkpoint need to be provided.*",  # what only fit needs
+    r".*monitor='val_accuracy'.* could not find the monitored key.*",  # an epoch without validation
     r".*Total length of `list` across ranks is zero.*",  # no validation images, as asked
     r".*It is recommended to use `self.log\(.*sync_dist=True.*",  # what is logged is all processes' already
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # Lightning's own use of torch
@@ -63,12 +65,13 @@ class Parser(LightningArgumentParser):
 class MnistAmpCLI(LightningCLI):
     """Lightning's command line over LitSimpleNN and MNISTDataModule.
 
-    A command that starts from a checkpoint takes over the settings of its run: `fit` all of them, the others those that
-    say what the model and its data are. What is given anew, by file, environment or command line, is stronger.
+    A command that starts from a checkpoint takes over settings of its run, see `resume`. What is given anew, by file,
+    environment or command line, is stronger.
     """
 
     def __init__(self, args: ArgsType = None) -> None:
         self.checkpoint: dict[str, Any] | None = None
+        self.changes: list[str] = []
         super().__init__(
             LitSimpleNN,
             MNISTDataModule,
@@ -86,7 +89,8 @@ class MnistAmpCLI(LightningCLI):
             "--seed_everything",
             type=bool | int,
             default=self.seed_everything_default,
-            help="Seed of the weights, of the order of the images and of the split; true draws one, false sets none.",
+            help="Seed of the weights, of the order of the images and of the split; true draws one, false leaves the "
+            "weights to chance.",
         )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -108,99 +112,105 @@ class MnistAmpCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
-        self.config = parser.parse_args(args)
-        subcommand = self.config.subcommand
-        given = self.config[subcommand]
-        root = Path(given.trainer.default_root_dir or ".")
-        wanted = given.ckpt_path or (None if subcommand == "fit" else "best")
-        if wanted is not None:
-            path = runs.resolve(wanted, root, folder_means="last" if subcommand == "fit" else "best")
-            self.checkpoint = runs.read(path)
-            place = args.index(subcommand) + 1
-            inherited = f"--config={json.dumps(_inherited(self.checkpoint, subcommand))}"
-            self.config = parser.parse_args([*args[:place], inherited, *args[place:]])
-            self._settle(path, given)
+        place = next((i for i, arg in enumerate(args) if arg in SUBCOMMANDS), None)
+        if place is None:
+            self.config = parser.parse_args(args)  # says what is missing
+            return
+        subcommand, own = args[place], args[place + 1 :]
+        only_prints = any(arg.startswith(("--help", "-h", "--print_config")) for arg in own)
+        wanted = resume.peek(own, "ckpt_path") or (None if subcommand == "fit" or only_prints else "best")
+        if wanted is None:
+            self.config = parser.parse_args(args)
+        else:
+            root = Path(resume.peek(own, "trainer.default_root_dir") or ".")
+            path = runs.resolve(str(wanted), root, folder_means="last" if subcommand == "fit" else "best")
+            self._parse_over(path, args, place + 1)
+        config = self.config[subcommand]
+        if config.seed_everything is True:
+            # the processes of a distributed run inherit the first one's
+            config.seed_everything = int(os.environ.get("PL_GLOBAL_SEED") or secrets.randbelow(2**31))
+
+    def _parse_over(self, path: Path, args: list[str], place: int) -> None:
+        """Parse the arguments over the settings of a checkpoint's run, which are put in at `place`."""
+        subcommand, own = args[place - 1], args[place:]
+        self.checkpoint = runs.read(path)
+        inherited = resume.inherited(self.checkpoint, subcommand)
+        if resume.peek(own, "trainer.precision") is not None and not resume.peek(own, "trainer.plugins"):
+            inherited["trainer"]["plugins"] = None  # a precision given anew takes the place of the run's plugin
+        self.config = self.parser.parse_args([*args[:place], f"--config={json.dumps(inherited)}", *own])
+        config = self.config[subcommand]
+        config.ckpt_path, config.weights_only = str(path), True
+        resume.check(path, self.checkpoint, subcommand, config)
+        known: dict[str, Any] = {
+            key: inherited[key] for key in ("optimizer", "lr_scheduler", "data", "seed_everything") if key in inherited
+        }
+        self.changes = resume.changes(known, config.as_dict()) if subcommand == "fit" else []
 
     def _parse_ckpt_path(self) -> None:
         """Do not let a checkpoint's hyperparameters override the command line, as Lightning does."""
-
-    def _settle(self, path: Path, given: Any) -> None:
-        """Check what was given anew against the checkpoint."""
-        assert self.checkpoint is not None
-        config = self.config[self.config.subcommand]
-        config.ckpt_path, config.weights_only = str(path), True
-        if config.trainer.precision is not None and not given.trainer.plugins:
-            config.trainer.plugins = None  # a precision given anew takes the place of the run's plugin
-        trained = self.checkpoint["hyper_parameters"]["hidden_dim"]
-        if config.model.hidden_dim != trained:
-            raise RequestError(
-                f"model.hidden_dim is {config.model.hidden_dim}, but {path} holds a network of hidden_dim {trained}. "
-                "Leave model.hidden_dim out, or start without this checkpoint."
-            )
-        optimizer = self.checkpoint["hyper_parameters"]["optimizer"]["class_path"]
-        if self.config.subcommand == "fit" and config.optimizer.class_path != optimizer:
-            raise RequestError(
-                f"optimizer is {config.optimizer.class_path}, but {path} holds the state of {optimizer}, which another "
-                "optimizer can't go on from. Leave optimizer out, or start without this checkpoint."
-            )
-        epochs, wanted = runs.position(self.checkpoint)["epochs"], config.trainer.max_epochs
-        if self.config.subcommand == "fit" and wanted is not None and 0 <= wanted <= epochs:
-            raise RequestError(
-                f"{path} has {counted(epochs, 'epoch')} behind it and trainer.max_epochs is {wanted}: nothing is "
-                f"left to train. Ask for more, as in --trainer.max_epochs {2 * epochs}."
-            )
-        if self.config.subcommand == "validate" and config.data.val_size == 0:
-            raise RequestError(
-                f"{path} was trained on all images, so none are left to validate on. Use `mnist-amp test`."
-            )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand].trainer
         logger = False if config.logger in (None, True) else config.logger  # RunFolder adds the default ones
         given = config.callbacks or []
         given = given if isinstance(given, list) else [given]
-        return super().instantiate_trainer(callbacks=[*self._callbacks(config), *given], logger=logger, **kwargs)
+        writes = not (config.barebones or config.fast_dev_run)
+        run = self._run_folder(config) if writes and self.subcommand == "fit" else None
+        # in this order: the folder that the banner names, and the bar that must be closed before a report is printed
+        callbacks: list[Callback] = [Banner(*self._banner())] if run is None else [run, Banner(*self._banner())]
+        shown = config.enable_progress_bar is not False and not config.barebones
+        if shown and not any(isinstance(callback, AnyProgressBar) for callback in given):
+            callbacks.append(ProgressBar())
+        if run is not None:
+            callbacks += self._training(run, config)
+        elif writes:
+            callbacks.append(self._evaluating())
+        return super().instantiate_trainer(callbacks=[*callbacks, *given], logger=logger, **kwargs)
 
-    def _callbacks(self, trainer: Any) -> list[Callback]:
+    def _banner(self) -> tuple[str | None, dict[str, str]]:
+        """Return the precision asked for, and what only the command line knows of the run."""
         config = self.config[self.subcommand]
-        root = Path(trainer.default_root_dir or ".")
-        seed = config.seed_everything
-        seed = None if seed is False else int(seed)
-        path = Path(config.ckpt_path) if config.ckpt_path else None
-        described = None
+        seeded = config.seed_everything is not False
+        lines = {"seed": str(config.seed_everything) if seeded else "none for the weights, 0 for the images"}
         if self.checkpoint:
-            position = runs.position(self.checkpoint)
-            described = f"{path} ({counted(position['epochs'], 'epoch')} done, step {position['step']:,})"
-        precision = None if trainer.plugins else trainer.precision
-        bar: list[Callback] = [ProgressBar()] if trainer.enable_progress_bar is not False else []
-        if self.subcommand == "fit" and not trainer.fast_dev_run:
-            run = RunFolder(root, self._resolved_config(), default_loggers=trainer.logger in (None, True))
-            callbacks = [run, Banner(precision, seed, described, run), *bar]
-            if trainer.enable_checkpointing is not False:
-                checkpoint = RunCheckpoint(run)
-                callbacks += [checkpoint, FitSummary(checkpoint, self._next_steps(trainer))]
-            return callbacks
-        callbacks = [Banner(precision, seed, described), *bar]
-        if path is not None and self.checkpoint is not None and not trainer.fast_dev_run:
-            folder = runs.folder_of(path) / f"{self.subcommand}_{path.stem}"
-            facts = {"command": self.subcommand, "checkpoint": str(path), **runs.position(self.checkpoint)}
-            callbacks.append(
-                PredictionWriter(folder) if self.subcommand == "predict" else EvaluationReport(folder, facts)
-            )
-        return callbacks
+            done = runs.position(self.checkpoint)
+            progress = f"{counted(done['epochs'], 'epoch')} done, step {done['step']:,}"
+            lines["checkpoint"] = f"{config.ckpt_path} ({progress})"
+        if self.changes:
+            lines["changed"] = ", ".join(self.changes)
+        return None if config.trainer.plugins else config.trainer.precision, lines
 
-    def _resolved_config(self) -> str:
-        parser = self._parser(self.subcommand)
-        return str(parser.dump(self.config[self.subcommand], skip_unset=False))
+    def _run_folder(self, trainer: Any) -> RunFolder:
+        parser, config = self._parser(self.subcommand), self.config[self.subcommand].clone()
+        source = f"# went on from {config.ckpt_path}\n" if config.ckpt_path else ""
+        config.ckpt_path = None  # or a command that takes this config would start from there again
+        root = Path(trainer.default_root_dir or ".")
+        text = source + parser.dump(config, skip_unset=False)
+        return RunFolder(root, text, default_loggers=trainer.logger in (None, True))
+
+    def _training(self, run: RunFolder, trainer: Any) -> list[Callback]:
+        checkpoint = RunCheckpoint(run) if trainer.enable_checkpointing is not False else None
+        summary = FitSummary(run, checkpoint, self._next_steps(trainer))
+        return [summary] if checkpoint is None else [checkpoint, summary]
+
+    def _evaluating(self) -> Callback:
+        assert self.checkpoint is not None
+        path = Path(self.config[self.subcommand].ckpt_path)
+        folder = runs.folder_of(path) / f"{self.subcommand}_{path.stem}"
+        if self.subcommand == "predict":
+            return PredictionWriter(folder)
+        facts = {"command": self.subcommand, "checkpoint": str(path), **runs.position(self.checkpoint)}
+        return EvaluationReport(folder, facts)
 
     def _next_steps(self, trainer: Any) -> list[str]:
         root = f" --trainer.default_root_dir {trainer.default_root_dir}" if trainer.default_root_dir else ""
-        more = 2 * (trainer.max_epochs or 5)
-        return [
-            f"mnist-amp test{root}",
-            f"mnist-amp fit{root} --ckpt_path last --trainer.max_epochs {more}",
-            f"tensorboard --logdir {runs.logs(Path(trainer.default_root_dir or '.'))}",
-        ]
+        more = 2 * (trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 5)
+        steps = []
+        if trainer.enable_checkpointing is not False:
+            steps += [f"mnist-amp test{root}", f"mnist-amp fit{root} --ckpt_path last --trainer.max_epochs {more}"]
+        if trainer.logger in (None, True):
+            steps.append(f"tensorboard --logdir {runs.logs(Path(trainer.default_root_dir or '.'))}")
+        return steps
 
 
 def main(args: list[str] | None = None) -> None:
@@ -234,16 +244,3 @@ def _explain(error: Exception) -> str:
 
 def as_dict(init: Namespace | None) -> dict[str, Any] | None:
     return None if init is None else init.as_dict()
-
-
-def _inherited(checkpoint: dict[str, Any], subcommand: str) -> dict[str, Any]:
-    """Return the settings of a checkpoint's run that a command takes over."""
-    saved = dict(checkpoint["hyper_parameters"])
-    config: dict[str, Any] = {key: saved.pop(key) for key in ("optimizer", "lr_scheduler") if saved.get(key)}
-    config["model"] = {key: value for key, value in saved.items() if key not in config}
-    config.update(yaml.safe_load(checkpoint.get(runs.CONFIG_KEY, "{}")))
-    config.pop("ckpt_path", None)
-    if subcommand == "fit":
-        return config
-    trainer = {key: value for key, value in config.get("trainer", {}).items() if key in ("precision", "plugins")}
-    return {"trainer": trainer} | {key: config[key] for key in ("model", "data", "seed_everything") if key in config}

@@ -8,7 +8,7 @@ DESCRIPTION = (
     "--trainer.max_epochs 2), then from the command line; the later is the stronger."
 )
 
-SUBCOMMANDS = {
+SUMMARIES = {
     "fit": "Train on MNIST, or go on with a run.",
     "validate": "Score a run on the training images that it held out.",
     "test": "Score a run on the 10,000 test images.",
@@ -39,10 +39,11 @@ def describe(parser: LightningArgumentParser, subparsers: dict[str, LightningArg
     """Give the parsers of the command and its subcommands this project's words."""
     listed = next(action for action in parser._actions if hasattr(action, "_choices_actions"))
     for choice in listed._choices_actions:
-        choice.help = SUBCOMMANDS[choice.dest]
+        choice.help = SUMMARIES[choice.dest]
     for name, subparser in subparsers.items():
+        subparser.prog = f"mnist-amp {name}"
         subparser.usage = f"mnist-amp {name} [options]"
-        subparser.description = SUBCOMMANDS[name]
+        subparser.description = SUMMARIES[name]
         for group in subparser._action_groups:
             first = group._group_actions[0].dest.partition(".")[0] if group._group_actions else ""
             if group.title != "Linked arguments":

@@ -25,12 +25,14 @@ class EpochMeans(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("loss", "correct", "count"):
-            self.add_state(name, torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("loss", torch.tensor(0.0), dist_reduce_fx="sum")
+        for name in ("correct", "count"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Count a batch: its mean loss (), logits (N, 10) and digits (N,)."""
-        self.loss += loss * len(labels)
+        # not in place: bf16-true and 16-true cast the state, which is 0 then, and half a precision can't hold the sum
+        self.loss = self.loss + loss.float() * len(labels)
         self.correct += (logits.argmax(dim=1) == labels).sum()
         self.count += len(labels)
 

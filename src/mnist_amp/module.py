@@ -1,11 +1,13 @@
 """SimpleNN as a LightningModule: the cross-entropy step, its metrics, its optimizer."""
 
+import importlib
 import inspect
 from typing import Any, Literal
 
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import ReduceLROnPlateau, instantiate_class
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from mnist_amp.errors import RequestError
 from mnist_amp.metrics import EpochMeans, Scores, loss_and_accuracy
 from mnist_amp.model import SimpleNN
 
-ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}
+ADAM: dict[str, Any] = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}
 
 
 class LitSimpleNN(LightningModule):
@@ -63,7 +65,7 @@ class LitSimpleNN(LightningModule):
         self.train_means.update(loss.detach(), logits.detach(), labels)
         # self.log costs more than the step itself, so it is called only where a logger will write
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if (self.global_step + 1) % every == 0:
+        if every and (self.global_step + 1) % every == 0:
             self.log("train_loss_step", loss, prog_bar=True)
         return loss
 
@@ -107,14 +109,29 @@ class LitSimpleNN(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # An optimizer takes its settings from the checkpoint, `fused` too, which is not to outlive a change of clipping
+        """Let the settings that this module was made with go before those that the optimizer's state has with it.
+
+        A learning rate keeps the factor that the schedule has brought it to.
+        """
         if getattr(self, "_trainer", None) is None:
             return
-        fused = self._fused_unless_clipped()["init_args"].get("fused")
-        for state in checkpoint.get("optimizer_states", []):
-            for group in state["param_groups"]:
-                if "fused" in group:
-                    group["fused"] = fused
+        before = (checkpoint["hyper_parameters"].get("optimizer") or ADAM).get("init_args", {})
+        now = self._fused_unless_clipped()["init_args"]
+        changed = {key: value for key, value in now.items() if before.get(key, value) != value}
+        new, old = changed.pop("lr", None), before.get("lr")
+        groups = [group for state in checkpoint.get("optimizer_states", []) for group in state["param_groups"]]
+        for group in groups:
+            group.update({key: value for key, value in changed.items() if key in group})
+            if "fused" in group:
+                group["fused"] = now.get("fused")  # goes with clipping, which is not the optimizer's to say
+        schedules = checkpoint.get("lr_schedulers", [])
+        for schedule in schedules:
+            schedule.update(
+                {key: value for key, value in self._schedule_changes(checkpoint).items() if key in schedule}
+            )
+        if new is not None and old:
+            for held in (*groups, *schedules):
+                _rescale(held, old, new)
 
     def _score(self, batch: Batch) -> Tensor:
         images, labels, places = batch
@@ -127,24 +144,43 @@ class LitSimpleNN(LightningModule):
         # every process has the figures of all of them already
         self.log_dict({f"{stage}_{name}": value for name, value in values.items()}, prog_bar=True, sync_dist=False)
 
+    def _schedule_changes(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        before, now = checkpoint["hyper_parameters"].get("lr_scheduler"), self.lr_scheduler_init
+        if not before or not now:
+            return {}
+        return {key: value for key, value in now["init_args"].items() if before["init_args"].get(key) != value}
+
     def _fused_unless_clipped(self) -> dict[str, Any]:
         """Return `optimizer_init` with `fused` chosen where the user did not choose.
 
         A fused optimizer is faster, and unscales fp16 gradients itself, which spares a host synchronisation per step.
-        But Lightning can't clip gradients that are still scaled, and says so only at the first step.
+        But with it Lightning can't clip gradients in mixed precision, and says so only at the first step.
         """
         init_args = self.optimizer_init["init_args"]
         module, _, name = self.optimizer_init["class_path"].rpartition(".")
-        optimizer_class = getattr(__import__(module, fromlist=[name]), name)
-        clipped = bool(self.trainer.gradient_clip_val)
+        takes_fused = "fused" in inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
+        clipped = mixed and bool(self.trainer.gradient_clip_val)
         if clipped and init_args.get("fused"):
             raise RequestError(
-                "optimizer.fused and trainer.gradient_clip_val can't be combined, as a fused optimizer unscales the "
-                "gradients after they would be clipped. Leave one of them out."
+                "optimizer.fused and trainer.gradient_clip_val can't be combined in mixed precision, as a fused "
+                "optimizer unscales the gradients after they would be clipped. Leave one of them out."
             )
-        taken = any(init_args.get(name) for name in ("foreach", "differentiable"))
-        if clipped or taken or init_args.get("fused") is not None:
-            return self.optimizer_init
-        if "fused" not in inspect.signature(optimizer_class).parameters:
+        chosen = init_args.get("fused") is not None or any(init_args.get(key) for key in ("foreach", "differentiable"))
+        if clipped or chosen or not takes_fused:
             return self.optimizer_init
         return {**self.optimizer_init, "init_args": {**init_args, "fused": True}}
+
+
+def _rescale(held: dict[str, Any], old: float, new: float) -> None:
+    """Put a new base learning rate in the place of the old one in what an optimizer's group or a schedule holds."""
+
+    def rescaled(rate: float) -> float:
+        return new if rate == old else rate * new / old
+
+    for key in ("lr", "initial_lr"):
+        if key in held:
+            held[key] = rescaled(held[key])
+    for key in ("base_lrs", "_last_lr"):
+        if key in held:
+            held[key] = [rescaled(rate) for rate in held[key]]

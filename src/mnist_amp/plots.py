@@ -28,8 +28,12 @@ def curves(history: list[dict[str, float]], path: Path) -> None:
         for part, style in (("train", "o-"), ("val", "s--")):
             points = [(row["epoch"] + 1, row[f"{part}_{name}"]) for row in history if f"{part}_{name}" in row]
             if points:
-                axes.plot(*zip(*points, strict=True), style, label="validation" if part == "val" else part)
-        axes.set(xlabel="epochs trained", title=name)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    style if len(points) < 30 else style.strip("os"),
+                    label="validation" if part == "val" else part,
+                )
+        axes.set(xlabel="epochs trained", title=name, xlim=(0.5, len(history) + 0.5))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -38,11 +42,13 @@ def curves(history: list[dict[str, float]], path: Path) -> None:
 
 def confusion_matrix(matrix: list[list[int]], path: Path) -> None:
     """Draw how often each digit (row) was taken for each (column); the shade is the share of the row's images."""
+    from matplotlib.colors import PowerNorm
+
     counts = np.array(matrix)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     figure = _figure(6.0, 5.6)
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.4, vmin=0, vmax=1))  # or the few mistakes could not be seen
     for digit, guess in np.ndindex(counts.shape):
         color = "white" if shares[digit, guess] > 0.5 else "black"
         axes.text(guess, digit, str(counts[digit, guess]), ha="center", va="center", color=color, fontsize=8)

@@ -15,7 +15,7 @@ def effective_precision(trainer: Trainer) -> str:
 
 
 def device_name(trainer: Trainer) -> str:
-    """Return what the run computes on, such as `2 x CPU (x86_64, 1 thread each)` or `NVIDIA H200`."""
+    """Return what the run computes on, such as `2 x CPU (x86_64, threads: 1)` or `NVIDIA H200`."""
     device = trainer.strategy.root_device
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

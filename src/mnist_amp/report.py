@@ -10,31 +10,43 @@ def facts(lines: dict[str, str]) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    plural = f"{noun}es" if noun.endswith("tch") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def fit_summary(
-    *, accuracy: float, validated: bool, epochs: int, images: int, seconds: float, folder: str, next_steps: list[str]
+    part: str,
+    accuracy: float | None,
+    *,
+    epochs: int | None,
+    images: int,
+    seconds: float,
+    folder: str,
+    files: list[str],
+    next_steps: list[str],
 ) -> str:
     """Sum up a fit.
 
     Args:
-        accuracy: of the weights that `model.pth` holds, 0 to 1.
-        validated: whether on the validation images, not the training images.
-        epochs: how many epochs these weights have behind them.
+        part: the images that the accuracy is of: `validation`, or `training` where none were held out.
+        accuracy: 0 to 1, of the weights that `model.pth` holds; None if it is not known.
+        epochs: how many epochs these weights have behind them; None if no checkpoint was kept.
         images: how many images were trained on, epochs counted.
         seconds: time of training and validation.
         folder: of the run.
+        files: the main ones in it.
         next_steps: commands that one may want to run now.
     """
-    which = "validation images, the best" if validated else "training images, as none were held out,"
+    result = "not known" if accuracy is None else f"{accuracy:.2%} on the {part} images"
+    if epochs is not None:
+        result += f", {'the best' if part == 'validation' else 'with no validation,'} after {counted(epochs, 'epoch')}"
     lines = {
-        "accuracy": f"{accuracy:.2%} on the {which} after {counted(epochs, 'epoch')}",
-        "time": f"{seconds:.1f} s, {images / seconds:,.0f} samples/s (training, validation and checkpoints)",
-        "files": f"{folder}/ (model.pth, curves.png, metrics.csv, checkpoints/, config.yaml)",
-        "next": next_steps[0],
+        "accuracy": result,
+        "time": f"{seconds:.1f} s, {images / max(seconds, 1e-9):,.0f} samples/s (training, validation and checkpoints)",
+        "files": f"{folder}/ ({', '.join(files)})",
     }
-    return "\n".join(["", facts(lines), *(f"{'':10}{step}" for step in next_steps[1:])])
+    steps = facts({"next    ": "\n          ".join(next_steps)}) if next_steps else ""
+    return "\n".join(["", facts(lines), steps])
 
 
 def evaluation(record: dict[str, Any], folder: str) -> str:

@@ -70,8 +70,10 @@ def read(path: Path) -> dict[str, Any]:
 
 def position(checkpoint: dict[str, Any]) -> dict[str, int]:
     """Return how far a checkpoint's run is: the epochs it has behind it and its optimizer steps."""
-    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    return {"epochs": int(epochs), "step": int(checkpoint["global_step"])}
+    loop = checkpoint["loops"]["fit_loop"]
+    begun = int(loop["epoch_progress"]["current"]["ready"])
+    epochs = begun if loop["epoch_loop.batch_progress"]["is_last_batch"] else max(begun - 1, 0)
+    return {"epochs": epochs, "step": int(checkpoint["global_step"])}
 
 
 def folder_of(checkpoint: Path) -> Path:

@@ -9,23 +9,15 @@ from mnist_amp.report import facts
 
 
 class Banner(Callback):
-    """Says what really runs: device, effective precision, versions, model, seed, where it starts from and writes to.
+    """Says what really runs: device, effective precision, versions, model, where it writes, and what it is told to say.
 
     Args:
         requested_precision: what the Trainer was asked for; None where a plugin says it.
-        seed: of seed_everything; None where it was not called.
-        checkpoint: the file that the run starts from and how far it is, if any.
-        run: the run's folder, if it has one.
+        lines: what else to say, by name.
     """
 
-    def __init__(
-        self,
-        requested_precision: str | None,
-        seed: int | None,
-        checkpoint: str | None = None,
-        run: RunFolder | None = None,
-    ) -> None:
-        self.requested_precision, self.seed, self.checkpoint, self.run = requested_precision, seed, checkpoint, run
+    def __init__(self, requested_precision: str | None, lines: dict[str, str]) -> None:
+        self.requested_precision, self.lines = requested_precision, lines
 
     @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -34,12 +26,11 @@ class Banner(Callback):
             "precision": self._precision(trainer),
             "versions": ", ".join(f"{package} {version}" for package, version in versions().items()),
             "model": f"{type(pl_module).__name__}, {sum(p.numel() for p in pl_module.parameters()):,} parameters",
-            "seed": "none, the run can't be repeated" if self.seed is None else str(self.seed),
+            **self.lines,
         }
-        if self.checkpoint:
-            lines["checkpoint"] = self.checkpoint
-        if self.run:
-            lines["writes to"] = str(self.run.path)
+        for run in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(run, RunFolder):
+                lines["writes to"] = str(run.path)
         print(facts(lines), flush=True)
 
     def _precision(self, trainer: Trainer) -> str:

@@ -7,12 +7,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mnist_amp import runs
+from mnist_amp.errors import RequestError
 
 
 class RunFolder(Callback):
     """Gives a run its own `lightning_logs/version_N`, its loggers there, and a copy of its configuration.
 
-    The folder is made only when the Trainer, the data and the model are there, so that a wrong request leaves nothing.
+    The folder is made only when the Trainer, the data and the model are there and the optimizer can be made, so that a
+    wrong request leaves nothing.
 
     Args:
         root: folder that holds `lightning_logs`.
@@ -25,6 +27,7 @@ class RunFolder(Callback):
         self.path = Path()  # known from `setup` on
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        _try_optimizer(pl_module)
         claimed = str(runs.claim(self.root)) if trainer.is_global_zero else ""
         self.path = Path(trainer.strategy.broadcast(claimed))
         if trainer.is_global_zero:
@@ -38,3 +41,13 @@ class RunFolder(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[runs.CONFIG_KEY] = self.config
+
+
+def _try_optimizer(pl_module: LightningModule) -> None:
+    """Make the optimizer and its schedule once before anything is written; the Trainer makes its own later."""
+    try:
+        pl_module.configure_optimizers()
+    except RequestError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise RequestError(f"the optimizer or its schedule can't be made: {error}.") from error

@@ -8,18 +8,21 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp import plots, runs
 from mnist_amp.callbacks.checkpoint import RunCheckpoint
+from mnist_amp.callbacks.run_folder import RunFolder
 from mnist_amp.files import written_whole
 from mnist_amp.report import fit_summary
 
+FILES = ("model.pth", "curves.png", "metrics.csv", "checkpoints/", "config.yaml")
+
 
 class FitSummary(Callback):
-    """Writes `model.pth` and `curves.png` at the end of a fit and prints what came out of it.
+    """Writes `model.pth` and `curves.png` at the end of a fit that kept checkpoints, and prints what came of it.
 
     The time counted is that of training with its validation and checkpoints, without the start-up.
     """
 
-    def __init__(self, checkpoint: RunCheckpoint, next_steps: list[str]) -> None:
-        self.checkpoint, self.next_steps = checkpoint, next_steps
+    def __init__(self, run: RunFolder, checkpoint: RunCheckpoint | None, next_steps: list[str]) -> None:
+        self.run, self.checkpoint, self.next_steps = run, checkpoint, next_steps
         self.images, self.seconds = 0, 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -34,32 +37,32 @@ class FitSummary(Callback):
         self.seconds = time.perf_counter() - self.started
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or not self.checkpoint.best.is_file():
+        if not trainer.is_global_zero:
             return
-        folder = self.checkpoint.run.path
-        best = runs.read(self.checkpoint.best)
-        with written_whole(folder / "model.pth") as draft:
-            torch.save(_network(best["state_dict"]), draft)
-        with written_whole(folder / "curves.png") as draft:
-            plots.curves(self.checkpoint.history, draft)
-        print(
-            fit_summary(
-                accuracy=self._accuracy(),
-                validated=self.checkpoint.monitor is not None,
-                epochs=runs.position(best)["epochs"],
-                images=self.images,
-                seconds=self.seconds,
-                folder=str(folder),
-                next_steps=self.next_steps,
-            ),
-            flush=True,
+        best = None
+        if self.checkpoint is not None and self.checkpoint.best.is_file():
+            best = runs.read(self.checkpoint.best)
+            with written_whole(self.run.path / "model.pth") as draft:
+                torch.save(_network(best["state_dict"]), draft)
+            with written_whole(self.run.path / "curves.png") as draft:
+                plots.curves(self.checkpoint.history, draft)
+        summary = fit_summary(
+            *self._accuracy(),
+            epochs=None if best is None else runs.position(best)["epochs"],
+            images=self.images,
+            seconds=self.seconds,
+            folder=str(self.run.path),
+            files=[name for name in FILES if (self.run.path / name).exists()],
+            next_steps=self.next_steps,
         )
+        print(summary, flush=True)
 
-    def _accuracy(self) -> float:
-        """Return the accuracy that goes with the best checkpoint, on training images where none were held out."""
-        if self.checkpoint.best_model_score is not None:
-            return self.checkpoint.best_model_score.item()
-        return self.checkpoint.history[-1]["train_accuracy"]
+    def _accuracy(self) -> tuple[str, float | None]:
+        """Return which accuracy can be told, and it, or None if there is none."""
+        checkpoint = self.checkpoint
+        if checkpoint is not None and checkpoint.monitor is not None and checkpoint.best_model_score is not None:
+            return "validation", checkpoint.best_model_score.item()
+        return "training", checkpoint.history[-1].get("train_accuracy") if checkpoint and checkpoint.history else None
 
 
 def _network(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
