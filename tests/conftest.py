@@ -67,17 +67,17 @@ def refused(run: Run, capsys: pytest.CaptureFixture[str]) -> Refused:
     return refused
 
 
-def command(*args: str, cwd: Path, **env: str) -> str:
-    """Run `mnist-amp` as a process of its own; returns what it wrote to stdout."""
+def command(*args: str, cwd: Path, status: int = 0, env: dict[str, str] | None = None) -> str:
+    """Run `mnist-amp` as a process of its own, which must end with `status`; returns what it wrote to stdout."""
     done = subprocess.run(
         [sys.executable, "-m", "mnist_amp", *args],
         cwd=cwd,
-        env={**os.environ, **env},
+        env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     return done.stdout
 
 

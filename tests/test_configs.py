@@ -121,7 +121,7 @@ def test_profile(run: Run, caplog: pytest.LogCaptureFixture) -> None:
 def test_two_processes_see_each_their_half_once(tmp_path: Path, data_dir: Path) -> None:
     args = ("--config=configs/ddp-cpu.yaml", "--trainer.max_epochs=1", f"--data.data_dir={data_dir}")
     seen = ("--trainer.callbacks=tests.seen.Seen", "--trainer.limit_val_batches=1", "--data.batch_size=250")
-    command("fit", *args, *seen, cwd=tmp_path, PYTHONPATH=str(Path(__file__).parents[1]))
+    command("fit", *args, *seen, cwd=tmp_path, env={"PYTHONPATH": str(Path(__file__).parents[1])})
     halves = [set(map(int, (tmp_path / f"seen_{rank}.txt").read_text().split())) for rank in (0, 1)]
     assert [len(half) for half in halves] == [27_500, 27_500]
     assert halves[0] | halves[1] == set(MNISTDataModule(seed=42).split()[0].tolist())

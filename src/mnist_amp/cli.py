@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
@@ -24,13 +25,16 @@ from mnist_amp.callbacks import (
     FitSummary,
     PredictionWriter,
     ProgressBar,
+    RandomStates,
     RunCheckpoint,
     RunFolder,
 )
+from mnist_amp.checkpoint_io import WholeCheckpointIO
 from mnist_amp.data import MNISTDataModule
 from mnist_amp.errors import RequestError
 from mnist_amp.module import ADAM, LitSimpleNN
 from mnist_amp.report import counted
+from mnist_amp.signals import Stopped
 
 # the guide's, on one device however many there are; the banner has what the model summary says
 TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "enable_model_summary": False}
@@ -106,6 +110,12 @@ class MnistAmpCLI(LightningCLI):
 
     def setup_parser(self, *args: Any) -> None:
         super().setup_parser(*args)
+        self._subcommand_parsers["fit"].add_argument(
+            "--checkpoint.every_n_train_steps",
+            type=int,
+            default=500,
+            help="Optimizer steps between two checkpoints within an epoch; 0 for one at its end only.",
+        )
         helptexts.describe(self.parser, self._subcommand_parsers)
         for name in ("validate", "test"):
             self._subcommand_parsers[name].set_defaults({"verbose": False})  # EvaluationReport prints the figures
@@ -165,7 +175,11 @@ class MnistAmpCLI(LightningCLI):
             callbacks += self._training(run, config)
         elif writes:
             callbacks.append(self._evaluating())
-        return super().instantiate_trainer(callbacks=[*callbacks, *given], logger=logger, **kwargs)
+        plugins = config.plugins or []
+        plugins = [*plugins] if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(WholeCheckpointIO())
+        return super().instantiate_trainer(callbacks=[*callbacks, *given], logger=logger, plugins=plugins, **kwargs)
 
     def _banner(self) -> tuple[str | None, dict[str, str]]:
         """Return the precision asked for, and what only the command line knows of the run."""
@@ -189,9 +203,11 @@ class MnistAmpCLI(LightningCLI):
         return RunFolder(root, text, default_loggers=trainer.logger in (None, True))
 
     def _training(self, run: RunFolder, trainer: Any) -> list[Callback]:
-        checkpoint = RunCheckpoint(run) if trainer.enable_checkpointing is not False else None
-        summary = FitSummary(run, checkpoint, self._next_steps(trainer))
-        return [summary] if checkpoint is None else [checkpoint, summary]
+        steps = self._next_steps(trainer)
+        if trainer.enable_checkpointing is False:
+            return [FitSummary(run, None, steps)]
+        checkpoint = RunCheckpoint(run, self.config[self.subcommand].checkpoint.every_n_train_steps)
+        return [checkpoint, RandomStates(), FitSummary(run, checkpoint, steps)]
 
     def _evaluating(self) -> Callback:
         assert self.checkpoint is not None
@@ -224,6 +240,10 @@ def main(args: list[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         MnistAmpCLI(arrange(sys.argv[1:] if args is None else args, os.environ))
+    except Stopped as stopped:
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            sys.stderr.write(f"mnist-amp: {stopped} Go on with: mnist-amp fit --ckpt_path last\n")
+        sys.exit(128 + stopped.signum)
     except Exception as error:
         if os.environ.get(DEBUG):
             raise

@@ -4,6 +4,7 @@ import importlib
 import inspect
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import ReduceLROnPlateau, instantiate_class
@@ -16,6 +17,7 @@ from mnist_amp.errors import RequestError
 from mnist_amp.metrics import EpochMeans, Scores, loss_and_accuracy
 from mnist_amp.model import SimpleNN
 
+COUNTED = ("loss", "correct", "count")  # the states of EpochMeans, each exact in float32
 ADAM: dict[str, Any] = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}
 
 
@@ -108,6 +110,11 @@ class LitSimpleNN(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": self.lr_scheduler_interval, "monitor": monitor},
         }
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # what an epoch has counted so far, by process, or a resumed epoch's means would leave it out
+        means = torch.stack([getattr(self.train_means, name).float() for name in COUNTED])
+        checkpoint["train_means"] = torch.as_tensor(self.all_gather(means)).reshape(-1, len(COUNTED)).cpu()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the settings that this module was made with go before those that the optimizer's state has with it.
 
@@ -115,6 +122,7 @@ class LitSimpleNN(LightningModule):
         """
         if getattr(self, "_trainer", None) is None:
             return
+        self._load_means(checkpoint.get("train_means"))
         before = (checkpoint["hyper_parameters"].get("optimizer") or ADAM).get("init_args", {})
         now = self._fused_unless_clipped()["init_args"]
         changed = {key: value for key, value in now.items() if before.get(key, value) != value}
@@ -143,6 +151,14 @@ class LitSimpleNN(LightningModule):
         values = loss_and_accuracy(self.scores.compute())
         # every process has the figures of all of them already
         self.log_dict({f"{stage}_{name}": value for name, value in values.items()}, prog_bar=True, sync_dist=False)
+
+    def _load_means(self, counted: Tensor | None) -> None:
+        if counted is None:
+            return
+        if len(counted) != self.trainer.world_size:  # of another number of processes: their sum, on the first one
+            counted = torch.stack([counted.sum(dim=0)] + [torch.zeros(len(COUNTED))] * (self.trainer.world_size - 1))
+        for name, value in zip(COUNTED, counted[self.trainer.global_rank], strict=True):
+            setattr(self.train_means, name, value.to(getattr(self.train_means, name).dtype))
 
     def _schedule_changes(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         before, now = checkpoint["hyper_parameters"].get("lr_scheduler"), self.lr_scheduler_init

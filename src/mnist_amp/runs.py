@@ -1,5 +1,6 @@
 """Run folders, `<root>/lightning_logs/version_N`, and the checkpoints in them."""
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,10 @@ def resolve(ckpt_path: str, root: Path, *, folder_means: str) -> Path:
     """
     if ckpt_path in ("best", "last"):
         return _newest(root, ckpt_path)
+    if "://" in ckpt_path:
+        raise RequestError(
+            f"{ckpt_path} is not a file here: a checkpoint from elsewhere is refused. Download it first."
+        )
     path = Path(ckpt_path)
     if path.is_dir():
         path = path / "checkpoints" / f"{folder_means}.ckpt"
@@ -53,18 +58,26 @@ def resolve(ckpt_path: str, root: Path, *, folder_means: str) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Load a checkpoint's content to the CPU, without ever running code from it.
+    """Load a checkpoint's content to the CPU, without ever running code from it, and verify it.
 
     Raises:
-        RequestError: the file is not a checkpoint of this project.
+        RequestError: the file is damaged or not a checkpoint, or has weights that are not finite.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not verify checksums
+            if archive.testzip() is not None:
+                raise ValueError("a checksum is wrong")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         loadable = {"state_dict", "epoch", "global_step", "loops", "hyper_parameters"} <= set(checkpoint)
     except Exception as error:  # torch.load raises many kinds, with texts about its own internals
         raise RequestError(f"{path} can't be read as a checkpoint: it is damaged or of another kind.") from error
     if not loadable:
         raise RequestError(f"{path} is not a training checkpoint; a run keeps those in its folder checkpoints/.")
+    spoilt = [name for name, value in checkpoint["state_dict"].items() if not value.isfinite().all()]
+    if spoilt:
+        raise RequestError(
+            f"{path} has weights that are not finite, in {', '.join(spoilt)}: its training had diverged."
+        )
     return dict(checkpoint)
 
 

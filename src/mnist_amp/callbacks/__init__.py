@@ -5,6 +5,7 @@ from mnist_amp.callbacks.checkpoint import RunCheckpoint
 from mnist_amp.callbacks.evaluation import EvaluationReport
 from mnist_amp.callbacks.predictions import PredictionWriter
 from mnist_amp.callbacks.progress import ProgressBar
+from mnist_amp.callbacks.random_states import RandomStates
 from mnist_amp.callbacks.run_folder import RunFolder
 from mnist_amp.callbacks.summary import FitSummary
 
@@ -14,6 +15,7 @@ __all__ = [
     "FitSummary",
     "PredictionWriter",
     "ProgressBar",
+    "RandomStates",
     "RunCheckpoint",
     "RunFolder",
 ]

@@ -1,6 +1,7 @@
 """The checkpoints of a run."""
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from mnist_amp import runs
 from mnist_amp.callbacks.run_folder import RunFolder
 from mnist_amp.files import written_whole
+from mnist_amp.signals import Stopped, StopRequest
 
 FIGURES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
@@ -18,12 +20,19 @@ class RunCheckpoint(ModelCheckpoint):
     """Keeps `best.ckpt` and `last.ckpt` in the run's folder and, in them, the run's figures by epoch.
 
     The best is that of the highest validation accuracy, the earlier of two equals; without validation it is the newest.
-    A run that goes on from a checkpoint goes on from its figures and its best, too.
+    A run that goes on from a checkpoint goes on from its figures and its best, too. `last.ckpt` is written at each
+    epoch's end, every so many steps, and when a signal asks the run to stop; always between two optimizer steps.
+
+    Args:
+        run: the run's folder.
+        every_n_train_steps: how often to write `last.ckpt` within an epoch; 0 for never.
     """
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, every_n_train_steps: int = 0) -> None:
         super().__init__(filename="best", monitor="val_accuracy", mode="max", enable_version_counter=False)
-        self.run = run
+        self.run, self.every = run, every_n_train_steps
+        self.stop = StopRequest()
+        self.step = 0  # the newest that was looked at
         self.history: list[dict[str, float]] = []
         self.validated = False  # in this epoch
 
@@ -43,12 +52,34 @@ class RunCheckpoint(ModelCheckpoint):
         self.dirpath = str(self.best.parent)
         super().setup(trainer, pl_module, stage)
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.stop.forget()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.stop.forget()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # not earlier: Lightning's handler of SIGTERM, which ends a run with exit status 0, is set after `setup`
+        self.stop.listen()
         if sum(trainer.num_val_batches) == 0:
             self.monitor = None
         if self.history and self.history[-1]["step"] == trainer.global_step:
             self._catch_up_with_plateaus(trainer)
         super().on_train_start(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # an epoch's last batch is left to the epoch's end, whose checkpoint Lightning can go on from more than once;
+        # gradients that are still accumulated are in no checkpoint
+        if trainer.is_last_batch or trainer.global_step == self.step:
+            return
+        self.step = trainer.global_step
+        stopping = self._stopping(trainer)
+        if stopping or (self.every and self.step % self.every == 0):
+            self._save_last(trainer)
+        if stopping:
+            raise Stopped(self.stop.signum or signal.SIGTERM, self.step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validated = not trainer.sanity_checking
@@ -62,7 +93,9 @@ class RunCheckpoint(ModelCheckpoint):
         self.validated = False
         super().on_train_epoch_end(trainer, pl_module)
         # ModelCheckpoint's own save_last leaves out the epochs that are not the best
-        trainer.save_checkpoint(self.last, weights_only=False)
+        self._save_last(trainer)
+        if self._stopping(trainer) and not trainer.fit_loop.done:
+            raise Stopped(self.stop.signum or signal.SIGTERM, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
@@ -77,6 +110,8 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Carry the best so far over into this run's folder."""
+        if trainer.max_steps != -1:
+            _close_epoch(checkpoint["loops"]["fit_loop"])
         source = Path(str(trainer.ckpt_path)).with_name("best.ckpt")
         best = runs.read(source) if source.is_file() else None
         if best is None or not self._precedes(best, checkpoint):
@@ -88,6 +123,16 @@ class RunCheckpoint(ModelCheckpoint):
         if score is not None:
             self.best_model_score = self.kth_value = score
             self.best_k_models = {str(self.best): score}
+
+    def _stopping(self, trainer: Trainer) -> bool:
+        """Whether any process was asked to stop; then all must, after the same step."""
+        asked = self.stop.signum is not None
+        return asked if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(asked, all=False)
+
+    def _save_last(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()  # what was logged before a checkpoint is not to be lost with what comes after it
+        trainer.save_checkpoint(self.last, weights_only=False)
 
     def _precedes(self, best: dict[str, Any], checkpoint: dict[str, Any]) -> bool:
         """Whether `best` is of the run that led to `checkpoint`, and not of what came after it or of another run."""
@@ -109,3 +154,15 @@ class RunCheckpoint(ModelCheckpoint):
 def _copy(source: Path, target: Path) -> None:
     with written_whole(target) as draft:
         shutil.copyfile(source, draft)
+
+
+def _close_epoch(loop: dict[str, Any]) -> None:
+    """Where an epoch was done, begin the next: with max_steps, Lightning would go through its end once more."""
+    epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+    if not batches["is_last_batch"] or epochs["current"]["processed"] != epochs["current"]["ready"]:
+        return
+    for scope in ("current", "total"):
+        epochs[scope]["completed"] = epochs[scope]["processed"]
+    batches["current"] = dict.fromkeys(batches["current"], 0)
+    batches["is_last_batch"] = False
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # Lightning adds one when it begins

@@ -1,0 +1,42 @@
+"""The state of torch's random generators, kept in checkpoints."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+KEY = "random_states"
+
+
+class RandomStates(Callback):
+    """Keeps the generators of the CPU and of the device, of each process, so that dropout goes on as it would have.
+
+    The order of the images needs none of this: it is a function of (seed, epoch).
+    """
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, torch.Tensor] = {}
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        device = trainer.strategy.root_device
+        states = {"cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(device)
+        checkpoint[KEY] = {
+            # by process; through the device, as NCCL gathers nothing else
+            name: torch.as_tensor(pl_module.all_gather(state.to(device))).reshape(trainer.world_size, -1).cpu()
+            for name, state in states.items()
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.loaded = checkpoint.get(KEY, {})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # not earlier: what is done before the first step may draw, too
+        for name, states in self.loaded.items():
+            if len(states) == trainer.world_size:
+                state = states[trainer.global_rank].clone()  # torch.set_rng_state crashes on a view (torch 2.15)
+                if name == "cpu":
+                    torch.set_rng_state(state)
+                elif trainer.strategy.root_device.type == "cuda":
+                    torch.cuda.set_rng_state(state, trainer.strategy.root_device)

@@ -1,0 +1,44 @@
+"""Signals that ask a run to stop. They only set a flag, which the run looks at between two steps."""
+
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+
+class Stopped(Exception):  # noqa: N818  (it is no error)
+    """A run ended by a signal, after its checkpoint was written.
+
+    Args:
+        signum: the signal; by convention the exit status is 128 more.
+        step: the optimizer steps done.
+    """
+
+    def __init__(self, signum: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step:,}; its checkpoint is written.")
+        self.signum = signum
+
+
+class StopRequest:
+    """Remembers the first SIGINT, SIGTERM or SIGHUP; a second SIGINT ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def listen(self) -> None:
+        """Replace the handlers there are. Under SLURM, SIGTERM stays with Lightning, which requeues the job."""
+        asking = [signal.SIGINT, signal.SIGHUP] + ([] if "SLURM_JOB_ID" in os.environ else [signal.SIGTERM])
+        self._before = {signum: signal.signal(signum, self._note) for signum in asking}
+
+    def forget(self) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        self._before = {}
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None and signum == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        self.signum = self.signum or signum
+        os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once.\n")  # print is not safe here

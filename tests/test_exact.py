@@ -1,0 +1,111 @@
+"""A run that is cut off and goes on ends bit for bit as one that never was."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_amp import runs
+from tests.conftest import Run, command
+from tests.test_resume import flat
+
+KEPT = (
+    *("state_dict", "optimizer_states", "lr_schedulers", "MixedPrecision", "loops", "epoch", "global_step"),
+    *("callbacks", "train_means", "random_states"),
+)
+EPOCHS, BATCHES = 3, 20
+SETTINGS = (
+    *("--config=configs/smoke.yaml", f"--trainer.limit_train_batches={BATCHES}", f"--trainer.max_epochs={EPOCHS}"),
+    *("--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.99", "--model.lr_scheduler_interval=step"),
+    "--checkpoint.every_n_train_steps=3",
+)
+
+
+def last(version: int) -> dict[str, Any]:
+    return runs.read(Path(f"lightning_logs/version_{version}/checkpoints/last.ckpt"))
+
+
+def interrupted(run: Run, step: int, *args: str, validating: bool = False) -> None:
+    """Run until training step `step`, or until the first validation from then on, and no further."""
+    cut = ("--trainer.callbacks=tests.interrupt.Interrupt", f"--trainer.callbacks.step={step}")
+    with pytest.raises(SystemExit) as exit_info:
+        run("fit", *args, *cut, f"--trainer.callbacks.validating={validating}")
+    assert exit_info.value.code == 1
+
+
+def goes_on(run: Run, *args: str) -> None:
+    """Go on from the newest run, without what interrupted it."""
+    run("fit", "--ckpt_path=last", "--trainer.callbacks=null", *args)
+
+
+def assert_same(version: int, whole: int = 0) -> None:
+    expected, found = last(whole), last(version)
+    for key in KEPT:
+        assert flat(found.get(key)) == flat(expected.get(key)), key
+
+
+@pytest.mark.parametrize("config", ["fp32", "bf16", "fp16-cpu"])
+def test_within_an_epoch(run: Run, config: str) -> None:
+    settings = ("-c", f"{config}.yaml", *SETTINGS)
+    run("fit", *settings)
+    assert last(0)["global_step"] == EPOCHS * BATCHES
+    interrupted(run, 10, *settings)
+    goes_on(run)
+    assert_same(2)
+
+
+@pytest.mark.parametrize("steps", [(4, 11, 25, 43), (19, 20, 21, 59), (20, 40, 41)])
+def test_again_and_again(run: Run, steps: tuple[int, ...]) -> None:
+    run("fit", *SETTINGS)
+    interrupted(run, steps[0], *SETTINGS)
+    for step in steps[1:]:
+        interrupted(run, step, "--ckpt_path=last")
+    goes_on(run)
+    assert_same(len(steps) + 1)
+
+
+def test_during_validation(run: Run) -> None:
+    run("fit", *SETTINGS)
+    interrupted(run, 20, *SETTINGS, validating=True)
+    interrupted(run, 40, "--ckpt_path=last", validating=True)
+    goes_on(run)
+    assert_same(3)
+
+
+def test_with_accumulated_gradients(run: Run) -> None:
+    settings = (*SETTINGS, "--trainer.accumulate_grad_batches=3", "--checkpoint.every_n_train_steps=2")
+    run("fit", *settings)
+    interrupted(run, 5, *settings)
+    interrupted(run, 12, "--ckpt_path=last")
+    goes_on(run)
+    assert_same(3)
+
+
+def test_to_more_epochs_than_at_first(run: Run) -> None:
+    run("fit", *SETTINGS)
+    interrupted(run, 30, *SETTINGS, "--trainer.max_epochs=2")
+    goes_on(run)
+    goes_on(run, f"--trainer.max_epochs={EPOCHS}")
+    assert_same(3)
+
+
+def test_in_two_processes(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = {"PYTHONPATH": str(Path(__file__).parents[1]), "MNIST_AMP_DATA__DATA_DIR": str(data_dir)}
+    settings = ("--config=ddp-cpu.yaml", *SETTINGS, "--trainer.max_epochs=2")
+    command("fit", *settings, cwd=tmp_path, env=env)
+    cut = ("--trainer.callbacks=tests.interrupt.Interrupt", "--trainer.callbacks.step=25")
+    command("fit", *settings, *cut, cwd=tmp_path, status=1, env=env)
+    command("fit", "--ckpt_path=last", "--trainer.callbacks=null", cwd=tmp_path, env=env)
+    assert last(0)["random_states"]["cpu"].shape[0] == len(last(0)["train_means"]) == 2
+    assert_same(2)
+
+
+def test_where_steps_are_limited(run: Run) -> None:
+    limited = (*SETTINGS, "--trainer.max_epochs=-1", "--trainer.max_steps=50")
+    run("fit", *limited)
+    for place, step in enumerate((14, 20, 47)):
+        interrupted(run, step, *(limited if place == 0 else ("--ckpt_path=last", "--trainer.max_steps=50")))
+    goes_on(run, "--trainer.max_steps=50")
+    assert last(4)["global_step"] == 50
+    assert_same(4)

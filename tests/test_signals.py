@@ -1,0 +1,91 @@
+"""Runs ended by signals, as processes of their own; they go on to the same end as a run that was left alone."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_amp import runs
+from tests.conftest import command
+from tests.test_exact import KEPT
+from tests.test_resume import flat
+
+SETTINGS = (
+    *("--config=configs/smoke.yaml", "--trainer.limit_train_batches=600", "--trainer.max_epochs=3"),
+    "--checkpoint.every_n_train_steps=10",
+)
+
+
+def last(folder: Path, version: int) -> dict[str, Any]:
+    return runs.read(folder / f"lightning_logs/version_{version}/checkpoints/last.ckpt")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, Any]:
+    """Return the last checkpoint of a run that was left alone."""
+    folder = tmp_path_factory.mktemp("whole")
+    command("fit", *SETTINGS, f"--data.data_dir={data_dir}", cwd=folder, env={"MNIST_AMP_TRAINER__ACCELERATOR": "cpu"})
+    return last(folder, 0)
+
+
+def ended(folder: Path, version: int, signum: int, delay: float, *args: str) -> tuple[int, str]:
+    """Start a run, send it a signal `delay` seconds after its first checkpoint; returns exit status and stderr."""
+    program = [sys.executable, "-m", "mnist_amp", "fit", *args]
+    process = subprocess.Popen(program, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    checkpoint = folder / f"lightning_logs/version_{version}/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(signum)
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr
+
+
+def assert_goes_on(folder: Path, version: int, whole: dict[str, Any]) -> None:
+    command("fit", "--ckpt_path=last", cwd=folder)
+    found = last(folder, version)
+    for key in KEPT:
+        assert flat(found.get(key)) == flat(whole.get(key)), key
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_stops_between_two_steps(
+    tmp_path: Path, data_dir: Path, whole: dict[str, Any], signum: signal.Signals, status: int
+) -> None:
+    returncode, stderr = ended(tmp_path, 0, signum, 0.1, *SETTINGS, f"--data.data_dir={data_dir}")
+    stopped = last(tmp_path, 0)["global_step"]
+    assert returncode == status
+    assert stderr.endswith(
+        "\nStopping after this step; press Ctrl-C again to stop at once.\n"
+        f"mnist-amp: stopped by {signum.name} after step {stopped:,}; its checkpoint is written. "
+        "Go on with: mnist-amp fit --ckpt_path last\n"
+    )
+    if signum == signal.SIGINT:
+        assert_goes_on(tmp_path, 1, whole)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_random_moments(tmp_path: Path, data_dir: Path, whole: dict[str, Any], seed: int) -> None:
+    delays = random.Random(seed)
+    returncode, _ = ended(tmp_path, 0, signal.SIGKILL, delays.uniform(0, 0.6), *SETTINGS, f"--data.data_dir={data_dir}")
+    assert returncode == -signal.SIGKILL
+    returncode, _ = ended(tmp_path, 1, signal.SIGKILL, delays.uniform(0, 0.6), "--ckpt_path=last")
+    assert returncode == -signal.SIGKILL
+    assert_goes_on(tmp_path, 2, whole)
+
+
+def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, time; from mnist_amp.signals import StopRequest; stop = StopRequest(); stop.listen()\n"
+        "os.kill(os.getpid(), signal.SIGINT); print(stop.signum, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, f"{int(signal.SIGINT)}\n")
