@@ -65,7 +65,7 @@ def test_stops_between_two_steps(
     assert stderr.endswith(
         "\nStopping after this step; press Ctrl-C again to stop at once.\n"
         f"mnist-amp: stopped by {signum.name} after step {stopped:,}; its checkpoint is written. "
-        "Go on with: mnist-amp fit --ckpt_path last\n"
+        "Go on with: mnist-amp fit --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt\n"
     )
     if signum == signal.SIGINT:
         assert_goes_on(tmp_path, 1, whole)

@@ -242,7 +242,7 @@ def main(args: list[str] | None = None) -> None:
         MnistAmpCLI(arrange(sys.argv[1:] if args is None else args, os.environ))
     except Stopped as stopped:
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-            sys.stderr.write(f"mnist-amp: {stopped} Go on with: mnist-amp fit --ckpt_path last\n")
+            sys.stderr.write(f"mnist-amp: {stopped}\n")
         sys.exit(128 + stopped.signum)
     except Exception as error:
         if os.environ.get(DEBUG):

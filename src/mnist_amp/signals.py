@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -12,10 +13,14 @@ class Stopped(Exception):  # noqa: N818  (it is no error)
     Args:
         signum: the signal; by convention the exit status is 128 more.
         step: the optimizer steps done.
+        checkpoint: what was written; named in full, as the runs may be elsewhere than here.
     """
 
-    def __init__(self, signum: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step:,}; its checkpoint is written.")
+    def __init__(self, signum: int, step: int, checkpoint: Path) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name} after step {step:,}; its checkpoint is written. "
+            f"Go on with: mnist-amp fit --ckpt_path {checkpoint}"
+        )
         self.signum = signum
 
 

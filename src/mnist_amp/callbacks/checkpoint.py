@@ -79,7 +79,7 @@ class RunCheckpoint(ModelCheckpoint):
         if stopping or (self.every and self.step % self.every == 0):
             self._save_last(trainer)
         if stopping:
-            raise Stopped(self.stop.signum or signal.SIGTERM, self.step)
+            raise Stopped(self.stop.signum or signal.SIGTERM, self.step, self.last)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validated = not trainer.sanity_checking
@@ -95,7 +95,7 @@ class RunCheckpoint(ModelCheckpoint):
         # ModelCheckpoint's own save_last leaves out the epochs that are not the best
         self._save_last(trainer)
         if self._stopping(trainer) and not trainer.fit_loop.done:
-            raise Stopped(self.stop.signum or signal.SIGTERM, trainer.global_step)
+            raise Stopped(self.stop.signum or signal.SIGTERM, trainer.global_step, self.last)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
