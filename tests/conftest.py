@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # before torch is imported: tests that run side by side would fight for the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,6 +18,13 @@ from mnist_amp.data import mnist
 
 Run = Callable[..., str]
 Refused = Callable[..., str]
+
+
+class Malicious:
+    """Leaves a file if it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return exec, ("import pathlib; pathlib.Path('ran').touch()",)
 
 
 @pytest.fixture(scope="session")

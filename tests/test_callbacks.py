@@ -140,7 +140,7 @@ def test_barebones_and_ones_own_progress_bar(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--optimizer.lr=-1",), "the optimizer or its schedule can't be made: Invalid learning rate: -1.0."),
+        (("--optimizer.eps=-1",), "the optimizer or its schedule can't be made: Invalid epsilon value: -1.0."),
         (
             ("--optimizer.fused=true", "--trainer.gradient_clip_val=1"),
             "optimizer.fused and trainer.gradient_clip_val can't be combined in mixed precision, as a fused optimizer "

@@ -170,10 +170,6 @@ def test_has_nothing_to_validate_on(run: Run, refused: Refused) -> None:
         (("--data.batch_size", "0"), "mnist-amp: error: data.batch_size is 0; it must be at least 1.\n"),
         (("--model.hidden_dim", "-3"), "mnist-amp: error: model.hidden_dim is -3; it must be at least 1.\n"),
         (
-            ("--trainer.no_such", "1"),
-            "mnist-amp: error: unrecognized arguments: --trainer.no_such 1\nSee mnist-amp fit --help.\n",
-        ),
-        (
             ("--ckpt_path", "no.ckpt"),
             "mnist-amp: error: there is no checkpoint at no.ckpt. There are none under lightning_logs either.\n",
         ),

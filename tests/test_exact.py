@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_amp import runs
 from tests.conftest import Run, command
@@ -17,7 +18,7 @@ EPOCHS, BATCHES = 3, 20
 SETTINGS = (
     *("--config=configs/smoke.yaml", f"--trainer.limit_train_batches={BATCHES}", f"--trainer.max_epochs={EPOCHS}"),
     *("--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.99", "--model.lr_scheduler_interval=step"),
-    "--checkpoint.every_n_train_steps=3",
+    *("--checkpoint.every_n_train_steps=3", "--trainer.log_every_n_steps=2"),
 )
 
 
@@ -42,6 +43,16 @@ def assert_same(version: int, whole: int = 0) -> None:
     expected, found = last(whole), last(version)
     for key in KEPT:
         assert flat(found.get(key)) == flat(expected.get(key)), key
+    assert logged(version) == logged(whole)
+
+
+def logged(version: int) -> tuple[str, list[tuple[str, int, float]]]:
+    """Return metrics.csv, and what TensorBoard shows."""
+    folder = Path(f"lightning_logs/version_{version}")
+    events = EventAccumulator(str(folder)).Reload()
+    scalars = [(tag, e.step, e.value) for tag in sorted(events.Tags()["scalars"]) for e in events.Scalars(tag)]
+    assert scalars
+    return (folder / "metrics.csv").read_text(), scalars
 
 
 @pytest.mark.parametrize("config", ["fp32", "bf16", "fp16-cpu"])
@@ -79,6 +90,16 @@ def test_with_accumulated_gradients(run: Run) -> None:
     interrupted(run, 12, "--ckpt_path=last")
     goes_on(run)
     assert_same(3)
+
+
+def test_with_validation_within_an_epoch(run: Run) -> None:
+    settings = (*SETTINGS, "--trainer.val_check_interval=6")
+    run("fit", *settings)
+    interrupted(run, 8, *settings)
+    interrupted(run, 14, "--ckpt_path=last")
+    interrupted(run, 33, "--ckpt_path=last")
+    goes_on(run)
+    assert_same(4)
 
 
 def test_to_more_epochs_than_at_first(run: Run) -> None:

@@ -1,8 +1,11 @@
+import os
+import re
 from pathlib import Path
 
 import pytest
 
-from mnist_amp.files import written_whole
+from mnist_amp.errors import RunError
+from mnist_amp.files import STALE, sweep, written_whole
 
 
 def test_replaces_at_once(tmp_path: Path) -> None:
@@ -23,7 +26,19 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
             draft.write_text("ba")
             raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError) as error:
         interrupted()
+    reason = r" can't be written: disk full \([\d,]+ MB free there\). What was there before is as it was."
+    assert re.fullmatch(re.escape(str(path)) + reason, str(error.value))
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "good"
+
+
+def test_sweeps_what_killed_processes_left(tmp_path: Path) -> None:
+    names = (".last.123.ckpt", ".last.456.ckpt", "last.ckpt", ".hidden", ".a.b.ckpt")
+    for name in names:
+        (tmp_path / name).touch()
+        if name != ".last.456.ckpt":  # as new as a draft that is being written
+            os.utime(tmp_path / name, (0, tmp_path.stat().st_mtime - STALE - 1))
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(names) - {".last.123.ckpt"}

@@ -14,6 +14,7 @@ from mnist_amp.data import MNISTDataModule
 from mnist_amp.data.datamodule import normalize
 from mnist_amp.errors import RequestError
 from mnist_amp.module import LitSimpleNN
+from tests.conftest import Malicious, Run
 
 STEPS = 5
 NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -191,3 +192,16 @@ def test_scores_in_true_precision(precision: Any) -> None:
     module = LitSimpleNN()
     module = module.to(torch.bfloat16) if precision == "bf16-true" else module
     assert module(torch.zeros(2, 1, 28, 28)).dtype == module.dtype
+
+
+def test_loads_from_a_checkpoint_and_never_code(run: Run, tmp_path: Path) -> None:
+    run("fit", "--config=configs/smoke.yaml", "--model.hidden_dim=16")
+    path = Path("lightning_logs/version_0/checkpoints/best.ckpt")
+    module = LitSimpleNN.load_from_checkpoint(path)
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    assert module.hparams["hidden_dim"] == 16
+    assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
+    torch.save({"state_dict": Malicious()}, "evil.ckpt")
+    with pytest.raises(RequestError, match=r"evil.ckpt holds other things than weights and plain values"):
+        LitSimpleNN.load_from_checkpoint("evil.ckpt")
+    assert not Path("ran").exists()

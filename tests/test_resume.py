@@ -182,12 +182,49 @@ def test_nothing_is_left_to_train(run: Run, refused: Refused) -> None:
     )
 
 
-def test_a_precision_given_anew_takes_the_place_of_the_runs(run: Run) -> None:
+PRECISIONS = {"16-mixed": "fp16-cpu.yaml", "bf16-mixed": "bf16.yaml", "32-true": "fp32.yaml"}
+
+
+@pytest.mark.parametrize("before", PRECISIONS)
+def test_a_precision_given_anew_takes_the_place_of_the_runs(run: Run, before: str) -> None:
+    run("fit", f"--config={PRECISIONS[before]}", *SMOKE)
+    assert f"precision   {before}\n" in run("test")
+    for now in PRECISIONS.keys() - {before}:
+        scale = ""
+        if before == "16-mixed":
+            scale = f" (its loss scale, 65,536, is left behind, as {now} needs none)"
+        elif now == "16-mixed":
+            scale = " (with a new loss scale, 65,536)"
+        start = ("--ckpt_path=lightning_logs/version_0", "--trainer.max_epochs=2")
+        printed = run("fit", f"--config={PRECISIONS[now]}", *start)
+        assert f"precision   {now}\n" in printed
+        assert f"\nchanged     precision {before} -> {now}{scale}\n" in printed
+    assert "precision   32-true\n" in run("test", "--ckpt_path=lightning_logs/version_0", "--trainer.precision=32-true")
+
+
+def test_the_loss_scale_goes_on(run: Run) -> None:
     run("fit", "--config=fp16-cpu.yaml", *SMOKE)
-    assert "precision   16-mixed\n" in run("test")
-    assert "precision   32-true\n" in run("test", "--trainer.precision=32-true")
-    printed = run("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--trainer.precision=bf16-mixed")
-    assert "precision   bf16-mixed\n" in printed
+    assert "changed" not in run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
+    assert last(1)["MixedPrecision"]["_growth_tracker"] == 16
+
+
+@pytest.mark.parametrize(
+    ("argument", "change"),
+    [
+        ("--data.batch_size=32", "data.batch_size 64 -> 32"),
+        ("--seed_everything=1", "seed_everything 42 -> 1"),
+        ("--data.seed=1", "data.seed None -> 1"),
+        ("--data.val_size=9", "data.val_size 5000 -> 9"),
+    ],
+)
+def test_other_batches_are_warned_of(run: Run, capsys: pytest.CaptureFixture[str], argument: str, change: str) -> None:
+    run("fit", *SMOKE)
+    main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2", argument])
+    printed = capsys.readouterr()
+    assert printed.err == (
+        f"mnist-amp: warning: {change}: other batches than the run would have had, so it is no exact continuation.\n"
+    )
+    assert f"\nchanged     {change}\n" in printed.out
 
 
 def test_validation_is_on_the_runs_own_images(run: Run) -> None:

@@ -1,3 +1,4 @@
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import torch
 
 from mnist_amp import runs
 from mnist_amp.errors import RequestError
+from tests.conftest import Malicious
 
 WHOLE: dict[str, Any] = {"state_dict": {}, "epoch": 1, "global_step": 2, "loops": {}, "hyper_parameters": {}}
 
@@ -80,26 +82,46 @@ def test_refuses_what_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(RequestError) as error:
         runs.read(path)
-    assert str(error.value) == f"{path} can't be read as a checkpoint: it is damaged or of another kind."
+    assert str(error.value) == (f"{path} ({len(content)} bytes) is no checkpoint, or one that is cut short or damaged.")
 
 
-def test_refuses_a_plain_state_dict(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ({"fc1.weight": torch.zeros(1)}, "holds weights alone, as model.pth does"),
+        ({"model": {"a": 1}}, "is not a training checkpoint"),
+        ([1, 2], "is not a training checkpoint"),
+    ],
+)
+def test_refuses_other_things_that_torch_saved(tmp_path: Path, content: Any, kind: str) -> None:
     path = tmp_path / "model.pth"
-    torch.save({"fc1.weight": torch.zeros(1)}, path)
-    with pytest.raises(RequestError, match=r"model.pth is not a training checkpoint; a run keeps those in its folder"):
+    torch.save(content, path)
+    with pytest.raises(RequestError) as error:
         runs.read(path)
+    assert str(error.value) == f"{path} {kind}; a run keeps its checkpoints in its folder checkpoints/."
 
 
-class Malicious:
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return exec, ("import pathlib; pathlib.Path('ran').touch()",)
+def test_the_newest_whole_checkpoint(tmp_path: Path) -> None:
+    names = [(0, "last"), (2, "best"), (2, "last"), (1, "last")]
+    old, best, last, newer = (checkpoint(tmp_path, *name) for name in names)
+    for age, path in enumerate((newer, last, best, old)):
+        os.utime(path, (0, 1_000_000 - age))
+    last.write_bytes(b"")
+    for expected in (best, newer, old):
+        found = runs.newest_whole(tmp_path, beside=last)
+        assert found == (expected, WHOLE)
+        expected.write_bytes(b"")
+    assert runs.newest_whole(tmp_path, beside=last) is None
 
 
 def test_never_runs_code_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({**WHOLE, "state_dict": Malicious()}, "evil.ckpt")
-    with pytest.raises(RequestError):
+    with pytest.raises(RequestError) as error:
         runs.read(Path("evil.ckpt"))
+    assert str(error.value) == (
+        "evil.ckpt holds other things than weights and plain values. It is refused, as loading it could run code."
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
 
 

@@ -2,6 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mnist_amp.errors import RequestError
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 ENV_PREFIX = "MNIST_AMP_"
@@ -12,13 +17,72 @@ def arrange(args: Iterable[str], env: Mapping[str, str]) -> list[str]:
     """Put a subcommand's config files first, then what the environment sets, then its other arguments.
 
     What comes later is stronger. `MNIST_AMP_TRAINER__MAX_EPOCHS=2` sets `--trainer.max_epochs=2`.
+
+    Raises:
+        RequestError: a config file is missing or not YAML settings, or an option stands before the subcommand.
     """
     rest = list(args)
-    place = next((i + 1 for i, arg in enumerate(rest) if arg in SUBCOMMANDS), None)
+    place = next((i for i, arg in enumerate(rest) if arg in SUBCOMMANDS), None)
     if place is None:
         return rest  # --help, --version or a mistake
-    configs, others = _split_configs(rest[place:])
-    return [*rest[:place], *configs, *_from_environment(env), *others]
+    if place > 0:
+        raise RequestError(f"options come after the command: mnist-amp {' '.join([rest.pop(place), *rest])}")
+    configs, others = _split_configs(rest[1:])
+    for config in configs:
+        load(config.removeprefix("--config="))
+    return [rest[0], *configs, *_from_environment(env), *others]
+
+
+def peek(args: Iterable[str], key: str) -> Any:
+    """Return what an option will be by config files and arguments, before they are parsed; None if nothing says it.
+
+    The parser needs to know the checkpoint's settings beforehand, to know which options its optimizer takes.
+    """
+    found, remaining = None, iter(args)
+    for arg in remaining:
+        name, equals, value = arg.partition("=")
+        if name == f"--{key}":
+            found = value if equals else next(remaining, None)
+        elif name == "--config" and equals:
+            said = _lookup(load(value), key)
+            found = found if said is None else said
+    return found
+
+
+def source(args: Iterable[str], env: Mapping[str, str], key: str) -> str | None:
+    """Return which file or environment variable an option has its value from; None for the command line itself."""
+    variables = {argument: name for name, argument in _settings_of(env)}
+    found = None
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if name == f"--{key}":
+            found = variables.get(arg)
+        elif name == "--config" and equals and not value.startswith("{") and _lookup(load(value), key) is not None:
+            found = value
+    return found
+
+
+def load(config: str) -> dict[str, Any]:
+    """Read a config file, or settings given as text that begins with `{`.
+
+    Raises:
+        RequestError: there is no such file, or it does not hold settings; the message says where in it.
+    """
+    path = Path(config)
+    try:
+        settings = yaml.safe_load(config if config.startswith("{") else path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        shipped = ", ".join(sorted(file.stem for file in shipped_configs().glob("*.yaml")))
+        raise RequestError(f"there is no config file {config}. Shipped are {shipped} (.yaml).") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{config} can't be read as a config file: {error}.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{config}:{mark.line + 1}:{mark.column + 1}" if mark else config
+        raise RequestError(f"{place}: this is not YAML: {getattr(error, 'problem', None) or error}.") from error
+    if not isinstance(settings, dict):
+        raise RequestError(f"{config} holds no settings; a config file has lines such as `data: {{batch_size: 32}}`.")
+    return settings
 
 
 def shipped_configs() -> Path:
@@ -50,8 +114,21 @@ def _locate(config: str) -> str:
 
 
 def _from_environment(env: Mapping[str, str]) -> list[str]:
+    return [argument for _, argument in _settings_of(env)]
+
+
+def _settings_of(env: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the environment's settings: the variable, and the argument that it stands for."""
     return [
-        f"--{name.removeprefix(ENV_PREFIX).lower().replace('__', '.')}={value}"
+        (name, f"--{name.removeprefix(ENV_PREFIX).lower().replace('__', '.')}={value}")
         for name, value in sorted(env.items())
         if name.startswith(ENV_PREFIX) and name != DEBUG
     ]
+
+
+def _lookup(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        if isinstance(config, dict) and part not in config:
+            config = config.get("init_args")  # of an optimizer or a schedule
+        config = config.get(part) if isinstance(config, dict) else None
+    return config

@@ -17,27 +17,33 @@ from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from torch.optim import Optimizer
 
-from mnist_amp import __version__, helptexts, resume, runs
-from mnist_amp.arguments import DEBUG, SUBCOMMANDS, arrange
+from mnist_amp import __version__, helptexts, resume, runs, settings
+from mnist_amp.arguments import DEBUG, SUBCOMMANDS, arrange, peek, source
 from mnist_amp.callbacks import (
     Banner,
     EvaluationReport,
     FitSummary,
+    LoggedRows,
     PredictionWriter,
     ProgressBar,
     RandomStates,
     RunCheckpoint,
     RunFolder,
+    TerminateOnNaN,
 )
 from mnist_amp.checkpoint_io import WholeCheckpointIO
+from mnist_amp.complaints import explained, reworded
 from mnist_amp.data import MNISTDataModule
-from mnist_amp.errors import RequestError
+from mnist_amp.errors import RequestError, UsageError, warn
 from mnist_amp.module import ADAM, LitSimpleNN
 from mnist_amp.report import counted
 from mnist_amp.signals import Stopped
 
 # the guide's, on one device however many there are; the banner has what the model summary says
 TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "enable_model_summary": False}
+
+# what is said where it differs from the run that a fit goes on with
+COMPARED = ("optimizer", "lr_scheduler", "data", "seed_everything")
 
 # what the banner says already, or what does not apply to data in memory
 SILENCED = (
@@ -61,9 +67,10 @@ class Parser(LightningArgumentParser):
     """Says a mistake in a line, where jsonargparse prints all options before it."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # of a part, such as an optimizer's options: the whole's complaint will have it
+            super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
-        sys.stderr.write(f"mnist-amp: error: {message}\nSee {parser.prog.replace(' [options]', '')} --help.\n")
-        sys.exit(2)
+        raise reworded(message, parser._option_string_actions)
 
 
 class MnistAmpCLI(LightningCLI):
@@ -81,7 +88,12 @@ class MnistAmpCLI(LightningCLI):
             MNISTDataModule,
             save_config_callback=None,  # RunFolder does it
             seed_everything_default=42,
-            parser_kwargs={"prog": "mnist-amp", "version": __version__, "description": helptexts.DESCRIPTION},
+            parser_kwargs={
+                "prog": "mnist-amp",
+                "version": __version__,
+                "description": helptexts.DESCRIPTION,
+                "allow_abbrev": False,
+            },
             parser_class=Parser,
             auto_configure_optimizers=False,  # the module makes them, of what it is given as plain values
             load_from_checkpoint_support=False,  # the hyperparameters are plain values already
@@ -122,39 +134,76 @@ class MnistAmpCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
-        place = next((i for i, arg in enumerate(args) if arg in SUBCOMMANDS), None)
-        if place is None:
+        try:
+            self._parse(parser, args)
+        except UsageError as error:
+            where = source(args, os.environ, error.key)
+            command = f"{args[0]} " if args and args[0] in SUBCOMMANDS else ""
+            raise RequestError(
+                f"{error}{f' It is set by {where}.' if where else ''} See mnist-amp {command}--help."
+            ) from error
+
+    def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        if not args or args[0] not in SUBCOMMANDS:
             self.config = parser.parse_args(args)  # says what is missing
             return
-        subcommand, own = args[place], args[place + 1 :]
+        subcommand, own = args[0], args[1:]
         only_prints = any(arg.startswith(("--help", "-h", "--print_config")) for arg in own)
-        wanted = resume.peek(own, "ckpt_path") or (None if subcommand == "fit" or only_prints else "best")
+        wanted = peek(own, "ckpt_path") or (None if subcommand == "fit" or only_prints else "best")
         if wanted is None:
             self.config = parser.parse_args(args)
         else:
-            root = Path(resume.peek(own, "trainer.default_root_dir") or ".")
-            path = runs.resolve(str(wanted), root, folder_means="last" if subcommand == "fit" else "best")
-            self._parse_over(path, args, place + 1)
+            self._parse_over(self._find_checkpoint(str(wanted), own, subcommand), args)
         config = self.config[subcommand]
+        settings.check(config.as_dict())
         if config.seed_everything is True:
             # the processes of a distributed run inherit the first one's
             config.seed_everything = int(os.environ.get("PL_GLOBAL_SEED") or secrets.randbelow(2**31))
 
-    def _parse_over(self, path: Path, args: list[str], place: int) -> None:
-        """Parse the arguments over the settings of a checkpoint's run, which are put in at `place`."""
-        subcommand, own = args[place - 1], args[place:]
-        self.checkpoint = runs.read(path)
-        inherited = resume.inherited(self.checkpoint, subcommand)
-        if resume.peek(own, "trainer.precision") is not None and not resume.peek(own, "trainer.plugins"):
+    def _parse_over(self, path: Path, args: list[str]) -> None:
+        """Parse the arguments over the settings of a checkpoint's run."""
+        subcommand, own = args[0], args[1:]
+        assert self.checkpoint is not None
+        try:
+            inherited = resume.inherited(self.checkpoint, subcommand)
+            runs.position(self.checkpoint)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RequestError(f"{path} is a checkpoint of another project: it lacks {error}.") from error
+        if peek(own, "trainer.precision") is not None and not peek(own, "trainer.plugins"):
             inherited["trainer"]["plugins"] = None  # a precision given anew takes the place of the run's plugin
-        self.config = self.parser.parse_args([*args[:place], f"--config={json.dumps(inherited)}", *own])
+        self.config = self.parser.parse_args([subcommand, f"--config={json.dumps(inherited)}", *own])
         config = self.config[subcommand]
         config.ckpt_path, config.weights_only = str(path), True
         resume.check(path, self.checkpoint, subcommand, config)
-        known: dict[str, Any] = {
-            key: inherited[key] for key in ("optimizer", "lr_scheduler", "data", "seed_everything") if key in inherited
-        }
-        self.changes = resume.changes(known, config.as_dict()) if subcommand == "fit" else []
+        if subcommand == "fit":
+            known = {key: inherited[key] for key in COMPARED if key in inherited}
+            self.changes = resume.changes(known, config.as_dict())
+            if inexact := resume.inexact(self.changes):
+                warn(
+                    f"{', '.join(inexact)}: other batches than the run would have had, so it is no exact continuation."
+                )
+
+    def _find_checkpoint(self, wanted: str, own: list[str], subcommand: str) -> Path:
+        """Find and read the checkpoint to start from; `last` falls back on the newest whole one, and says so."""
+        root = Path(peek(own, "trainer.default_root_dir") or ".")
+        path = runs.resolve(wanted, root, folder_means="last" if subcommand == "fit" else "best")
+        try:
+            self.checkpoint = runs.read(path)
+        except RequestError as error:
+            whole = runs.newest_whole(root, beside=path)
+            if whole is None:
+                raise
+            if path.stem != "last" or str(path) == wanted:
+                raise RequestError(f"{error} The newest whole checkpoint is {whole[0]}.") from error
+            warn(f"{error} Going on from the newest whole one, {whole[0]}.")
+            path, self.checkpoint = whole
+        return path
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        if self.checkpoint:
+            path = Path(self.config[self.subcommand].ckpt_path)
+            resume.check_network(path, self.checkpoint, self.model.state_dict())
 
     def _parse_ckpt_path(self) -> None:
         """Do not let a checkpoint's hyperparameters override the command line, as Lightning does."""
@@ -167,7 +216,8 @@ class MnistAmpCLI(LightningCLI):
         writes = not (config.barebones or config.fast_dev_run)
         run = self._run_folder(config) if writes and self.subcommand == "fit" else None
         # in this order: the folder that the banner names, and the bar that must be closed before a report is printed
-        callbacks: list[Callback] = [Banner(*self._banner())] if run is None else [run, Banner(*self._banner())]
+        banner = Banner(*self._banner(), self.checkpoint if self.subcommand == "fit" else None)
+        callbacks: list[Callback] = [banner] if run is None else [run, banner]
         shown = config.enable_progress_bar is not False and not config.barebones
         if shown and not any(isinstance(callback, AnyProgressBar) for callback in given):
             callbacks.append(ProgressBar())
@@ -179,7 +229,10 @@ class MnistAmpCLI(LightningCLI):
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
-        return super().instantiate_trainer(callbacks=[*callbacks, *given], logger=logger, plugins=plugins, **kwargs)
+        try:
+            return super().instantiate_trainer(callbacks=[*callbacks, *given], logger=logger, plugins=plugins, **kwargs)
+        except (ValueError, TypeError, ImportError) as error:
+            raise MisconfigurationException(str(error)) from error
 
     def _banner(self) -> tuple[str | None, dict[str, str]]:
         """Return the precision asked for, and what only the command line knows of the run."""
@@ -192,6 +245,8 @@ class MnistAmpCLI(LightningCLI):
             lines["checkpoint"] = f"{config.ckpt_path} ({progress})"
         if self.changes:
             lines["changed"] = ", ".join(self.changes)
+        if self.subcommand == "fit" and (ends := settings.endless(config.trainer)):
+            lines["ends"] = ends
         return None if config.trainer.plugins else config.trainer.precision, lines
 
     def _run_folder(self, trainer: Any) -> RunFolder:
@@ -205,9 +260,10 @@ class MnistAmpCLI(LightningCLI):
     def _training(self, run: RunFolder, trainer: Any) -> list[Callback]:
         steps = self._next_steps(trainer)
         if trainer.enable_checkpointing is False:
-            return [FitSummary(run, None, steps)]
+            return [TerminateOnNaN(None), LoggedRows(run), FitSummary(run, None, steps)]
         checkpoint = RunCheckpoint(run, self.config[self.subcommand].checkpoint.every_n_train_steps)
-        return [checkpoint, RandomStates(), FitSummary(run, checkpoint, steps)]
+        summary = FitSummary(run, checkpoint, steps)
+        return [TerminateOnNaN(checkpoint), checkpoint, RandomStates(), LoggedRows(run), summary]
 
     def _evaluating(self) -> Callback:
         assert self.checkpoint is not None
@@ -247,19 +303,8 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
-        wrong = isinstance(error, RequestError | MisconfigurationException)
-        text = (
-            _explain(error) if wrong else f"{type(error).__name__}: {error}\nSet {DEBUG}=1 to see where it came from."
-        )
-        sys.stderr.write(f"mnist-amp: error: {text}\n")
-        sys.exit(2 if wrong else 1)
-
-
-def _explain(error: Exception) -> str:
-    """Put Lightning's own words where they would lead a user astray into clearer ones."""
-    if "CUDAAccelerator" in str(error):
-        return "trainer.accelerator is cuda, but no CUDA device can be used here. Leave it at auto, or ask for cpu."
-    return str(error)
+        sys.stderr.write(f"mnist-amp: error: {explained(error)}\n")
+        sys.exit(2 if isinstance(error, RequestError | MisconfigurationException) else 1)
 
 
 def as_dict(init: Namespace | None) -> dict[str, Any] | None:

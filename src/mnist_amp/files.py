@@ -1,9 +1,16 @@
 """Files that appear whole or not at all."""
 
 import os
+import re
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mnist_amp.errors import RunError
+
+STALE = 3600.0  # seconds; a draft is there for a moment only
 
 
 @contextmanager
@@ -11,16 +18,43 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Give a name beside `path` to write to; what is there then takes the place of `path`, unless an error came.
 
     The content is on the disk before the name is, so a crash of the machine leaves the old file or the new one.
+
+    Raises:
+        RunError: it can't be written, as the disk is full for instance.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        try:
+            yield draft
+            _flush(draft)
+            draft.replace(path)
+            _flush(path.parent)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of what can't be written where it is and how much room there is."""
     try:
-        yield draft
-        _flush(draft)
-        draft.replace(path)
-        _flush(path.parent)
-    finally:
-        draft.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path} can't be written: {error.strerror or error} ({_free(path)}). What was there before is as it was."
+        ) from error
+
+
+def sweep(folder: Path) -> None:
+    """Remove the drafts in a folder that processes left when they were killed."""
+    for draft in folder.glob(".*.*.*"):
+        if re.fullmatch(r"\.\w+\.\d+\.\w+", draft.name) and time.time() - draft.stat().st_mtime > STALE:
+            draft.unlink(missing_ok=True)
+
+
+def _free(path: Path) -> str:
+    there = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    return f"{shutil.disk_usage(there).free / 1e6:,.0f} MB free there"
 
 
 def _flush(path: Path) -> None:

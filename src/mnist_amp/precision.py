@@ -1,17 +1,34 @@
 """What really runs: the precision in effect, the device, the versions."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 
 from mnist_amp import __version__
+from mnist_amp.runs import PRECISION_KEY
 
 
 def effective_precision(trainer: Trainer) -> str:
     """Return the precision in effect, such as `bf16-mixed` where `16-mixed` was asked for on a CPU."""
     return str(trainer.precision_plugin.precision)
+
+
+def change_of_precision(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str | None:
+    """Say what becomes of a checkpoint's loss scale where a run goes on in another precision; None if it does not."""
+    before, now = checkpoint.get(PRECISION_KEY), effective_precision(trainer)
+    if before in (None, now):
+        return None
+    scale, scaler = checkpoint.get("MixedPrecision", {}).get("scale"), getattr(trainer.precision_plugin, "scaler", None)
+    text = f"precision {before} -> {now}"
+    if scale is not None:
+        text += f" (its loss scale, {scale:,g}, is {'kept' if scaler else f'left behind, as {now} needs none'})"
+    elif scaler is not None:
+        text += f" (with a new loss scale, {scaler.get_scale():,g})"
+    return text
 
 
 def device_name(trainer: Trainer) -> str:

@@ -5,22 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import Tensor
 
 from mnist_amp import runs
 from mnist_amp.errors import RequestError
 from mnist_amp.report import counted
 
 # how long a run goes on, and where from, is a matter of each command
+# what the order of the images, and where an epoch's middle is, depend on
+ORDER = ("data.batch_size", "data.val_size", "data.seed", "seed_everything")
 NOT_TAKEN_OVER = ("max_time", "max_steps", "min_steps", "min_epochs", "fast_dev_run")
 
 
 def inherited(checkpoint: dict[str, Any], subcommand: str) -> dict[str, Any]:
-    """Return the settings of a checkpoint's run that a command takes over: `fit` nearly all, the others few."""
+    """Return the settings of a checkpoint's run that a command takes over: `fit` nearly all, the others few.
+
+    Raises:
+        KeyError: the checkpoint is of another project.
+    """
     saved = dict(checkpoint["hyper_parameters"])
-    if "hidden_dim" not in saved:
-        raise RequestError("the checkpoint is of another project: it says nothing of hidden_dim.")
     config: dict[str, Any] = {key: saved.pop(key) for key in ("optimizer", "lr_scheduler") if saved.get(key)}
-    config["model"] = {key: value for key, value in saved.items() if key not in ("optimizer", "lr_scheduler")}
+    config["model"] = {"hidden_dim": saved["hidden_dim"], "lr_scheduler_interval": saved["lr_scheduler_interval"]}
     # a checkpoint of the command has the whole configuration; one of somebody's own Trainer, the hyperparameters
     config.update(yaml.safe_load(checkpoint.get(runs.CONFIG_KEY, "{}")))
     trainer = {key: value for key, value in config.pop("trainer", {}).items() if key not in NOT_TAKEN_OVER}
@@ -28,6 +33,17 @@ def inherited(checkpoint: dict[str, Any], subcommand: str) -> dict[str, Any]:
         return config | {"trainer": trainer}
     precision = {key: trainer[key] for key in ("precision", "plugins") if key in trainer}
     return {key: config[key] for key in ("model", "data", "seed_everything") if key in config} | {"trainer": precision}
+
+
+def check_network(path: Path, checkpoint: dict[str, Any], network: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint whose weights are not those of `network`, a state_dict."""
+    saved = checkpoint["state_dict"]
+    differ = [name for name in {**network, **saved} if _shape(saved, name) != _shape(network, name)]
+    if differ:
+        raise RequestError(
+            f"{path} is of another network: its {', '.join(sorted(differ))} {'is' if len(differ) == 1 else 'are'} not "
+            f"as in this one, which has {', '.join(network)}."
+        )
 
 
 def check(path: Path, checkpoint: dict[str, Any], subcommand: str, config: Any) -> None:
@@ -66,20 +82,13 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def peek(args: Iterable[str], key: str) -> Any:
-    """Return what an option will be by config files and arguments, before they are parsed; None if nothing says it.
+def inexact(changed: Iterable[str]) -> list[str]:
+    """Return those of the `changes` that change which images come when."""
+    return [change for change in changed if change.startswith(ORDER)]
 
-    The parser needs to know the checkpoint's settings beforehand, to know which options its optimizer takes.
-    """
-    found, remaining = None, iter(args)
-    for arg in remaining:
-        name, equals, value = arg.partition("=")
-        if name == f"--{key}":
-            found = value if equals else next(remaining, None)
-        elif name == "--config" and equals:
-            said = _lookup(_load(value), key)
-            found = found if said is None else said
-    return found
+
+def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None
 
 
 def _check_optimizer(path: Path, trained: Mapping[str, Any] | None, config: Any) -> None:
@@ -114,17 +123,3 @@ def _check_held_out(path: Path, trained: Mapping[str, Any], config: Any) -> None
                 f"{name} is {int(value)}, but {path} was trained with {was}, and has seen images that would be held "
                 "out now. Leave it out."
             )
-
-
-def _load(config: str) -> Any:
-    """Read a config file, or a config given as text; the parser is to complain of one that can't be read."""
-    try:
-        return yaml.safe_load(Path(config).read_text(encoding="utf-8") if Path(config).is_file() else config)
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-
-
-def _lookup(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        config = config.get(part) if isinstance(config, dict) else None
-    return config

@@ -1,5 +1,6 @@
 """Run folders, `<root>/lightning_logs/version_N`, and the checkpoints in them."""
 
+import contextlib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,10 @@ import torch
 
 from mnist_amp.errors import RequestError
 
-CONFIG_KEY = "mnist_amp_config"  # where a checkpoint keeps the configuration of its run, as YAML
+# where a checkpoint keeps the configuration of its run, as YAML, and the precision that was in effect
+CONFIG_KEY = "mnist_amp_config"
+PRECISION_KEY = "mnist_amp_precision"
+REQUIRED = {"state_dict", "epoch", "global_step", "loops", "hyper_parameters"}
 
 
 def logs(root: Path) -> Path:
@@ -18,7 +22,21 @@ def logs(root: Path) -> Path:
 
 
 def claim(root: Path) -> Path:
-    """Make the next run folder. Two processes that ask at once get two folders."""
+    """Make the next run folder. Two processes that ask at once get two folders.
+
+    Raises:
+        RequestError: it can't be made there.
+    """
+    try:
+        return _claim(root)
+    except OSError as error:
+        raise RequestError(
+            f"no run can be written to {logs(root)}: {error.strerror or error}. "
+            "Name a folder that can be written with --trainer.default_root_dir."
+        ) from error
+
+
+def _claim(root: Path) -> Path:
     number = max((_number(folder) for folder in _folders(root)), default=-1) + 1
     while True:
         folder = logs(root) / f"version_{number}"
@@ -57,28 +75,54 @@ def resolve(ckpt_path: str, root: Path, *, folder_means: str) -> Path:
     return path
 
 
+def newest_whole(root: Path, beside: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Find the newest checkpoint that can be read: one beside a damaged one, else one of another run."""
+    found = [file for file in beside.parent.glob("*.ckpt") if file != beside]
+    others = [file for folder in _folders(root) for file in folder.glob("checkpoints/*.ckpt")]
+    for group in (found, [file for file in others if file.parent != beside.parent]):
+        for file in sorted(group, key=lambda file: file.stat().st_mtime, reverse=True):
+            with contextlib.suppress(RequestError):
+                return file, read(file)
+    return None
+
+
 def read(path: Path) -> dict[str, Any]:
     """Load a checkpoint's content to the CPU, without ever running code from it, and verify it.
 
     Raises:
         RequestError: the file is damaged or not a checkpoint, or has weights that are not finite.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not verify checksums
-            if archive.testzip() is not None:
-                raise ValueError("a checksum is wrong")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        loadable = {"state_dict", "epoch", "global_step", "loops", "hyper_parameters"} <= set(checkpoint)
-    except Exception as error:  # torch.load raises many kinds, with texts about its own internals
-        raise RequestError(f"{path} can't be read as a checkpoint: it is damaged or of another kind.") from error
-    if not loadable:
-        raise RequestError(f"{path} is not a training checkpoint; a run keeps those in its folder checkpoints/.")
+    checkpoint = _load(path)
+    if not isinstance(checkpoint, dict) or not set(checkpoint) >= REQUIRED:
+        plain = isinstance(checkpoint, dict) and all(isinstance(value, torch.Tensor) for value in checkpoint.values())
+        kind = "holds weights alone, as model.pth does" if plain else "is not a training checkpoint"
+        raise RequestError(f"{path} {kind}; a run keeps its checkpoints in its folder checkpoints/.")
     spoilt = [name for name, value in checkpoint["state_dict"].items() if not value.isfinite().all()]
     if spoilt:
         raise RequestError(
             f"{path} has weights that are not finite, in {', '.join(spoilt)}: its training had diverged."
         )
-    return dict(checkpoint)
+    return checkpoint
+
+
+def _load(path: Path) -> Any:
+    """Load what torch.save wrote, if its checksums are right; torch.load does not verify them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            torn = archive.testzip()
+    except OSError as error:
+        raise RequestError(f"{path} can't be read: {error.strerror or error}.") from error
+    except Exception as error:  # what is not right in a zip file comes as many kinds of error
+        torn = str(error)
+    if torn is not None:
+        size = path.stat().st_size
+        raise RequestError(f"{path} ({size:,} bytes) is no checkpoint, or one that is cut short or damaged.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # with texts about torch's internals, some of which advise to allow code
+        raise RequestError(
+            f"{path} holds other things than weights and plain values. It is refused, as loading it could run code."
+        ) from error
 
 
 def position(checkpoint: dict[str, Any]) -> dict[str, int]:

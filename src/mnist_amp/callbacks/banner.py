@@ -1,10 +1,12 @@
 """What is said before anything runs."""
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_amp.callbacks.run_folder import RunFolder
-from mnist_amp.precision import device_name, effective_precision, versions
+from mnist_amp.precision import change_of_precision, device_name, effective_precision, versions
 from mnist_amp.report import facts
 
 
@@ -14,10 +16,13 @@ class Banner(Callback):
     Args:
         requested_precision: what the Trainer was asked for; None where a plugin says it.
         lines: what else to say, by name.
+        checkpoint: that a fit goes on from, for what becomes of its loss scale.
     """
 
-    def __init__(self, requested_precision: str | None, lines: dict[str, str]) -> None:
-        self.requested_precision, self.lines = requested_precision, lines
+    def __init__(
+        self, requested_precision: str | None, lines: dict[str, str], checkpoint: dict[str, Any] | None = None
+    ) -> None:
+        self.requested_precision, self.lines, self.checkpoint = requested_precision, lines, checkpoint or {}
 
     @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -28,6 +33,9 @@ class Banner(Callback):
             "model": f"{type(pl_module).__name__}, {sum(p.numel() for p in pl_module.parameters()):,} parameters",
             **self.lines,
         }
+        changed = [lines.get("changed"), change_of_precision(trainer, self.checkpoint)]
+        if any(changed):
+            lines["changed"] = ", ".join(filter(None, changed))
         for run in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(run, RunFolder):
                 lines["writes to"] = str(run.path)

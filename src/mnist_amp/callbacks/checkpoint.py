@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mnist_amp import runs
 from mnist_amp.callbacks.run_folder import RunFolder
-from mnist_amp.files import written_whole
+from mnist_amp.files import writing, written_whole
 from mnist_amp.signals import Stopped, StopRequest
 
 FIGURES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -71,8 +71,9 @@ class RunCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # an epoch's last batch is left to the epoch's end, whose checkpoint Lightning can go on from more than once;
-        # gradients that are still accumulated are in no checkpoint
-        if trainer.is_last_batch or trainer.global_step == self.step:
+        # gradients that are still accumulated are in no checkpoint, and a validation that is due would be left out
+        due = isinstance(trainer.val_check_batch, int) and (batch_idx + 1) % trainer.val_check_batch == 0
+        if trainer.is_last_batch or due or trainer.global_step == self.step:
             return
         self.step = trainer.global_step
         stopping = self._stopping(trainer)
@@ -130,8 +131,9 @@ class RunCheckpoint(ModelCheckpoint):
         return asked if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(asked, all=False)
 
     def _save_last(self, trainer: Trainer) -> None:
-        for logger in trainer.loggers:
-            logger.save()  # what was logged before a checkpoint is not to be lost with what comes after it
+        with writing(self.run.path):
+            for logger in trainer.loggers:
+                logger.save()  # what was logged before a checkpoint is not to be lost with what comes after it
         trainer.save_checkpoint(self.last, weights_only=False)
 
     def _precedes(self, best: dict[str, Any], checkpoint: dict[str, Any]) -> bool:

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from mnist_amp.errors import warn
+
 KEY = "random_states"
 
 
@@ -30,6 +32,12 @@ class RandomStates(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.loaded = checkpoint.get(KEY, {})
+        before = len(self.loaded["cpu"]) if self.loaded else trainer.world_size
+        if before != trainer.world_size:
+            warn(
+                f"the checkpoint is of {before} processes, and now there are {trainer.world_size}, so the batches are "
+                "others, and the run is no exact continuation."
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # not earlier: what is done before the first step may draw, too

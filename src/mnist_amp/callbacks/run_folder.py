@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mnist_amp import runs
 from mnist_amp.errors import RequestError
+from mnist_amp.files import sweep, writing
+from mnist_amp.precision import effective_precision
 
 
 class RunFolder(Callback):
@@ -27,11 +30,14 @@ class RunFolder(Callback):
         self.path = Path()  # known from `setup` on
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        _try_optimizer(pl_module)
+        _try(trainer, pl_module)
         claimed = str(runs.claim(self.root)) if trainer.is_global_zero else ""
         self.path = Path(trainer.strategy.broadcast(claimed))
         if trainer.is_global_zero:
-            (self.path / "config.yaml").write_text(self.config, encoding="utf-8")
+            for folder in runs.logs(self.root).glob("version_*/checkpoints"):
+                sweep(folder)
+            with writing(self.path / "config.yaml"):
+                (self.path / "config.yaml").write_text(self.config, encoding="utf-8")
         if self.default_loggers:
             parent, version = str(self.path.parent), self.path.name
             trainer.loggers = [
@@ -41,13 +47,23 @@ class RunFolder(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[runs.CONFIG_KEY] = self.config
+        checkpoint[runs.PRECISION_KEY] = effective_precision(trainer)
 
 
-def _try_optimizer(pl_module: LightningModule) -> None:
-    """Make the optimizer and its schedule once before anything is written; the Trainer makes its own later."""
+def _try(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Make the optimizer, its schedule and the loaders before anything is written; the Trainer will make its own."""
+    if effective_precision(trainer) == "16-true" and trainer.strategy.root_device.type == "cpu":
+        raise RequestError(
+            "trainer.precision is 16-true, in which training on a CPU comes to nan at once, as Adam's smallest numbers "
+            "are zero in fp16. Take bf16-true, or fp16 with a GradScaler as in --config configs/fp16-cpu.yaml."
+        )
     try:
         pl_module.configure_optimizers()
     except RequestError:
         raise
     except (ValueError, TypeError) as error:
         raise RequestError(f"the optimizer or its schedule can't be made: {error}.") from error
+    try:
+        trainer.fit_loop.setup_data()
+    except (ValueError, MisconfigurationException) as error:
+        raise RequestError(" ".join(str(error).split())) from error

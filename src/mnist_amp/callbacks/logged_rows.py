@@ -1,0 +1,58 @@
+"""The logs of a run that goes on: they begin with what was logged before."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mnist_amp import runs
+from mnist_amp.callbacks.run_folder import RunFolder
+
+KEY = "pending_row"
+Row = dict[str, float]
+
+
+class LoggedRows(Callback):
+    """Copies the rows of the old run's `metrics.csv` up to the checkpoint into the new run's logs.
+
+    So the logs are those of a run that was never interrupted. A row that Lightning logs only after the checkpoint of
+    its step is kept in that checkpoint. Loggers of the user's own are left alone.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.rows: list[Row] = []
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        connector = trainer._logger_connector
+        ends = connector._first_loop_iter is None  # an epoch, not a batch
+        if trainer.training and trainer.loggers and (ends or connector.should_update_logs):
+            figures = {name: float(value) for name, value in connector.metrics["log"].items()}
+            step = trainer.fit_loop.epoch_loop._batches_that_stepped - ends  # an epoch's row bears its last step
+            checkpoint[KEY] = {**figures, "epoch": trainer.current_epoch, "step": step}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.rows = _rows(runs.folder_of(Path(str(trainer.ckpt_path))) / "metrics.csv", checkpoint["global_step"])
+        pending = checkpoint.get(KEY)
+        if pending and not any(row["step"] == pending["step"] and set(pending) <= set(row) for row in self.rows):
+            self.rows.append(pending)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers if self.run.default_loggers else []:
+            for row in self.rows:
+                figures = {name: value for name, value in row.items() if name != "step"}
+                logger.log_metrics(figures, step=int(row["step"]))
+
+
+def _rows(path: Path, steps: int) -> list[Row]:
+    """Read what was logged in the first `steps` steps."""
+    if not path.is_file():
+        return []
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")  # a kill may have torn the last line
+    rows = [{name: _number(text) for name, text in row.items() if text} for row in csv.DictReader(whole.splitlines())]
+    return [row for row in rows if row.get("step", steps) < steps]
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isdecimal() else float(text)

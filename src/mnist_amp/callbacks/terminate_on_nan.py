@@ -1,0 +1,91 @@
+"""A run that has gone wrong beyond repair is stopped, before it overwrites what was good."""
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
+
+from mnist_amp.callbacks.checkpoint import RunCheckpoint
+from mnist_amp.errors import RunError
+
+PATIENCE = 20  # optimizer steps skipped in a row; a new GradScaler skips a few until its scale fits
+
+
+class TerminateOnNaN(Callback):
+    """Ends a run at the first loss or weight that is not finite, or when a GradScaler skips every step.
+
+    Looks every `log_every_n_steps` optimizer steps, at an epoch's end and before a checkpoint is written, as to look is
+    to wait for the device; the message names the very step all the same.
+
+    Args:
+        checkpoint: which has the checkpoint to go back to; None if the run keeps none.
+
+    Raises:
+        RunError: from the training loop; nothing that is not finite was saved.
+    """
+
+    def __init__(self, checkpoint: RunCheckpoint | None) -> None:
+        self.checkpoint = checkpoint
+        self.losses: list[tuple[int, torch.Tensor]] = []  # not looked at yet, by optimizer step
+        self.scale: float | None = None
+        self.step = self.skipped = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.step, self.scale = trainer.global_step, _scale(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.losses.append((trainer.global_step, outputs["loss"]))
+        every = trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
+        if trainer.global_step >= self.step + every:
+            self._check(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._check(trainer)
+        spoilt = [name for name, value in checkpoint["state_dict"].items() if not value.isfinite().all()]
+        if spoilt:
+            self._end(trainer, f"step {trainer.global_step:,} made weights that are not finite ({', '.join(spoilt)})")
+
+    def _check(self, trainer: Trainer) -> None:
+        losses, self.losses = self.losses, []
+        finite = torch.stack([loss for _, loss in losses]).isfinite().tolist() if losses else []
+        bad = next((step for (step, _), good in zip(losses, finite, strict=True) if not good), 0)
+        if trainer.world_size > 1:
+            bad = int(trainer.strategy.reduce(torch.tensor(bad, device=trainer.strategy.root_device), reduce_op="max"))
+        if bad:
+            self._end(trainer, f"the loss of step {bad:,} is not finite")
+        self._check_scale(trainer)
+
+    def _check_scale(self, trainer: Trainer) -> None:
+        """Count steps skipped in a row: between two looks, the scale was halved as often as there were steps."""
+        scale, steps = _scale(trainer), trainer.global_step - self.step
+        if scale is not None and self.scale and steps:
+            factor = trainer.precision_plugin.scaler.get_backoff_factor()  # type: ignore[attr-defined]
+            skipped = steps if scale == 0 else round(math.log(scale / self.scale, factor))
+            self.skipped = self.skipped + steps if skipped >= steps else 0
+        self.step, self.scale = trainer.global_step, scale
+        if self.skipped >= PATIENCE:
+            self._end(trainer, f"the last {self.skipped} steps were all skipped, as their fp16 gradients overflowed")
+
+    def _end(self, trainer: Trainer, what: str) -> None:
+        saved = self.checkpoint.last if self.checkpoint and self.checkpoint.last.is_file() else trainer.ckpt_path
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        raise RunError(
+            f"{what}; the run is stopped. "
+            f"{f'The last good checkpoint is {saved}' if saved else 'There is no checkpoint yet'}. "
+            f"Likely causes: too high a learning rate (it is {rate:g}; try a tenth), gradients that need clipping, or "
+            "numbers beyond fp16 (try bf16-mixed or 32-true). "
+            f"Go on with: mnist-amp fit{f' --ckpt_path {saved}' if saved else ''} --optimizer.lr {rate / 10:g}"
+        )
+
+
+def _scale(trainer: Trainer) -> float | None:
+    plugin = trainer.precision_plugin
+    scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
+    return None if scaler is None else float(scaler.get_scale())

@@ -1,0 +1,119 @@
+"""What jsonargparse, Lightning, torch and the system complain of, in the words of this command."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from mnist_amp.arguments import DEBUG
+from mnist_amp.errors import RequestError, RunError, UsageError
+
+# where the classes are that these options name
+MODULES = {
+    "optimizer": "torch.optim",
+    "lr_scheduler": "torch.optim.lr_scheduler",
+    "trainer.callbacks": "lightning.pytorch.callbacks",
+    "trainer.logger": "lightning.pytorch.loggers",
+    "trainer.plugins": "lightning.pytorch.plugins",
+}
+
+
+def reworded(message: str, options: Iterable[str]) -> UsageError:
+    """Turn a complaint of jsonargparse 4.5x into one of a line; one of another form is kept as it is.
+
+    Args:
+        message: the complaint; about a value, it lists all types that it was tried as.
+        options: the options that there are, such as `--data.batch_size`.
+    """
+    unknown = re.search(r"unrecognized arguments: (\S+)|does not accept option '(.+)'", message)
+    if unknown:
+        name = (unknown[1] or unknown[2]).partition("=")[0]
+        if unknown[1] and not name.startswith("-"):
+            return UsageError(f"{name} belongs to no option; settings are given as in --config {name}.", name)
+        key = name.lstrip("-")
+        return UsageError(f"there is no option {key}{_nearest(key, [o.lstrip('-') for o in options])}.", key)
+    command = re.search(r"invalid choice: '(.+?)' \(choose from (.+)\)", message)
+    if command:
+        choices = command[2].replace("'", "")
+        return UsageError(
+            f"there is no command {command[1]}{_nearest(command[1], choices.split(', '))}; it is one of {choices}.", ""
+        )
+    keys = re.findall(r'Parser key "(.+?)"', message)
+    if not keys or ("Expected" not in message and "Problem" not in message):
+        return UsageError(f"{' '.join(message.split()).rstrip('.')}.", "")
+    within = re.search(r"Problem with given class_path '(.+)'", message)
+    if within:
+        return _within(within[1], keys, message)
+    key = keys[0]
+    value = _value(message)
+    names = _classes(key)
+    if names and "Expected a dot import path string" in message:
+        return UsageError(f"{key} can't be {value}{_nearest(value, names)}; it is the name of a class.", key)
+    return _refused(key, message)
+
+
+def explained(error: Exception) -> str:
+    """Return what to tell the user of an error that ended the command."""
+    text = " ".join(str(error).split())
+    if isinstance(error, RequestError | RunError):
+        return str(error)
+    if "CUDAAccelerator` can not run" in text or "No supported gpu backend" in text:
+        return "trainer.accelerator asks for a GPU, but none can be used here. Leave it at auto, or ask for cpu."
+    if "You requested gpu" in text:
+        return f"trainer.devices asks for more GPUs than there are. {text}"
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"the GPU is out of memory; lower data.batch_size or model.hidden_dim, or free the GPU. {text}"
+    if isinstance(error, MisconfigurationException):
+        return text
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'} can't be read or written: {error.strerror or text}."
+    return f"{type(error).__name__}: {text}\nSet {DEBUG}=1 to see where it came from."
+
+
+def _within(class_path: str, keys: list[str], message: str) -> UsageError:
+    """Complain of what a class is given, such as an optimizer."""
+    key, name = keys[0], class_path.rpartition(".")[2]
+    takes = _parameters(class_path)
+    unknown = re.search(r"Option '(.+?)' is not accepted", message)
+    if unknown:
+        text = f"{key}: {name} takes no {unknown[1]}{_nearest(unknown[1], takes)}; it takes {', '.join(takes)}."
+        return UsageError(text, f"{key}.{unknown[1]}")
+    missing = re.search(r"arguments are required: (.+)", message)
+    if missing:
+        return UsageError(f"{key}: {name} needs {missing[1]}, as in --{key}.{missing[1].split(',')[0]} VALUE.", key)
+    return _refused(".".join(keys[:2]), message)
+
+
+def _refused(key: str, message: str) -> UsageError:
+    """Complain of a value, with the types that it was tried as, or the words that the option takes."""
+    tried, value = message.partition("Given value type")[0], _value(message)
+    words = ", ".join(re.findall(r"Expected an? typing\.Literal\[(.+?)\]", tried)).replace("'", "")
+    types = [kind.rpartition(".")[2] for kind in re.findall(r"Expected an? <class '([\w.]+)'>", tried)]
+    takes = words or " or ".join(kind for kind in dict.fromkeys(types) if kind != "NoneType") or "another kind of value"
+    return UsageError(f"{key} can't be {value}{_nearest(value, words.split(', '))}; it takes {takes}.", key)
+
+
+def _value(message: str) -> str:
+    return str((re.findall(r"(?:Got value|Given value): (.*)", message) or ["that"])[0])
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _classes(key: str) -> list[str]:
+    if key not in MODULES:
+        return []
+    return [name for name, found in vars(importlib.import_module(MODULES[key])).items() if inspect.isclass(found)]
+
+
+def _parameters(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    found: Any = getattr(importlib.import_module(module), name)
+    return [parameter for parameter in inspect.signature(found).parameters if parameter not in ("params", "optimizer")]
