@@ -2,13 +2,17 @@
 
 import csv
 import json
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
 from mnist_amp import runs
 from mnist_amp.callbacks.evaluation import WORST, _worst
@@ -182,3 +186,58 @@ def test_what_each_evaluation_leaves(run: Run) -> None:
     recorded = json.loads((FOLDER / "test_last" / "metrics.json").read_text())
     assert recorded["checkpoint"] == str(FOLDER / "checkpoints" / "last.ckpt")
     assert (recorded["epochs"], recorded["step"], recorded["precision"]) == (1, 8, "bf16-mixed")
+
+
+class Remove(Callback):
+    """Removes the run's folder after a step."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == 3:
+            shutil.rmtree("lightning_logs/version_0")
+
+
+def test_a_folder_that_is_removed_while_it_is_written_to(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ("--checkpoint.every_n_train_steps=5", "--trainer.callbacks=tests.test_callbacks.Remove")
+    with pytest.raises(SystemExit) as exit_info:
+        run("fit", *SMOKE, *settings)
+    assert exit_info.value.code == 1
+    last = Path("lightning_logs/version_0/checkpoints/last.ckpt")
+    assert capsys.readouterr().err == (
+        "mnist-amp: error: lightning_logs/version_0 was removed while the run wrote to it, so the run is stopped. "
+        f"A checkpoint of step 3 is there again. Go on with: mnist-amp fit --ckpt_path {last}\n"
+    )
+    run("fit", f"--ckpt_path={last}", "--trainer.callbacks=null")
+    assert runs.read(Path("lightning_logs/version_1/checkpoints/last.ckpt"))["global_step"] == 8
+
+
+def test_a_limit_to_what_can_be_written(tmp_path: Path, data_dir: Path) -> None:
+    """The checkpoint of a wider network is too large; nothing of it is left."""
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)); "
+        "from mnist_amp.cli import main; main()"
+    )
+    arguments = ["fit", *SMOKE, "--model.hidden_dim=1000", f"--data.data_dir={data_dir}"]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"mnist-amp: error: lightning_logs/version_0/checkpoints/best.ckpt can't be written: File too large "
+        r"\([\d,]+ MB free there\). What was there before is as it was.\n",
+        done.stderr,
+    )
+    assert not any(path.is_file() for path in (tmp_path / "lightning_logs/version_0/checkpoints").iterdir())
+
+
+def test_a_gpu_out_of_memory(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def exhausted(self: LitSimpleNN, batch: Any, batch_idx: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(LitSimpleNN, "training_step", exhausted)
+    with pytest.raises(SystemExit) as exit_info:
+        run("fit", *SMOKE)
+    assert exit_info.value.code == 1
+    assert capsys.readouterr().err == (
+        "mnist-amp: error: the GPU is out of memory; lower data.batch_size or model.hidden_dim, or free the GPU. CUDA "
+        "out of memory. Tried to allocate 2 GiB.\n"
+    )

@@ -18,7 +18,7 @@ from tests.test_resume import flat
 
 SETTINGS = (
     *("--config=configs/smoke.yaml", "--trainer.limit_train_batches=600", "--trainer.max_epochs=3"),
-    "--checkpoint.every_n_train_steps=10",
+    *("--checkpoint.every_n_train_steps=10", "--trainer.log_every_n_steps=7"),
 )
 
 
@@ -31,31 +31,42 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str,
     """Return the last checkpoint of a run that was left alone."""
     folder = tmp_path_factory.mktemp("whole")
     command("fit", *SETTINGS, f"--data.data_dir={data_dir}", cwd=folder, env={"MNIST_AMP_TRAINER__ACCELERATOR": "cpu"})
-    return last(folder, 0)
+    return {**last(folder, 0), "metrics.csv": (folder / "lightning_logs/version_0/metrics.csv").read_text()}
 
 
 def ended(folder: Path, version: int, signum: int, delay: float, *args: str) -> tuple[int, str]:
     """Start a run, send it a signal `delay` seconds after its first checkpoint; returns exit status and stderr."""
     program = [sys.executable, "-m", "mnist_amp", "fit", *args]
     process = subprocess.Popen(program, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    checkpoint = folder / f"lightning_logs/version_{version}/checkpoints/last.ckpt"
-    deadline = time.monotonic() + 120
-    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_for(folder / f"lightning_logs/version_{version}/checkpoints/last.ckpt", process)
     time.sleep(delay)
     process.send_signal(signum)
     _, stderr = process.communicate(timeout=60)
     return process.returncode, stderr
 
 
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def assert_goes_on(folder: Path, version: int, whole: dict[str, Any]) -> None:
     command("fit", "--ckpt_path=last", cwd=folder)
+    assert_same(folder, version, whole)
+
+
+def assert_same(folder: Path, version: int, whole: dict[str, Any]) -> None:
     found = last(folder, version)
     for key in KEPT:
         assert flat(found.get(key)) == flat(whole.get(key)), key
+    rows = (folder / f"lightning_logs/version_{version}/metrics.csv").read_text()
+    assert rows == whole["metrics.csv"]
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 138)]
+)
 def test_stops_between_two_steps(
     tmp_path: Path, data_dir: Path, whole: dict[str, Any], signum: signal.Signals, status: int
 ) -> None:
@@ -89,3 +100,37 @@ def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
     assert (done.returncode, done.stdout) == (-signal.SIGINT, f"{int(signal.SIGINT)}\n")
+
+
+def test_a_job_that_slurm_requeues(
+    tmp_path: Path, data_dir: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGUSR1 before the time is up: Lightning saves, asks for the job again, and goes on until it is killed."""
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text("#!/bin/sh\necho $@ > scontrol.log\nkill -KILL $PPID\n")
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
+    for name, value in {"JOB_ID": "77", "NTASKS": "1", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    arguments = (*SETTINGS, f"--data.data_dir={data_dir}")
+    returncode, _ = ended(tmp_path, 0, signal.SIGUSR1, 0.3, *arguments)
+    assert returncode == -signal.SIGKILL
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 77\n"
+    command("fit", *arguments, cwd=tmp_path)
+    assert_same(tmp_path, 1, whole)
+
+
+def test_a_lost_process_ends_the_others(tmp_path: Path, data_dir: Path) -> None:
+    arguments = ("--config=ddp-cpu.yaml", f"--data.data_dir={data_dir}", "--checkpoint.every_n_train_steps=10")
+    program = [sys.executable, "-m", "mnist_amp", "fit", *arguments]
+    process = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "lightning_logs/version_0/checkpoints/last.ckpt", process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert stderr.startswith(
+        "mnist-amp: error: another process of this run was lost, killed or by an error of its own, so this one has "
+        "ended, too. What was saved is whole: go on with --ckpt_path last. ("
+    )

@@ -5,6 +5,7 @@ import logging
 import os
 import secrets
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
@@ -54,6 +55,7 @@ SILENCED = (
     r".*monitor='val_accuracy'.* could not find the monitored key.*",  # an epoch without validation
     r".*Total length of `list` across ranks is zero.*",  # no validation images, as asked
     r".*It is recommended to use `self.log\(.*sync_dist=True.*",  # what is logged is all processes' already
+    r".*torch.distributed.nn.functional.all_gather is deprecated.*",  # Lightning's own use of torch
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # Lightning's own use of torch
 )
 QUIETED = (
@@ -149,11 +151,13 @@ class MnistAmpCLI(LightningCLI):
             return
         subcommand, own = args[0], args[1:]
         only_prints = any(arg.startswith(("--help", "-h", "--print_config")) for arg in own)
-        wanted = peek(own, "ckpt_path") or (None if subcommand == "fit" or only_prints else "best")
+        root = Path(peek(own, "trainer.default_root_dir") or ".")
+        usual = None if only_prints else runs.requeued(root) if subcommand == "fit" else "best"
+        wanted = peek(own, "ckpt_path") or usual
         if wanted is None:
             self.config = parser.parse_args(args)
         else:
-            self._parse_over(self._find_checkpoint(str(wanted), own, subcommand), args)
+            self._parse_over(self._find_checkpoint(str(wanted), root, subcommand), args)
         config = self.config[subcommand]
         settings.check(config.as_dict())
         if config.seed_everything is True:
@@ -183,9 +187,8 @@ class MnistAmpCLI(LightningCLI):
                     f"{', '.join(inexact)}: other batches than the run would have had, so it is no exact continuation."
                 )
 
-    def _find_checkpoint(self, wanted: str, own: list[str], subcommand: str) -> Path:
+    def _find_checkpoint(self, wanted: str, root: Path, subcommand: str) -> Path:
         """Find and read the checkpoint to start from; `last` falls back on the newest whole one, and says so."""
-        root = Path(peek(own, "trainer.default_root_dir") or ".")
         path = runs.resolve(wanted, root, folder_means="last" if subcommand == "fit" else "best")
         try:
             self.checkpoint = runs.read(path)
@@ -294,6 +297,7 @@ def main(args: list[str] | None = None) -> None:
         warnings.filterwarnings("ignore", pattern)
     for name in QUIETED:
         logging.getLogger(name).setLevel(logging.WARNING)
+    threading.excepthook = _quiet_writers
     try:
         MnistAmpCLI(arrange(sys.argv[1:] if args is None else args, os.environ))
     except Stopped as stopped:
@@ -305,6 +309,12 @@ def main(args: list[str] | None = None) -> None:
             raise
         sys.stderr.write(f"mnist-amp: error: {explained(error)}\n")
         sys.exit(2 if isinstance(error, RequestError | MisconfigurationException) else 1)
+
+
+def _quiet_writers(args: threading.ExceptHookArgs) -> None:
+    """Leave it to the main thread to say that TensorBoard's own can't write."""
+    if not issubclass(args.exc_type, OSError):
+        threading.__excepthook__(args)
 
 
 def as_dict(init: Namespace | None) -> dict[str, Any] | None:

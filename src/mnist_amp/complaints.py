@@ -68,6 +68,11 @@ def explained(error: Exception) -> str:
         return f"trainer.devices asks for more GPUs than there are. {text}"
     if isinstance(error, torch.OutOfMemoryError):
         return f"the GPU is out of memory; lower data.batch_size or model.hidden_dim, or free the GPU. {text}"
+    if isinstance(error, RuntimeError) and re.search(r"closed by peer|reset by peer|remote process|NCCL", text):
+        return (
+            "another process of this run was lost, killed or by an error of its own, so this one has ended, too. "
+            f"What was saved is whole: go on with --ckpt_path last. ({text[:200]})"
+        )
     if isinstance(error, MisconfigurationException):
         return text
     if isinstance(error, OSError):

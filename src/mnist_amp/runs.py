@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from mnist_amp.errors import RequestError
 
-# where a checkpoint keeps the configuration of its run, as YAML, and the precision that was in effect
+# where a checkpoint keeps its run's configuration, as YAML, its folder, and the precision that was in effect
 CONFIG_KEY = "mnist_amp_config"
+FOLDER_KEY = "mnist_amp_folder"
 PRECISION_KEY = "mnist_amp_precision"
 REQUIRED = {"state_dict", "epoch", "global_step", "loops", "hyper_parameters"}
 
@@ -136,6 +138,17 @@ def position(checkpoint: dict[str, Any]) -> dict[str, int]:
 def folder_of(checkpoint: Path) -> Path:
     """Return the folder of a checkpoint's run; for a file outside of any run, the file's own folder."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def origin(path: Path, checkpoint: dict[str, Any]) -> Path:
+    """Return the folder of the run that wrote a checkpoint, wherever the checkpoint is: SLURM's is in none."""
+    return path.parent.parent if path.parent.name == "checkpoints" else Path(checkpoint.get(FOLDER_KEY, path.parent))
+
+
+def requeued(root: Path) -> Path | None:
+    """Return the newest checkpoint that Lightning wrote for a job that SLURM has started again."""
+    found = {int(path.stem[9:]): path for path in root.glob("hpc_ckpt_*.ckpt") if path.stem[9:].isdecimal()}
+    return found[max(found)] if found and SLURMEnvironment.detect() else None
 
 
 def _newest(root: Path, name: str) -> Path:

@@ -25,21 +25,34 @@ class Stopped(Exception):  # noqa: N818  (it is no error)
 
 
 class StopRequest:
-    """Remembers the first SIGINT, SIGTERM or SIGHUP; a second SIGINT ends the process at once."""
+    """Remembers the first SIGINT, SIGTERM, SIGHUP or SIGUSR1; a second SIGINT ends the process at once.
+
+    Where SLURM requeues the job, SIGTERM stays with Lightning, and so does SIGUSR1, but only between two steps.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.requeue = False  # asked for
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Replace the handlers there are. Under SLURM, SIGTERM stays with Lightning, which requeues the job."""
-        asking = [signal.SIGINT, signal.SIGHUP] + ([] if "SLURM_JOB_ID" in os.environ else [signal.SIGTERM])
-        self._before = {signum: signal.signal(signum, self._note) for signum in asking}
+        """Replace the handlers there are."""
+        asking = [signal.SIGINT, signal.SIGHUP]
+        if callable(signal.getsignal(signal.SIGUSR1)):  # Lightning's, which saves in whichever step it comes
+            self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._note_requeue)
+        else:
+            asking += [signal.SIGTERM, signal.SIGUSR1]
+        self._before |= {signum: signal.signal(signum, self._note) for signum in asking}
 
     def forget(self) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before = {}
+
+    def do_requeue(self) -> None:
+        """Let Lightning write its checkpoint and have SLURM start the job again; the run goes on meanwhile."""
+        self.requeue = False
+        self._before[signal.SIGUSR1](signal.SIGUSR1, None)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:
@@ -47,3 +60,6 @@ class StopRequest:
             os.kill(os.getpid(), signal.SIGINT)
         self.signum = self.signum or signum
         os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once.\n")  # print is not safe here
+
+    def _note_requeue(self, signum: int, frame: FrameType | None) -> None:
+        self.requeue = True

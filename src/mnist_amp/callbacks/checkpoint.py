@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mnist_amp import runs
 from mnist_amp.callbacks.run_folder import RunFolder
+from mnist_amp.errors import RunError
 from mnist_amp.files import writing, written_whole
 from mnist_amp.signals import Stopped, StopRequest
 
@@ -76,11 +77,14 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.is_last_batch or due or trainer.global_step == self.step:
             return
         self.step = trainer.global_step
-        stopping = self._stopping(trainer)
-        if stopping or (self.every and self.step % self.every == 0):
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and self.step % every == 0:
+            self._check_folder(trainer)  # before the loggers fail on it
+        asked = self._asked(trainer)
+        if asked or (self.every and self.step % self.every == 0):
             self._save_last(trainer)
-        if stopping:
-            raise Stopped(self.stop.signum or signal.SIGTERM, self.step, self.last)
+        if asked:
+            self._answer(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validated = not trainer.sanity_checking
@@ -95,8 +99,8 @@ class RunCheckpoint(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
         # ModelCheckpoint's own save_last leaves out the epochs that are not the best
         self._save_last(trainer)
-        if self._stopping(trainer) and not trainer.fit_loop.done:
-            raise Stopped(self.stop.signum or signal.SIGTERM, trainer.global_step, self.last)
+        if self._asked(trainer) and not trainer.fit_loop.done:
+            self._answer(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
@@ -113,7 +117,7 @@ class RunCheckpoint(ModelCheckpoint):
         """Carry the best so far over into this run's folder."""
         if trainer.max_steps != -1:
             _close_epoch(checkpoint["loops"]["fit_loop"])
-        source = Path(str(trainer.ckpt_path)).with_name("best.ckpt")
+        source = runs.origin(Path(str(trainer.ckpt_path)), checkpoint) / "checkpoints" / "best.ckpt"
         best = runs.read(source) if source.is_file() else None
         if best is None or not self._precedes(best, checkpoint):
             return
@@ -125,16 +129,30 @@ class RunCheckpoint(ModelCheckpoint):
             self.best_model_score = self.kth_value = score
             self.best_k_models = {str(self.best): score}
 
-    def _stopping(self, trainer: Trainer) -> bool:
-        """Whether any process was asked to stop; then all must, after the same step."""
-        asked = self.stop.signum is not None
-        return asked if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(asked, all=False)
+    def _asked(self, trainer: Trainer) -> bool:
+        """Whether any process was asked to stop or to requeue; then all must, after the same step."""
+        return _any(trainer, self.stop.signum is not None or self.stop.requeue)
+
+    def _answer(self, trainer: Trainer) -> None:
+        if _any(trainer, self.stop.signum is not None):
+            raise Stopped(self.stop.signum or signal.SIGTERM, trainer.global_step, self.last)
+        self.stop.do_requeue()
 
     def _save_last(self, trainer: Trainer) -> None:
+        self._check_folder(trainer)
         with writing(self.run.path):
             for logger in trainer.loggers:
                 logger.save()  # what was logged before a checkpoint is not to be lost with what comes after it
         trainer.save_checkpoint(self.last, weights_only=False)
+
+    def _check_folder(self, trainer: Trainer) -> None:
+        if self.run.path.is_dir():
+            return
+        trainer.save_checkpoint(self.last, weights_only=False)
+        raise RunError(
+            f"{self.run.path} was removed while the run wrote to it, so the run is stopped. A checkpoint of step "
+            f"{trainer.global_step:,} is there again. Go on with: mnist-amp fit --ckpt_path {self.last}"
+        )
 
     def _precedes(self, best: dict[str, Any], checkpoint: dict[str, Any]) -> bool:
         """Whether `best` is of the run that led to `checkpoint`, and not of what came after it or of another run."""
@@ -151,6 +169,10 @@ class RunCheckpoint(ModelCheckpoint):
         for config in trainer.lr_scheduler_configs:
             if config.reduce_on_plateau and config.interval == "epoch" and config.monitor in self.history[-1]:
                 config.scheduler.step(self.history[-1][config.monitor])  # type: ignore[arg-type]
+
+
+def _any(trainer: Trainer, said: bool) -> bool:
+    return said if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(said, all=False)
 
 
 def _copy(source: Path, target: Path) -> None:

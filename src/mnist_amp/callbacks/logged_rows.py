@@ -33,7 +33,9 @@ class LoggedRows(Callback):
             checkpoint[KEY] = {**figures, "epoch": trainer.current_epoch, "step": step}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.rows = _rows(runs.folder_of(Path(str(trainer.ckpt_path))) / "metrics.csv", checkpoint["global_step"])
+        self.rows = _rows(
+            runs.origin(Path(str(trainer.ckpt_path)), checkpoint) / "metrics.csv", checkpoint["global_step"]
+        )
         pending = checkpoint.get(KEY)
         if pending and not any(row["step"] == pending["step"] and set(pending) <= set(row) for row in self.rows):
             self.rows.append(pending)

@@ -42,11 +42,13 @@ class RunFolder(Callback):
             parent, version = str(self.path.parent), self.path.name
             trainer.loggers = [
                 TensorBoardLogger(parent, name="", version=version, default_hp_metric=False),
-                CSVLogger(parent, name="", version=version),
+                # RunCheckpoint flushes it before each checkpoint
+                CSVLogger(parent, name="", version=version, flush_logs_every_n_steps=10**9),
             ]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[runs.CONFIG_KEY] = self.config
+        checkpoint[runs.FOLDER_KEY] = str(self.path.absolute())
         checkpoint[runs.PRECISION_KEY] = effective_precision(trainer)
 
 
