@@ -3,6 +3,7 @@
     python benchmarks/soak.py --kills 20
 
 A run is killed with SIGKILL at a random moment after its start-up, goes on, is killed again, and so on until it ends.
+Weights, optimizer, progress and random states are compared, and metrics.csv.
 """
 
 import argparse
@@ -22,8 +23,10 @@ from mnist_amp import runs
 FIT = [sys.executable, "-m", "mnist_amp", "fit"]
 SETTINGS = [
     *("--config=configs/smoke.yaml", "--trainer.limit_train_batches=600", "--trainer.max_epochs=3"),
-    *("--trainer.accelerator=cpu", "--checkpoint.every_n_train_steps=10"),
+    *("--trainer.log_every_n_steps=7", "--trainer.accelerator=cpu"),
+    "--checkpoint.every_n_train_steps=10",
 ]
+OWN = {runs.CONFIG_KEY, runs.FOLDER_KEY}
 
 
 def main() -> None:
@@ -66,16 +69,17 @@ def killed(folder: Path, moments: random.Random) -> bool:
 
 
 def newest(folder: Path) -> dict[str, Any]:
-    return runs.read(runs.resolve("last", folder, folder_means="last"))
+    """Return the last checkpoint of the newest run, but for what says where it is, and the logged rows."""
+    path = runs.resolve("last", folder, folder_means="last")
+    checkpoint = {key: value for key, value in runs.read(path).items() if key not in OWN}
+    return {**checkpoint, "rows": (path.parent.parent / "metrics.csv").read_text()}
 
 
 def identical(found: Any, expected: Any) -> bool:
-    """Whether two checkpoints are the same in all but the configuration, which says where each went on from."""
     if isinstance(expected, torch.Tensor):
         return torch.equal(found, expected)
     if isinstance(expected, dict):
-        keys = set(expected) - {runs.CONFIG_KEY}
-        return keys == set(found) - {runs.CONFIG_KEY} and all(identical(found[key], expected[key]) for key in keys)
+        return expected.keys() == found.keys() and all(identical(found[key], expected[key]) for key in expected)
     if isinstance(expected, list | tuple):
         return len(found) == len(expected) and all(map(identical, found, expected))
     return bool(found == expected)

@@ -2,8 +2,10 @@ import functools
 import hashlib
 import http.server
 import multiprocessing
+import shutil
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ from torchvision.datasets import MNIST
 from mnist_amp.data import mnist
 from mnist_amp.data.datamodule import normalize
 from mnist_amp.errors import RequestError
+from tests.conftest import Refused
 
+KNOWN = {**mnist.UNPACKED_MD5, **dict(MNIST.resources)}
 RAW = {f"MNIST/raw/{name}" for name in mnist.UNPACKED_MD5} | {f"MNIST/raw/{name}" for name, _ in MNIST.resources}
 
 
@@ -55,16 +59,66 @@ def test_restores_what_is_missing_and_leaves_the_rest(tmp_path: Path) -> None:
     assert kept.stat().st_mtime_ns == written
 
 
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+NAME = "Name a folder that can be written with --data.data_dir."
+ALTERED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "an archive cut short": (f"{IMAGES}.gz", lambda data: data[:100_000]),
+    "an empty archive": (f"{LABELS}.gz", lambda data: b""),
+    "a wrong magic number": (IMAGES, lambda data: b"\0\0\x08\x01" + data[4:]),
+    "a wrong length": (IMAGES, lambda data: data[:-784]),
+    "fewer labels than images": (LABELS, lambda data: b"\0\0\x08\x01\0\0\xc3\x50" + data[8:50_008]),
+    "a digit over 9": (LABELS, lambda data: data[:100] + b"\x11" + data[101:]),
+    "images that are all black": (IMAGES, lambda data: data[:16] + bytes(len(data) - 16)),
+}
+
+
+@pytest.mark.parametrize("case", ALTERED)
+def test_files_that_are_not_mnists(refused: Refused, data_dir: Path, tmp_path: Path, case: str) -> None:
+    name, alter = ALTERED[case]
+    path = tmp_path / "mine" / "MNIST" / "raw" / name
+    path.parent.mkdir(parents=True)
+    data = alter(((mnist.ARCHIVES if name.endswith(".gz") else data_dir / "MNIST" / "raw") / name).read_bytes())
+    path.write_bytes(data)
+    assert refused("fit", "--config=configs/smoke.yaml", "--data.data_dir=mine") == (
+        f"mnist-amp: error: {path.relative_to(tmp_path)} is not MNIST's file: "
+        f"its MD5 is {hashlib.md5(data).hexdigest()}, not {KNOWN[name]}. Move it away to have it restored, or name another folder with --data.data_dir.\n"
+    )
+    assert raw_files(tmp_path) == {f"mine/MNIST/raw/{name}"}
+
+
+def test_archives_that_are_swapped(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    shutil.copyfile(mnist.ARCHIVES / "t10k-labels-idx1-ubyte.gz", raw / f"{LABELS}.gz")
+    with pytest.raises(RequestError, match=rf"{LABELS}.gz is not MNIST's file: its MD5 is"):
+        mnist.prepare(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("file", f"can't write MNIST to file: it is not a folder. {NAME}"),
+        ("file/x", f"can't write MNIST to file/x: Not a directory. {NAME}"),
+        ("/proc/x", f"can't write MNIST to /proc/x: No such file or directory. {NAME}"),  # takes none, whoever asks
+        ("odd", f"odd/MNIST/raw/{IMAGES} is not a file. Move it away, or name another folder with --data.data_dir."),
+    ],
+)
+def test_folders_that_will_not_do(refused: Refused, tmp_path: Path, where: str, message: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "odd" / "MNIST" / "raw" / IMAGES).mkdir(parents=True)
+    assert refused("fit", "--config=configs/smoke.yaml", f"--data.data_dir={where}") == f"mnist-amp: error: {message}\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "odd"}
+
+
 @pytest.mark.parametrize("name", ["t10k-labels-idx1-ubyte", "t10k-labels-idx1-ubyte.gz"])
 def test_refuses_an_altered_file_and_leaves_it(tmp_path: Path, name: str) -> None:
     altered = tmp_path / "MNIST" / "raw" / name
     altered.parent.mkdir(parents=True)
     altered.write_bytes(b"mine")
-    known = {**mnist.UNPACKED_MD5, **dict(MNIST.resources)}[name]
     with pytest.raises(RequestError) as error:
         mnist.prepare(tmp_path)
     assert str(error.value) == (
-        f"{altered} is not MNIST's file: its MD5 is {hashlib.md5(b'mine').hexdigest()}, not {known}. "
+        f"{altered} is not MNIST's file: its MD5 is {hashlib.md5(b'mine').hexdigest()}, not {KNOWN[name]}. "
         "Move it away to have it restored, or name another folder with --data.data_dir."
     )
     assert raw_files(tmp_path) == {f"MNIST/raw/{name}"}
@@ -122,3 +176,16 @@ def test_says_what_to_do_without_archive_and_mirror(tmp_path: Path, monkeypatch:
     assert "Put the four archives train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, " in text
     assert text.endswith(f"into {tmp_path / 'data' / 'MNIST' / 'raw'}.")
     assert raw_files(tmp_path / "data") == set()
+
+
+def test_a_mirror_that_never_answers_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection; urlopen alone would wait for ever."""
+    monkeypatch.setattr(mnist, "ARCHIVES", tmp_path / "none")
+    monkeypatch.setattr(mnist, "MIRROR_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        monkeypatch.setattr(MNIST, "mirrors", [address, address])
+        with pytest.raises(RequestError, match="could not be downloaded"):
+            mnist.prepare(tmp_path / "data")
+    assert socket.getdefaulttimeout() is None
+    assert list(tmp_path.iterdir()) == []

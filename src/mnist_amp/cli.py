@@ -151,7 +151,7 @@ class MnistAmpCLI(LightningCLI):
             return
         subcommand, own = args[0], args[1:]
         only_prints = any(arg.startswith(("--help", "-h", "--print_config")) for arg in own)
-        root = Path(peek(own, "trainer.default_root_dir") or ".")
+        root = Path(str(peek(own, "trainer.default_root_dir") or "."))
         usual = None if only_prints else runs.requeued(root) if subcommand == "fit" else "best"
         wanted = peek(own, "ckpt_path") or usual
         if wanted is None:

@@ -120,10 +120,15 @@ class LitSimpleNN(LightningModule):
         return self._score(batch).float().softmax(dim=1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = instantiate_class(self.parameters(), self._fused_unless_clipped())
-        if self.lr_scheduler_init is None:
-            return {"optimizer": optimizer}
-        scheduler = instantiate_class(optimizer, self.lr_scheduler_init)
+        try:
+            optimizer = instantiate_class(self.parameters(), self._fused_unless_clipped())
+            if self.lr_scheduler_init is None:
+                return {"optimizer": optimizer}
+            scheduler = instantiate_class(optimizer, self.lr_scheduler_init)
+        except RequestError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise RequestError(f"the optimizer or its schedule can't be made: {error}.") from error
         monitor = scheduler.monitor if isinstance(scheduler, ReduceLROnPlateau) else None
         return {
             "optimizer": optimizer,

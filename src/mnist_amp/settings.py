@@ -20,6 +20,10 @@ RANGES: dict[str, tuple[float, bool, int | None]] = {
     "data.seed": (0, True, None),
     "seed_everything": (0, True, None),
 }
+NEEDED = (
+    *("data.data_dir", "data.batch_size", "data.val_size", "model.hidden_dim", "seed_everything"),
+    "trainer.accumulate_grad_batches",
+)
 MAX_SEED = 2**32 - 1  # numpy's
 
 
@@ -35,6 +39,9 @@ def check(config: Mapping[str, Any]) -> None:
     root = str(_lookup(config, "trainer.default_root_dir"))
     if "://" in root:
         raise UsageError(f"trainer.default_root_dir is {root}; runs are written to folders of this machine.", "")
+    for key in NEEDED:
+        if _lookup(config, key) is None:  # which the parser lets pass in a file
+            raise UsageError(f"{key} is null; leave it out to have its default.", key)
     _check_monitors(config)
     for key, (least, included, unlimited) in RANGES.items():
         value = _lookup(config, key)

@@ -59,12 +59,7 @@ def _try(trainer: Trainer, pl_module: LightningModule) -> None:
             "trainer.precision is 16-true, in which training on a CPU comes to nan at once, as Adam's smallest numbers "
             "are zero in fp16. Take bf16-true, or fp16 with a GradScaler as in --config configs/fp16-cpu.yaml."
         )
-    try:
-        pl_module.configure_optimizers()
-    except RequestError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise RequestError(f"the optimizer or its schedule can't be made: {error}.") from error
+    pl_module.configure_optimizers()
     try:
         trainer.fit_loop.setup_data()
     except (ValueError, MisconfigurationException) as error:

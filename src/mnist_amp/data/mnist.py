@@ -13,7 +13,7 @@ from mnist_amp.errors import RequestError
 
 ARCHIVES = Path(__file__).parent / "archives"
 TRAIN_SIZE = 60_000
-MIRROR_TIMEOUT = 10.0  # seconds; torchvision itself would wait for ever on a mirror that never answers
+MIRROR_TIMEOUT = 3.0  # seconds; torchvision itself would wait for ever on a mirror that never answers
 
 # of the unpacked archives; torchvision lists those of the archives only
 UNPACKED_MD5 = {
@@ -37,6 +37,7 @@ def prepare(data_dir: Path) -> None:
     missing = [name for name, md5 in UNPACKED_MD5.items() if not _verified(raw / name, md5)]
     if not missing:
         return
+    new = not data_dir.exists()
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".prepare-", dir=data_dir) as scratch:
@@ -46,6 +47,9 @@ def prepare(data_dir: Path) -> None:
         raise RequestError(
             f"can't write MNIST to {data_dir}: {reason}. Name a folder that can be written with --data.data_dir."
         ) from error
+    finally:
+        if new and data_dir.is_dir() and not any(data_dir.iterdir()):
+            data_dir.rmdir()
 
 
 def load(data_dir: Path, *, train: bool) -> tuple[Tensor, Tensor]:
@@ -74,9 +78,9 @@ def _download_missing(root: Path, raw: Path) -> None:
     socket.setdefaulttimeout(MIRROR_TIMEOUT)
     try:
         MNIST(str(root), download=True)
-    except RuntimeError as error:
+    except (RuntimeError, TimeoutError, ConnectionError) as error:
         raise RequestError(
-            f"MNIST is not complete in the package and could not be downloaded. {error}"
+            f"MNIST is not complete in the package and could not be downloaded. {str(error).strip()}. "
             f"Put the four archives {', '.join(name for name, _ in MNIST.resources)} into {raw}."
         ) from error
     finally:
@@ -85,8 +89,10 @@ def _download_missing(root: Path, raw: Path) -> None:
 
 def _verified(path: Path, md5: str) -> bool:
     """Whether the file is there; a file with other contents is an error, as it may be somebody's work."""
-    if not path.is_file():
+    if not path.exists():
         return False
+    if not path.is_file():
+        raise RequestError(f"{path} is not a file. Move it away, or name another folder with --data.data_dir.")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5:
