@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +61,10 @@ def test_the_guides_job(tmp_path: Path) -> None:
     assert "checkpoint  lightning_logs/version_0/checkpoints/last.ckpt (5 epochs done, step 4,300)\n" in resumed
     assert "Epoch 5: 860 batches" in resumed
     assert files(logs / "version_1") == RUN
+
+
+def test_two_runs_at_once(tmp_path: Path, data_dir: Path) -> None:
+    program = [sys.executable, "-m", "mnist_amp", "fit", "--config=smoke.yaml", f"--data.data_dir={data_dir}"]
+    both = [subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert files(tmp_path) == {f"lightning_logs/version_{number}/{name}" for number in (0, 1) for name in RUN}

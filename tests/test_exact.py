@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_amp import runs
@@ -120,6 +121,19 @@ def test_in_two_processes(tmp_path: Path, data_dir: Path, monkeypatch: pytest.Mo
     command("fit", "--ckpt_path=last", "--trainer.callbacks=null", cwd=tmp_path, env=env)
     assert last(0)["random_states"]["cpu"].shape[0] == len(last(0)["train_means"]) == 2
     assert_same(2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_on_a_cuda_device(run: Run, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cuda")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    settings = (*SETTINGS, f"--trainer.precision={precision}", "--trainer.deterministic=true")
+    run("fit", *settings)
+    interrupted(run, 10, *settings)
+    interrupted(run, 41, "--ckpt_path=last")
+    goes_on(run)
+    assert_same(3)
 
 
 def test_where_steps_are_limited(run: Run) -> None:

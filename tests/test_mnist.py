@@ -79,9 +79,11 @@ def test_files_that_are_not_mnists(refused: Refused, data_dir: Path, tmp_path: P
     path.parent.mkdir(parents=True)
     data = alter(((mnist.ARCHIVES if name.endswith(".gz") else data_dir / "MNIST" / "raw") / name).read_bytes())
     path.write_bytes(data)
+    md5 = hashlib.md5(data).hexdigest()
     assert refused("fit", "--config=configs/smoke.yaml", "--data.data_dir=mine") == (
         f"mnist-amp: error: {path.relative_to(tmp_path)} is not MNIST's file: "
-        f"its MD5 is {hashlib.md5(data).hexdigest()}, not {KNOWN[name]}. Move it away to have it restored, or name another folder with --data.data_dir.\n"
+        f"its MD5 is {md5}, not {KNOWN[name]}. Move it away to have it restored, or name another folder with "
+        "--data.data_dir.\n"
     )
     assert raw_files(tmp_path) == {f"mine/MNIST/raw/{name}"}
 
