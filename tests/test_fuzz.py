@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,7 @@ def nested(name: str, value: Any) -> Any:
     return value
 
 
-@settings(max_examples=int(os.environ.get("FUZZ", "60")))
+@settings(max_examples=60)
 @given(name=st.sampled_from(OPTIONS), value=VALUES, in_file=st.booleans())
 def test_settings(name: str, value: Any, in_file: bool) -> None:
     if in_file:
@@ -83,7 +82,7 @@ def test_settings(name: str, value: Any, in_file: bool) -> None:
     assert_answered(*answer("fit", *args, "--print_config"))
 
 
-@settings(max_examples=int(os.environ.get("FUZZ", "30")))
+@settings(max_examples=30)
 @given(name=st.sampled_from(HARMLESS), value=SCALARS)
 def test_settings_as_far_as_training(name: str, value: Any) -> None:
     Path("a.yaml").write_text(yaml.safe_dump(nested(name, value)), encoding="utf-8")
