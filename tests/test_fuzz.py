@@ -71,7 +71,7 @@ def nested(name: str, value: Any) -> Any:
     return value
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(name=st.sampled_from(OPTIONS), value=VALUES, in_file=st.booleans())
 def test_settings(name: str, value: Any, in_file: bool) -> None:
     if in_file:
@@ -82,7 +82,7 @@ def test_settings(name: str, value: Any, in_file: bool) -> None:
     assert_answered(*answer("fit", *args, "--print_config"))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(name=st.sampled_from(HARMLESS), value=SCALARS)
 def test_settings_as_far_as_training(name: str, value: Any) -> None:
     Path("a.yaml").write_text(yaml.safe_dump(nested(name, value)), encoding="utf-8")
@@ -91,7 +91,7 @@ def test_settings_as_far_as_training(name: str, value: Any) -> None:
     assert list(Path().iterdir()) == [Path("a.yaml")]
 
 
-@settings(max_examples=80)
+@settings(max_examples=30)
 @given(text=st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
 def test_config_files(text: bytes) -> None:
     Path("a.yaml").write_bytes(text)
@@ -155,7 +155,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
     return folder
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(damage=damages(), name=st.sampled_from(["train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte.gz"]))
 def test_image_files(damage: Any, name: str, raw: Path) -> None:
     path = raw / "MNIST" / "raw" / name

@@ -82,6 +82,8 @@ def load(config: str) -> dict[str, Any]:
         raise RequestError(f"{place}: this is not YAML: {getattr(error, 'problem', None) or error}.") from error
     if not isinstance(settings, dict):
         raise RequestError(f"{config} holds no settings; a config file has lines such as `data: {{batch_size: 32}}`.")
+    if "config" in settings:
+        raise RequestError(f"{config} names another config file; give each with a --config of its own.")
     return settings
 
 
