@@ -9,6 +9,7 @@ from lightning.pytorch.plugins import MixedPrecision
 
 from mnist_amp.callbacks.checkpoint import RunCheckpoint
 from mnist_amp.errors import RunError
+from mnist_amp.precision import effective_precision
 
 PATIENCE = 20  # optimizer steps skipped in a row; a new GradScaler skips a few until its scale fits
 
@@ -75,12 +76,12 @@ class TerminateOnNaN(Callback):
 
     def _end(self, trainer: Trainer, what: str) -> None:
         saved = self.checkpoint.last if self.checkpoint and self.checkpoint.last.is_file() else trainer.ckpt_path
-        rate = float(trainer.optimizers[0].param_groups[0]["lr"])
+        rate, precision = float(trainer.optimizers[0].param_groups[0]["lr"]), effective_precision(trainer)
         raise RunError(
             f"{what}; the run is stopped. "
             f"{f'The last good checkpoint is {saved}' if saved else 'There is no checkpoint yet'}. "
-            f"Likely causes: too high a learning rate (it is {rate:g}; try a tenth), gradients that need clipping, or "
-            "numbers beyond fp16 (try bf16-mixed or 32-true). "
+            f"Likely causes: too high a learning rate (it is {rate:g}; try a tenth), gradients that need clipping"
+            f"{', or numbers beyond fp16 (try bf16-mixed or 32-true)' if precision.startswith('16') else ''}. "
             f"Go on with: mnist-amp fit{f' --ckpt_path {saved}' if saved else ''} --optimizer.lr {rate / 10:g}"
         )
 
