@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mnist_amp.data import mnist
-from mnist_amp.data.datamodule import normalize
+from mnist_amp.data.loader import normalize
 from mnist_amp.model import SimpleNN
 
 

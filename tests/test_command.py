@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mnist_amp.data import mnist
-from mnist_amp.data.datamodule import normalize
+from mnist_amp.data.loader import normalize
 from mnist_amp.model import SimpleNN
 from tests.conftest import command, files
 

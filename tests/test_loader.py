@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from mnist_amp.data.loader import SequentialLoader, ShuffledLoader
+from mnist_amp.data.loader import SequentialLoader, ShuffledLoader, normalize
 
 IMAGES = torch.arange(11, dtype=torch.uint8).reshape(11, 1, 1).expand(11, 28, 28).contiguous()
 LABELS = torch.arange(11) % 10
@@ -23,7 +23,7 @@ def places(loader: ShuffledLoader | SequentialLoader) -> list[list[int]]:
 
 def test_a_batch_holds_what_its_places_say() -> None:
     for batch in shuffled():
-        assert torch.equal(batch.images, IMAGES[batch.places])
+        assert torch.equal(batch.images, normalize(IMAGES[batch.places]))
         assert torch.equal(batch.labels, LABELS[batch.places])
 
 

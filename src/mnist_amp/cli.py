@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -36,6 +37,7 @@ from mnist_amp.checkpoint_io import WholeCheckpointIO
 from mnist_amp.complaints import explained, reworded
 from mnist_amp.data import MNISTDataModule
 from mnist_amp.errors import RequestError, UsageError, warn
+from mnist_amp.execution import WITHIN
 from mnist_amp.module import ADAM, LitSimpleNN
 from mnist_amp.report import counted
 from mnist_amp.signals import Stopped
@@ -228,12 +230,14 @@ class MnistAmpCLI(LightningCLI):
             callbacks += self._training(run, config)
         elif writes:
             callbacks.append(self._evaluating())
+        for callback in (callbacks := [*callbacks, *given]):
+            _leave_out_unused(callback)
         plugins = config.plugins or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
         try:
-            return super().instantiate_trainer(callbacks=[*callbacks, *given], logger=logger, plugins=plugins, **kwargs)
+            return super().instantiate_trainer(callbacks=callbacks, logger=logger, plugins=plugins, **kwargs)
         except (ValueError, TypeError, ImportError) as error:
             raise MisconfigurationException(str(error)) from error
 
@@ -298,6 +302,9 @@ def main(args: list[str] | None = None) -> None:
     for name in QUIETED:
         logging.getLogger(name).setLevel(logging.WARNING)
     threading.excepthook = _quiet_writers
+    if not torch.cuda.is_available():
+        # by which Lightning has torch look for a driver at every optimizer step, for a tenth of a millisecond
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     try:
         MnistAmpCLI(arrange(sys.argv[1:] if args is None else args, os.environ))
     except Stopped as stopped:
@@ -309,6 +316,13 @@ def main(args: list[str] | None = None) -> None:
             raise
         sys.stderr.write(f"mnist-amp: error: {explained(error)}\n")
         sys.exit(2 if isinstance(error, RequestError | MisconfigurationException) else 1)
+
+
+def _leave_out_unused(callback: Callback) -> None:
+    """Tell Lightning which batch hooks a callback does not have, as calling one that does nothing costs time, too."""
+    for hook in ("on_train_batch_start", "on_train_batch_end", *WITHIN):
+        if getattr(type(callback), hook) is getattr(Callback, hook):
+            setattr(callback, hook, None)
 
 
 def _quiet_writers(args: threading.ExceptHookArgs) -> None:

@@ -2,13 +2,16 @@
 
 import importlib
 import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import ReduceLROnPlateau, instantiate_class
+from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -16,10 +19,10 @@ from torch import Tensor
 from mnist_amp import runs
 from mnist_amp.data.loader import Batch
 from mnist_amp.errors import RequestError
-from mnist_amp.metrics import EpochMeans, Scores, loss_and_accuracy
+from mnist_amp.execution import Execution
+from mnist_amp.metrics import EpochMeans, Scores, epoch_means, loss_and_accuracy
 from mnist_amp.model import SimpleNN
 
-COUNTED = ("loss", "correct", "count")  # the states of EpochMeans, each exact in float32
 ADAM: dict[str, Any] = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}
 
 
@@ -33,9 +36,11 @@ class LitSimpleNN(LightningModule):
         optimizer: class_path and init_args of the optimizer; by default Adam at 0.001
         lr_scheduler: class_path and init_args of the learning-rate schedule; by default none
         lr_scheduler_interval: whether the schedule advances every epoch or every optimizer step
+        steps_per_execution: optimizer steps in one step of the Trainer's loop; with more than 1 the loop costs less,
+            and on a CUDA device the steps are captured as a CUDA graph
 
     Raises:
-        RequestError: hidden_dim is less than 1.
+        RequestError: hidden_dim or steps_per_execution is less than 1.
     """
 
     def __init__(
@@ -44,13 +49,17 @@ class LitSimpleNN(LightningModule):
         optimizer: dict[str, Any] | None = None,
         lr_scheduler: dict[str, Any] | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
+        steps_per_execution: int = 1,
     ) -> None:
         super().__init__()
-        if hidden_dim < 1:
-            raise RequestError(f"model.hidden_dim is {hidden_dim}; it must be at least 1.")
+        for name, value in (("hidden_dim", hidden_dim), ("steps_per_execution", steps_per_execution)):
+            if value < 1:
+                raise RequestError(f"model.{name} is {value}; it must be at least 1.")
         self.save_hyperparameters()
         self.model = SimpleNN(hidden_dim)
+        self.execution = Execution(self, steps_per_execution)
         self.train_means = EpochMeans()
+        self.loss: Tensor  # (), of the newest optimizer step
         self.scores = Scores()
         self.optimizer_init, self.lr_scheduler_init = {"init_args": {}, **(optimizer or ADAM)}, lr_scheduler
         self.lr_scheduler_interval = lr_scheduler_interval
@@ -73,26 +82,49 @@ class LitSimpleNN(LightningModule):
         module.load_state_dict(checkpoint["state_dict"])
         return module
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # which Lightning notes some forty times a step; a module's own way is slow
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, images: Tensor) -> Tensor:
         """Score normalised images (N, 1, 28, 28); returns logits (N, 10)."""
         logits: Tensor = self.model(images.to(self.dtype))  # another dtype than float32 with 16-true and bf16-true
         return logits
 
+    def on_train_start(self) -> None:
+        self.execution.start()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.train_means.reset()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean cross-entropy () of a batch; nothing here waits for the device."""
         images, labels, _ = batch
         logits = self(images)
         loss = F.cross_entropy(logits, labels)
-        if batch_idx == 0:
-            self.train_means.reset()
-        self.train_means.update(loss.detach(), logits.detach(), labels)
+        self.loss = loss.detach()
+        self.train_means.update(self.loss, logits.detach(), labels)
+        return loss
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        if self.execution.steps > 1:
+            self.execution.run(optimizer, cast(Closure, optimizer_closure))
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         # self.log costs more than the step itself, so it is called only where a logger will write
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
-            self.log("train_loss_step", loss, prog_bar=True)
-        return loss
+            self._current_fx_name = "training_step"  # where Lightning allows it
+            self.log("train_loss_step", self.loss, prog_bar=True)
 
     def on_train_epoch_end(self) -> None:
-        self.log_dict({f"train_{name}": value for name, value in self.train_means.compute().items()})
+        rows = torch.as_tensor(self.all_gather(self.train_means.rows()))
+        self.log_dict({f"train_{name}": value for name, value in epoch_means(rows).items()})
 
     def on_validation_epoch_start(self) -> None:
         self.scores.reset()
@@ -120,8 +152,9 @@ class LitSimpleNN(LightningModule):
         return self._score(batch).float().softmax(dim=1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
+        self._check_accumulation()
         try:
-            optimizer = instantiate_class(self.parameters(), self._fused_unless_clipped())
+            optimizer = instantiate_class(self.parameters(), self.optimizer_settings())
             if self.lr_scheduler_init is None:
                 return {"optimizer": optimizer}
             scheduler = instantiate_class(optimizer, self.lr_scheduler_init)
@@ -137,8 +170,8 @@ class LitSimpleNN(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # what an epoch has counted so far, by process, or a resumed epoch's means would leave it out
-        means = torch.stack([getattr(self.train_means, name).float() for name in COUNTED])
-        checkpoint["train_means"] = torch.as_tensor(self.all_gather(means)).reshape(-1, len(COUNTED)).cpu()
+        rows = self.train_means.rows()
+        checkpoint["train_means"] = torch.as_tensor(self.all_gather(rows)).reshape(-1, *rows.shape).cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the settings that this module was made with go before those that the optimizer's state has with it.
@@ -149,7 +182,7 @@ class LitSimpleNN(LightningModule):
             return
         self._load_means(checkpoint.get("train_means"))
         before = (checkpoint["hyper_parameters"].get("optimizer") or ADAM).get("init_args", {})
-        now = self._fused_unless_clipped()["init_args"]
+        now = self.optimizer_settings()["init_args"]
         changed = {key: value for key, value in now.items() if before.get(key, value) != value}
         new, old = changed.pop("lr", None), before.get("lr")
         groups = [group for state in checkpoint.get("optimizer_states", []) for group in state["param_groups"]]
@@ -177,13 +210,21 @@ class LitSimpleNN(LightningModule):
         # every process has the figures of all of them already
         self.log_dict({f"{stage}_{name}": value for name, value in values.items()}, prog_bar=True, sync_dist=False)
 
-    def _load_means(self, counted: Tensor | None) -> None:
-        if counted is None:
+    def _load_means(self, rows: Tensor | None) -> None:
+        if rows is None:
             return
-        if len(counted) != self.trainer.world_size:  # of another number of processes: their sum, on the first one
-            counted = torch.stack([counted.sum(dim=0)] + [torch.zeros(len(COUNTED))] * (self.trainer.world_size - 1))
-        for name, value in zip(COUNTED, counted[self.trainer.global_rank], strict=True):
-            setattr(self.train_means, name, value.to(getattr(self.train_means, name).dtype))
+        if len(rows) != self.trainer.world_size:  # of another number of processes: all on the first one
+            rows = rows.reshape(1, -1, rows.shape[-1])
+            rows = torch.cat([rows, torch.zeros(self.trainer.world_size - 1, *rows.shape[1:])])
+        self.train_means.load(rows[self.trainer.global_rank].to(self.device))
+
+    def _check_accumulation(self) -> None:
+        scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        if self.execution.steps > 1 and (scheduled or self.trainer.accumulate_grad_batches != 1):
+            raise RequestError(
+                f"model.steps_per_execution is {self.execution.steps}, and gradients are to be accumulated over "
+                "batches. These can't be combined. Leave one of them out."
+            )
 
     def _schedule_changes(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         before, now = checkpoint["hyper_parameters"].get("lr_scheduler"), self.lr_scheduler_init
@@ -191,8 +232,8 @@ class LitSimpleNN(LightningModule):
             return {}
         return {key: value for key, value in now["init_args"].items() if before["init_args"].get(key) != value}
 
-    def _fused_unless_clipped(self) -> dict[str, Any]:
-        """Return `optimizer_init` with `fused` chosen where the user did not choose.
+    def optimizer_settings(self) -> dict[str, Any]:
+        """Return class_path and init_args of the optimizer, with `fused` chosen where the user did not choose.
 
         A fused optimizer is faster, and unscales fp16 gradients itself, which spares a host synchronisation per step.
         But with it Lightning can't clip gradients in mixed precision, and says so only at the first step.

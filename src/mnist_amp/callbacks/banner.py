@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_amp.callbacks.run_folder import RunFolder
+from mnist_amp.module import LitSimpleNN
 from mnist_amp.precision import change_of_precision, device_name, effective_precision, versions
 from mnist_amp.report import facts
 
@@ -33,6 +34,8 @@ class Banner(Callback):
             "model": f"{type(pl_module).__name__}, {sum(p.numel() for p in pl_module.parameters()):,} parameters",
             **self.lines,
         }
+        if stage == "fit" and isinstance(pl_module, LitSimpleNN) and pl_module.execution.steps > 1:
+            lines["execution"] = pl_module.execution.describe(trainer)
         changed = [lines.get("changed"), change_of_precision(trainer, self.checkpoint)]
         if any(changed):
             lines["changed"] = ", ".join(filter(None, changed))

@@ -73,7 +73,8 @@ class RunCheckpoint(ModelCheckpoint):
     ) -> None:
         # an epoch's last batch is left to the epoch's end, whose checkpoint Lightning can go on from more than once;
         # gradients that are still accumulated are in no checkpoint, and a validation that is due would be left out
-        due = isinstance(trainer.val_check_batch, int) and (batch_idx + 1) % trainer.val_check_batch == 0
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        due = isinstance(trainer.val_check_batch, int) and done % trainer.val_check_batch == 0
         if trainer.is_last_batch or due or trainer.global_step == self.step:
             return
         self.step = trainer.global_step

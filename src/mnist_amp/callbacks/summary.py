@@ -1,7 +1,7 @@
 """What a training run leaves: the guide's `model.pth`, the curves, and a word on how it went."""
 
 import time
-from typing import Any
+from typing import cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +10,7 @@ from mnist_amp import plots, runs
 from mnist_amp.callbacks.checkpoint import RunCheckpoint
 from mnist_amp.callbacks.run_folder import RunFolder
 from mnist_amp.files import written_whole
+from mnist_amp.metrics import EpochMeans
 from mnist_amp.report import fit_summary
 
 FILES = ("model.pth", "curves.png", "metrics.csv", "checkpoints/", "config.yaml")
@@ -23,15 +24,10 @@ class FitSummary(Callback):
 
     def __init__(self, run: RunFolder, checkpoint: RunCheckpoint | None, next_steps: list[str]) -> None:
         self.run, self.checkpoint, self.next_steps = run, checkpoint, next_steps
-        self.images, self.seconds = 0, 0.0
+        self.seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.images += len(batch.labels) * trainer.world_size
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seconds = time.perf_counter() - self.started
@@ -49,7 +45,7 @@ class FitSummary(Callback):
         summary = fit_summary(
             *self._accuracy(),
             epochs=None if best is None else runs.position(best)["epochs"],
-            images=self.images,
+            images=cast(EpochMeans, pl_module.train_means).seen * trainer.world_size,
             seconds=self.seconds,
             folder=str(self.run.path),
             files=[name for name in FILES if (self.run.path / name).exists()],

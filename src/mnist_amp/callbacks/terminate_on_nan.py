@@ -1,7 +1,7 @@
 """A run that has gone wrong beyond repair is stopped, before it overwrites what was good."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -9,6 +9,7 @@ from lightning.pytorch.plugins import MixedPrecision
 
 from mnist_amp.callbacks.checkpoint import RunCheckpoint
 from mnist_amp.errors import RunError
+from mnist_amp.metrics import EpochMeans
 from mnist_amp.precision import effective_precision
 
 PATIENCE = 20  # optimizer steps skipped in a row; a new GradScaler skips a few until its scale fits
@@ -29,17 +30,20 @@ class TerminateOnNaN(Callback):
 
     def __init__(self, checkpoint: RunCheckpoint | None) -> None:
         self.checkpoint = checkpoint
-        self.losses: list[tuple[int, torch.Tensor]] = []  # not looked at yet, by optimizer step
+        self.steps: list[int] = []  # whose losses were not looked at yet
         self.scale: float | None = None
-        self.step = self.skipped = 0
+        self.step = self.skipped = self.seen = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.step, self.scale = trainer.global_step, _scale(trainer)
+        self.step, self.scale, self.seen = trainer.global_step, _scale(trainer), len(_means(trainer).images)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.losses.append((trainer.global_step, outputs["loss"]))
+        self.seen = self.seen if batch_idx else 0
+        new = len(_means(trainer).images) - self.seen  # several, where several steps are taken at once
+        self.seen += new
+        self.steps += range(trainer.global_step - new + 1, trainer.global_step + 1)
         every = trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
         if trainer.global_step >= self.step + every:
             self._check(trainer)
@@ -54,9 +58,10 @@ class TerminateOnNaN(Callback):
             self._end(trainer, f"step {trainer.global_step:,} made weights that are not finite ({', '.join(spoilt)})")
 
     def _check(self, trainer: Trainer) -> None:
-        losses, self.losses = self.losses, []
-        finite = torch.stack([loss for _, loss in losses]).isfinite().tolist() if losses else []
-        bad = next((step for (step, _), good in zip(losses, finite, strict=True) if not good), 0)
+        steps, self.steps = self.steps, []
+        losses = _means(trainer).rows()[self.seen - len(steps) : self.seen, 0]
+        finite = losses.isfinite().tolist() if steps else []
+        bad = next((step for step, good in zip(steps, finite, strict=True) if not good), 0)
         if trainer.world_size > 1:
             bad = int(trainer.strategy.reduce(torch.tensor(bad, device=trainer.strategy.root_device), reduce_op="max"))
         if bad:
@@ -90,3 +95,7 @@ def _scale(trainer: Trainer) -> float | None:
     plugin = trainer.precision_plugin
     scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
     return None if scaler is None else float(scaler.get_scale())
+
+
+def _means(trainer: Trainer) -> EpochMeans:
+    return cast(EpochMeans, trainer.lightning_module.train_means)

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -14,7 +13,7 @@ from mnist_amp.errors import RequestError
 
 
 class MNISTDataModule(LightningDataModule):
-    """MNIST, kept as uint8 on the device that trains and normalised there batch by batch.
+    """MNIST, kept as uint8 on the device that trains and normalised there.
 
     Validation images are held out of the 60,000 training images; the 10,000 test images are for `test` and `predict`.
 
@@ -76,8 +75,9 @@ class MNISTDataModule(LightningDataModule):
     def predict_dataloader(self) -> SequentialLoader:
         return self.test_dataloader()
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
-        return Batch(normalize(batch.images), batch.labels, batch.places)
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Return the batch as it is: it was cut from images on the device."""
+        return batch
 
     def split(self) -> tuple[Tensor, Tensor]:
         """Return the places, in the 60,000, of the images to train on and of those held out, (60,000 - V,) and (V,)."""
@@ -89,11 +89,3 @@ class MNISTDataModule(LightningDataModule):
         return SequentialLoader(
             self.images, self.labels, indices, self.batch_size, self.trainer.global_rank, self.trainer.world_size
         )
-
-
-def normalize(images: Tensor) -> Tensor:
-    """Turn images (N, 28, 28) uint8 into (N, 1, 28, 28) float32 from -1 to 1.
-
-    The operations, and so the result's bits, are those of torchvision's `ToTensor` and `Normalize((0.5,), (0.5,))`.
-    """
-    return images.unsqueeze(1).to(torch.float32).div_(255).sub_(0.5).div_(0.5)
