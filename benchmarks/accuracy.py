@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import plain_pytorch
+import contenders
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 COMMANDS = ("fit", "fit --trainer.precision 32-true", "fit --config configs/guide.yaml")
@@ -30,7 +30,7 @@ def main() -> None:
     runs: list[dict[str, Any]] = []
     for seed in args.seeds:
         runs += [fit_and_test(command, seed) for command in COMMANDS]
-        accuracy = plain_pytorch.train_and_test(seed)
+        accuracy = torch_alone(seed)
         runs.append(
             {"recipe": "torch alone, 60,000 images", "precision": "32-true", "seed": seed, "accuracy": accuracy}
         )
@@ -54,6 +54,14 @@ def fit_and_test(command: str, seed: int) -> dict[str, Any]:
         tested = Path(folder, "lightning_logs", "version_0", "test_best", "metrics.json").read_text(encoding="utf-8")
     kept = ("accuracy", "loss", "epochs", "precision", "device", "versions")
     return {"recipe": f"`mnist-amp {command}`", "seed": seed} | {key: json.loads(tested)[key] for key in kept}
+
+
+def torch_alone(seed: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        options = ["floor", f"--seed={seed}", f"--data_dir={root}", f"--weights={root / 'model.pth'}", "--device=cpu"]
+        subprocess.run([sys.executable, contenders.__file__, *options], check=True, stdout=subprocess.DEVNULL)
+        return contenders.accuracy(root / "model.pth", root)
 
 
 def table(record: dict[str, Any]) -> str:

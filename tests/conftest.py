@@ -12,8 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from mnist_amp.__main__ import main
 from mnist_amp.arguments import ENV_PREFIX
-from mnist_amp.cli import main
 from mnist_amp.data import mnist
 
 Run = Callable[..., str]

@@ -25,11 +25,6 @@ def test_configs_come_first_then_the_environment(tmp_path: Path, monkeypatch: py
     ]
 
 
-@pytest.mark.parametrize("args", [[], ["--help"], ["--version"]])
-def test_without_a_subcommand_nothing_is_added(args: list[str]) -> None:
-    assert arrange(args, {"MNIST_AMP_DATA__VAL_SIZE": "8"}) == args
-
-
 def test_options_before_the_command_are_refused() -> None:
     with pytest.raises(RequestError, match=r"^options come after the command: mnist-amp fit --config all.yaml -h$"):
         arrange(["--config", "all.yaml", "fit", "-h"], {})

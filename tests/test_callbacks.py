@@ -216,7 +216,7 @@ def test_a_limit_to_what_can_be_written(tmp_path: Path, data_dir: Path) -> None:
     """The checkpoint of a wider network is too large; nothing of it is left."""
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)); "
-        "from mnist_amp.cli import main; main()"
+        "from mnist_amp.__main__ import main; main()"
     )
     arguments = ["fit", *SMOKE, "--model.hidden_dim=1000", f"--data.data_dir={data_dir}"]
     done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True)

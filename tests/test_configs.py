@@ -53,6 +53,13 @@ def test_guide(run: Run) -> None:
     }
 
 
+def test_fast(run: Run) -> None:
+    printed, checkpoint = fit(run, "fast")
+    assert "execution  50 optimizer steps at once, " in printed
+    assert checkpoint["global_step"] == 8
+    assert {path.name for path in FOLDER.iterdir()} == {"checkpoints", "config.yaml", "curves.png", "model.pth"}
+
+
 @pytest.mark.parametrize(("config", "precision"), [("fp32", "32-true"), ("bf16", "bf16-mixed")])
 def test_precision(run: Run, config: str, precision: str) -> None:
     printed, checkpoint = fit(run, config)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from mnist_amp import runs
-from mnist_amp.cli import main
+from mnist_amp.__main__ import main
 from mnist_amp.data import mnist
 from mnist_amp.errors import RequestError
 from tests.conftest import Run

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mnist_amp import cli
-from mnist_amp.cli import main
+from mnist_amp.__main__ import main
 from tests.conftest import Refused, Run, files
 
 SMOKE = ("--config", "configs/smoke.yaml")
@@ -129,7 +129,7 @@ def test_a_config_file(refused: Refused, tmp_path: Path, text: bytes, message: s
 
 def test_a_config_file_that_is_not_there(refused: Refused, tmp_path: Path) -> None:
     assert refused("fit", "--config=no.yaml") == (
-        "mnist-amp: error: there is no config file no.yaml. Shipped are bf16, cosine, cuda, ddp-cpu, fp16-cpu, fp16-cuda, "
+        "mnist-amp: error: there is no config file no.yaml. Shipped are bf16, cosine, cuda, ddp-cpu, fast, fp16-cpu, fp16-cuda, "
         "fp32, guide, overfit, profile, smoke (.yaml).\n"
     )
     assert list(tmp_path.iterdir()) == []
@@ -148,17 +148,6 @@ def test_an_environment_variable(
 ) -> None:
     monkeypatch.setenv(f"MNIST_AMP_{name}", value)
     assert refused("fit", *SMOKE) == f"mnist-amp: error: {message} It is set by MNIST_AMP_{name}.{SEE}\n"
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (("fitt",), "there is no command fitt (did you mean fit?); it is one of fit, validate, test, predict."),
-        ((), 'expected "subcommand" to be one of {fit,validate,test,predict}, but it was not provided.'),
-    ],
-)
-def test_a_command(refused: Refused, args: tuple[str, ...], message: str) -> None:
-    assert refused(*args) == f"mnist-amp: error: {message} See mnist-amp --help.\n"
 
 
 def test_options_before_the_command(refused: Refused) -> None:
@@ -263,7 +252,7 @@ def test_a_damaged_last_gives_way_to_the_newest_whole(
 def test_an_unforeseen_error_is_named(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "arrange", lambda args, env: 1 / 0)
+    monkeypatch.setattr(cli, "run", lambda args: 1 / 0)
     with pytest.raises(SystemExit) as exit_info:
         run("fit")
     assert exit_info.value.code == 1

@@ -6,6 +6,7 @@ RUN: dict[str, Any] = {
     "epochs": 4,
     "images": 275_000,
     "seconds": 10.0,
+    "device_memory": None,
     "folder": "lightning_logs/version_0",
     "files": ["model.pth", "checkpoints/"],
 }

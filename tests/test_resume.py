@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from mnist_amp import runs
-from mnist_amp.cli import main
+from mnist_amp.__main__ import main
 from tests.conftest import Refused, Run
 
 SMOKE = ("--config", "configs/smoke.yaml")

@@ -1,6 +1,58 @@
-"""`python -m mnist_amp`, the same as the command `mnist-amp`."""
+"""The command `mnist-amp`, and `python -m mnist_amp`, which is the same.
 
-from mnist_amp.cli import main
+What can be answered without torch and Lightning is answered before they are imported, which takes seconds.
+"""
+
+import os
+import sys
+
+from mnist_amp import __version__, helptexts
+from mnist_amp.arguments import DEBUG, SUBCOMMANDS, arrange
+from mnist_amp.complaints import explained, nearest
+from mnist_amp.errors import RequestError
+from mnist_amp.signals import Stopped
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line `args`, by default the process's own.
+
+    Every mistake ends in one message on stderr: exit status 2 for a wrong request, 1 for a failed run.
+    """
+    try:
+        _run(sys.argv[1:] if args is None else args)
+    except Stopped as stopped:
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            sys.stderr.write(f"mnist-amp: {stopped}\n")
+        sys.exit(128 + stopped.signum)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        message, status = explained(error)
+        sys.stderr.write(f"mnist-amp: error: {message}\n")
+        sys.exit(status)
+
+
+def _run(args: list[str]) -> None:
+    if not any(arg in SUBCOMMANDS for arg in args):
+        _answer_without_command(args)
+        return
+    arranged = arrange(args, os.environ)
+    from mnist_amp import cli
+
+    cli.run(arranged)
+
+
+def _answer_without_command(args: list[str]) -> None:
+    first = args[0] if args else ""
+    if first in ("--help", "-h"):
+        print(helptexts.OVERVIEW)
+    elif first == "--version":
+        print(f"mnist-amp {__version__}")
+    else:
+        choices = ", ".join(SUBCOMMANDS)
+        what = f"there is no command {first}{nearest(first, SUBCOMMANDS)}" if first else "a command is missing"
+        raise RequestError(f"{what}; it is one of {choices}. See mnist-amp --help.")
+
 
 if __name__ == "__main__":
     main()

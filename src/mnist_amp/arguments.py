@@ -14,7 +14,7 @@ DEBUG = "MNIST_AMP_DEBUG"  # shows tracebacks; not a setting
 
 
 def arrange(args: Iterable[str], env: Mapping[str, str]) -> list[str]:
-    """Put a subcommand's config files first, then what the environment sets, then its other arguments.
+    """Put the subcommand first, then its config files, what the environment sets, and its other arguments.
 
     What comes later is stronger. `MNIST_AMP_TRAINER__MAX_EPOCHS=2` sets `--trainer.max_epochs=2`.
 
@@ -22,9 +22,7 @@ def arrange(args: Iterable[str], env: Mapping[str, str]) -> list[str]:
         RequestError: a config file is missing or not YAML settings, or an option stands before the subcommand.
     """
     rest = list(args)
-    place = next((i for i, arg in enumerate(rest) if arg in SUBCOMMANDS), None)
-    if place is None:
-        return rest  # --help, --version or a mistake
+    place = next(i for i, arg in enumerate(rest) if arg in SUBCOMMANDS)
     if place > 0:
         raise RequestError(f"options come after the command: mnist-amp {' '.join([rest.pop(place), *rest])}")
     configs, others = _split_configs(rest[1:])

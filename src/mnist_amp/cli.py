@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import secrets
-import sys
 import threading
 import warnings
 from pathlib import Path
@@ -19,8 +18,8 @@ from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from torch.optim import Optimizer
 
-from mnist_amp import __version__, helptexts, resume, runs, settings
-from mnist_amp.arguments import DEBUG, SUBCOMMANDS, arrange, peek, source
+from mnist_amp import helptexts, resume, runs, settings
+from mnist_amp.arguments import peek, source
 from mnist_amp.callbacks import (
     Banner,
     EvaluationReport,
@@ -34,13 +33,12 @@ from mnist_amp.callbacks import (
     TerminateOnNaN,
 )
 from mnist_amp.checkpoint_io import WholeCheckpointIO
-from mnist_amp.complaints import explained, reworded
+from mnist_amp.complaints import reworded
 from mnist_amp.data import MNISTDataModule
 from mnist_amp.errors import RequestError, UsageError, warn
 from mnist_amp.execution import WITHIN
 from mnist_amp.module import ADAM, LitSimpleNN
 from mnist_amp.report import counted
-from mnist_amp.signals import Stopped
 
 # the guide's, on one device however many there are; the banner has what the model summary says
 TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "enable_model_summary": False}
@@ -94,8 +92,6 @@ class MnistAmpCLI(LightningCLI):
             seed_everything_default=42,
             parser_kwargs={
                 "prog": "mnist-amp",
-                "version": __version__,
-                "description": helptexts.DESCRIPTION,
                 "allow_abbrev": False,
             },
             parser_class=Parser,
@@ -132,7 +128,7 @@ class MnistAmpCLI(LightningCLI):
             default=500,
             help="Optimizer steps between two checkpoints within an epoch; 0 for one at its end only.",
         )
-        helptexts.describe(self.parser, self._subcommand_parsers)
+        helptexts.describe(self._subcommand_parsers)
         for name in ("validate", "test"):
             self._subcommand_parsers[name].set_defaults({"verbose": False})  # EvaluationReport prints the figures
 
@@ -142,15 +138,11 @@ class MnistAmpCLI(LightningCLI):
             self._parse(parser, args)
         except UsageError as error:
             where = source(args, os.environ, error.key)
-            command = f"{args[0]} " if args and args[0] in SUBCOMMANDS else ""
             raise RequestError(
-                f"{error}{f' It is set by {where}.' if where else ''} See mnist-amp {command}--help."
+                f"{error}{f' It is set by {where}.' if where else ''} See mnist-amp {args[0]} --help."
             ) from error
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        if not args or args[0] not in SUBCOMMANDS:
-            self.config = parser.parse_args(args)  # says what is missing
-            return
         subcommand, own = args[0], args[1:]
         only_prints = any(arg.startswith(("--help", "-h", "--print_config")) for arg in own)
         root = Path(str(peek(own, "trainer.default_root_dir") or "."))
@@ -292,10 +284,12 @@ class MnistAmpCLI(LightningCLI):
         return steps
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the command line `args`, by default the process's own.
+def run(args: list[str]) -> None:
+    """Run the command line `args`, which `arrange` has put in order.
 
-    Every mistake ends in one message on stderr: exit status 2 for a wrong request, 1 for a failed run.
+    Raises:
+        RequestError: the request can't be carried out.
+        Stopped: a signal ended the run.
     """
     for pattern in SILENCED:
         warnings.filterwarnings("ignore", pattern)
@@ -305,17 +299,7 @@ def main(args: list[str] | None = None) -> None:
     if not torch.cuda.is_available():
         # by which Lightning has torch look for a driver at every optimizer step, for a tenth of a millisecond
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-    try:
-        MnistAmpCLI(arrange(sys.argv[1:] if args is None else args, os.environ))
-    except Stopped as stopped:
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-            sys.stderr.write(f"mnist-amp: {stopped}\n")
-        sys.exit(128 + stopped.signum)
-    except Exception as error:
-        if os.environ.get(DEBUG):
-            raise
-        sys.stderr.write(f"mnist-amp: error: {explained(error)}\n")
-        sys.exit(2 if isinstance(error, RequestError | MisconfigurationException) else 1)
+    MnistAmpCLI(args)
 
 
 def _leave_out_unused(callback: Callback) -> None:

@@ -7,9 +7,6 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
 from mnist_amp.arguments import DEBUG
 from mnist_amp.errors import RequestError, RunError, UsageError
 
@@ -36,13 +33,7 @@ def reworded(message: str, options: Iterable[str]) -> UsageError:
         if unknown[1] and not name.startswith("-"):
             return UsageError(f"{name} belongs to no option; settings are given as in --config {name}.", name)
         key = name.lstrip("-")
-        return UsageError(f"there is no option {key}{_nearest(key, [o.lstrip('-') for o in options])}.", key)
-    command = re.search(r"invalid choice: '(.+?)' \(choose from (.+)\)", message)
-    if command:
-        choices = command[2].replace("'", "")
-        return UsageError(
-            f"there is no command {command[1]}{_nearest(command[1], choices.split(', '))}; it is one of {choices}.", ""
-        )
+        return UsageError(f"there is no option {key}{nearest(key, [o.lstrip('-') for o in options])}.", key)
     keys = re.findall(r'Parser key "(.+?)"', message)
     if not keys or ("Expected" not in message and "Problem" not in message):
         return UsageError(f"{' '.join(message.split()).rstrip('.')}.", "")
@@ -53,31 +44,37 @@ def reworded(message: str, options: Iterable[str]) -> UsageError:
     value = _value(message)
     names = _classes(key)
     if names and "Expected a dot import path string" in message:
-        return UsageError(f"{key} can't be {value}{_nearest(value, names)}; it is the name of a class.", key)
+        return UsageError(f"{key} can't be {value}{nearest(value, names)}; it is the name of a class.", key)
     return _refused(key, message)
 
 
-def explained(error: Exception) -> str:
-    """Return what to tell the user of an error that ended the command."""
+def explained(error: Exception) -> tuple[str, int]:
+    """Return what to tell the user of an error that ended the command, and the exit status."""
+    if isinstance(error, RequestError):
+        return str(error), 2
+    if isinstance(error, RunError):
+        return str(error), 1
+    import torch  # an error of another kind comes from them or after them
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     text = " ".join(str(error).split())
-    if isinstance(error, RequestError | RunError):
-        return str(error)
+    status = 2 if isinstance(error, MisconfigurationException) else 1
     if "CUDAAccelerator` can not run" in text or "No supported gpu backend" in text:
-        return "trainer.accelerator asks for a GPU, but none can be used here. Leave it at auto, or ask for cpu."
-    if "You requested gpu" in text:
-        return f"trainer.devices asks for more GPUs than there are. {text}"
-    if isinstance(error, torch.OutOfMemoryError):
-        return f"the GPU is out of memory; lower data.batch_size or model.hidden_dim, or free the GPU. {text}"
-    if isinstance(error, RuntimeError) and re.search(r"closed by peer|reset by peer|remote process|NCCL", text):
-        return (
+        text = "trainer.accelerator asks for a GPU, but none can be used here. Leave it at auto, or ask for cpu."
+    elif "You requested gpu" in text:
+        text = f"trainer.devices asks for more GPUs than there are. {text}"
+    elif isinstance(error, torch.OutOfMemoryError):
+        text = f"the GPU is out of memory; lower data.batch_size or model.hidden_dim, or free the GPU. {text}"
+    elif isinstance(error, RuntimeError) and re.search(r"closed by peer|reset by peer|remote process|NCCL", text):
+        text = (
             "another process of this run was lost, killed or by an error of its own, so this one has ended, too. "
             f"What was saved is whole: go on with --ckpt_path last. ({text[:200]})"
         )
-    if isinstance(error, MisconfigurationException):
-        return text
-    if isinstance(error, OSError):
-        return f"{error.filename or 'a file'} can't be read or written: {error.strerror or text}."
-    return f"{type(error).__name__}: {text}\nSet {DEBUG}=1 to see where it came from."
+    elif isinstance(error, OSError):
+        text = f"{error.filename or 'a file'} can't be read or written: {error.strerror or text}."
+    elif not isinstance(error, MisconfigurationException):
+        text = f"{type(error).__name__}: {text}\nSet {DEBUG}=1 to see where it came from."
+    return text, status
 
 
 def _within(class_path: str, keys: list[str], message: str) -> UsageError:
@@ -86,7 +83,7 @@ def _within(class_path: str, keys: list[str], message: str) -> UsageError:
     takes = _parameters(class_path)
     unknown = re.search(r"Option '(.+?)' is not accepted", message)
     if unknown:
-        text = f"{key}: {name} takes no {unknown[1]}{_nearest(unknown[1], takes)}; it takes {', '.join(takes)}."
+        text = f"{key}: {name} takes no {unknown[1]}{nearest(unknown[1], takes)}; it takes {', '.join(takes)}."
         return UsageError(text, f"{key}.{unknown[1]}")
     missing = re.search(r"arguments are required: (.+)", message)
     if missing:
@@ -100,14 +97,15 @@ def _refused(key: str, message: str) -> UsageError:
     words = ", ".join(re.findall(r"Expected an? typing\.Literal\[(.+?)\]", tried)).replace("'", "")
     types = [kind.rpartition(".")[2] for kind in re.findall(r"Expected an? <class '([\w.]+)'>", tried)]
     takes = words or " or ".join(kind for kind in dict.fromkeys(types) if kind != "NoneType") or "another kind of value"
-    return UsageError(f"{key} can't be {value}{_nearest(value, words.split(', '))}; it takes {takes}.", key)
+    return UsageError(f"{key} can't be {value}{nearest(value, words.split(', '))}; it takes {takes}.", key)
 
 
 def _value(message: str) -> str:
     return str((re.findall(r"(?:Got value|Given value): (.*)", message) or ["that"])[0])
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say which known word is meant, if one is near."""
     near = get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 

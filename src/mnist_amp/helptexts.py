@@ -1,6 +1,10 @@
 """The words of --help, where Lightning has its docstrings on Trainers in general."""
 
-from lightning.pytorch.cli import LightningArgumentParser
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningArgumentParser
 
 DESCRIPTION = (
     "Train SimpleNN on MNIST in mixed precision with PyTorch Lightning. "
@@ -14,6 +18,20 @@ SUMMARIES = {
     "test": "Score a run on the 10,000 test images.",
     "predict": "Write a run's predictions for the 10,000 test images.",
 }
+OVERVIEW = "\n".join(
+    [
+        "usage: mnist-amp COMMAND [options]",
+        "",
+        fill(DESCRIPTION, 100),
+        "",
+        "commands:",
+        *(f"  {name:<10}{summary}" for name, summary in SUMMARIES.items()),
+        "",
+        "options:",
+        "  --help    Show this; mnist-amp COMMAND --help shows a command's options.",
+        "  --version Show the version.",
+    ]
+)
 TITLES = {
     "model": "Model",
     "data": "Data",
@@ -35,11 +53,8 @@ HELP = {
 }
 
 
-def describe(parser: LightningArgumentParser, subparsers: dict[str, LightningArgumentParser]) -> None:
-    """Give the parsers of the command and its subcommands this project's words."""
-    listed = next(action for action in parser._actions if hasattr(action, "_choices_actions"))
-    for choice in listed._choices_actions:
-        choice.help = SUMMARIES[choice.dest]
+def describe(subparsers: dict[str, "LightningArgumentParser"]) -> None:
+    """Give the parsers of the subcommands this project's words."""
     for name, subparser in subparsers.items():
         subparser.prog = f"mnist-amp {name}"
         subparser.usage = f"mnist-amp {name} [options]"

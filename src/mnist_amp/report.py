@@ -21,6 +21,7 @@ def fit_summary(
     epochs: int | None,
     images: int,
     seconds: float,
+    device_memory: int | None,
     folder: str,
     files: list[str],
     next_steps: list[str],
@@ -33,6 +34,7 @@ def fit_summary(
         epochs: how many epochs these weights have behind them; None if no checkpoint was kept.
         images: how many images were trained on, epochs counted.
         seconds: time of training and validation.
+        device_memory: bytes that tensors took on a CUDA device at most; None on a CPU.
         folder: of the run.
         files: the main ones in it.
         next_steps: commands that one may want to run now.
@@ -43,6 +45,7 @@ def fit_summary(
     lines = {
         "accuracy": result,
         "time": f"{seconds:.1f} s, {images / max(seconds, 1e-9):,.0f} samples/s (training, validation and checkpoints)",
+        **({} if device_memory is None else {"memory": f"{device_memory / 1e6:,.0f} MB on the device at most"}),
         "files": f"{folder}/ ({', '.join(files)})",
     }
     steps = facts({"next    ": "\n          ".join(next_steps)}) if next_steps else ""

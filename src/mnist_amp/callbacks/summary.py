@@ -35,7 +35,7 @@ class FitSummary(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        best = None
+        best, device = None, trainer.strategy.root_device
         if self.checkpoint is not None and self.checkpoint.best.is_file():
             best = runs.read(self.checkpoint.best)
             with written_whole(self.run.path / "model.pth") as draft:
@@ -47,6 +47,7 @@ class FitSummary(Callback):
             epochs=None if best is None else runs.position(best)["epochs"],
             images=cast(EpochMeans, pl_module.train_means).seen * trainer.world_size,
             seconds=self.seconds,
+            device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             folder=str(self.run.path),
             files=[name for name in FILES if (self.run.path / name).exists()],
             next_steps=self.next_steps,

@@ -1,0 +1,193 @@
+"""What `mnist-amp fit` is held against; each trains SimpleNN on all 60,000 images, shuffled, with Adam at 0.001.
+
+    python benchmarks/contenders.py guide --epochs 1 --weights guide.pth
+
+trains in this process, saves the weights, and prints the seconds of training (without start-up) and the peak memory of
+the device as JSON. `benchmarks/speed.py` runs them all.
+"""
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.amp import GradScaler, autocast
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
+
+from mnist_amp.data import mnist
+from mnist_amp.data.loader import normalize
+from mnist_amp.model import SimpleNN
+
+DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def guide(settings: argparse.Namespace) -> tuple[nn.Module, float]:
+    """The guide's listing, with `torch.amp` in the place of names that are deprecated, and any device."""
+    device, dtype = torch.device(settings.device), DTYPES[settings.precision]
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+    train_dataset = datasets.MNIST(root=str(settings.data_dir), train=True, download=True, transform=transform)
+    train_loader = DataLoader(train_dataset, batch_size=settings.batch_size, shuffle=True)
+    model = SimpleNN(settings.hidden_dim).to(device)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+    scaler = GradScaler(device.type, enabled=dtype == torch.float16)
+    started = time.perf_counter()
+    for _ in range(settings.epochs):
+        for images, labels in train_loader:
+            images, labels = images.to(device), labels.to(device)
+            optimizer.zero_grad()
+            with autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                outputs = model(images)
+                loss = criterion(outputs, labels)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    synchronize(device)
+    return model, time.perf_counter() - started
+
+
+def lightning(settings: argparse.Namespace) -> tuple[nn.Module, float]:
+    """A LightningModule and DataLoader as Lightning's documentation has them, with its defaults."""
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import Timer
+
+    class Plain(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = SimpleNN(settings.hidden_dim)
+
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            images, labels = batch
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels)
+            self.log("train_loss", loss, prog_bar=True)
+            self.log("train_accuracy", (logits.argmax(dim=1) == labels).float().mean(), prog_bar=True)
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=0.001)
+
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+    dataset = datasets.MNIST(root=str(settings.data_dir), train=True, download=True, transform=transform)
+    loader = DataLoader(dataset, batch_size=settings.batch_size, shuffle=True)
+    module, timer = Plain(), Timer()
+    accelerator = "gpu" if settings.device == "cuda" else "cpu"
+    trainer = Trainer(
+        max_epochs=settings.epochs,
+        precision=settings.precision,
+        accelerator=accelerator,
+        devices=1,
+        callbacks=[timer],
+        default_root_dir=settings.weights.parent,
+    )
+    trainer.fit(module, loader)
+    return module.model.cpu(), timer.time_elapsed("train")
+
+
+def floor(settings: argparse.Namespace) -> tuple[nn.Module, float]:
+    """The least that the job can take: tensors normalised beforehand on the device, fused Adam, no logs, no framework.
+
+    On a CUDA device the whole step is captured as a CUDA graph.
+    """
+    device, dtype = torch.device(settings.device), DTYPES[settings.precision]
+    mnist.prepare(settings.data_dir)
+    loaded, digits = mnist.load(settings.data_dir, train=True)
+    images, labels = normalize(loaded).to(device), digits.to(device)
+    model = SimpleNN(settings.hidden_dim).to(device)
+    capturable = device.type == "cuda"
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001, fused=True, capturable=capturable)
+    scaler = GradScaler(device.type, enabled=dtype == torch.float16)
+
+    def step(places: Tensor) -> None:
+        with autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            loss = F.cross_entropy(model(images[places]), labels[places])
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimizer)
+        scaler.update()
+
+    def epoch(take: Callable[[Tensor], None]) -> None:
+        for places in torch.split(torch.randperm(len(labels)).to(device), settings.batch_size):
+            take(places)
+
+    take: Callable[[Tensor], None] = step
+    if capturable:
+        begin = copy.deepcopy(model.state_dict())
+        take = captured(step, settings.batch_size, device)
+        model.load_state_dict(begin)
+        for state in optimizer.state.values():  # what the warm-up took is forgotten
+            for value in state.values():
+                value.zero_()
+    started = time.perf_counter()
+    for _ in range(settings.epochs):
+        epoch(take)
+    synchronize(device)
+    return model, time.perf_counter() - started
+
+
+def captured(step: Callable[[Tensor], None], batch_size: int, device: torch.device) -> Callable[[Tensor], None]:
+    """Capture a step on full batches as a CUDA graph, after a few steps for warm-up; others are taken as they are."""
+    static = torch.arange(batch_size, device=device)
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step(static)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(static)
+
+    def take(places: Tensor) -> None:
+        if len(places) == batch_size:
+            static.copy_(places)
+            graph.replay()
+        else:
+            step(places)
+
+    return take
+
+
+def accuracy(weights: Path, data_dir: Path) -> float:
+    """Score saved weights on the 10,000 test images, in float32 on the CPU; returns 0 to 1."""
+    mnist.prepare(data_dir)
+    images, labels = mnist.load(data_dir, train=False)
+    state = torch.load(weights, weights_only=True)
+    model = SimpleNN(len(state["fc1.bias"]))
+    model.load_state_dict(state)
+    with torch.no_grad():
+        return float((model(normalize(images)).argmax(dim=1) == labels).float().mean())
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("contender", choices=["guide", "lightning", "floor"])
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--hidden_dim", type=int, default=128)
+    parser.add_argument("--precision", choices=list(DTYPES), default="32-true")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--weights", type=Path, default=Path("model.pth"), help="file to save the weights in")
+    settings = parser.parse_args()
+    torch.manual_seed(settings.seed)
+    model, seconds = {"guide": guide, "lightning": lightning, "floor": floor}[settings.contender](settings)
+    torch.save(model.cpu().state_dict(), settings.weights)
+    peak = torch.cuda.max_memory_allocated() if settings.device == "cuda" else None
+    print(json.dumps({"seconds": seconds, "peak_device_bytes": peak}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""How fast the guide's job runs: `mnist-amp fit` against its peers and against the least that the job can take.
+
+    python benchmarks/speed.py
+
+Runs each contender as a process of its own, in interleaved rounds with another seed each, on the same data: the
+guide's listing, plain Lightning, `mnist-amp fit` with everything on (in a terminal, so with its progress bar), the same
+with `fast.yaml`, and the floor. Saves every run to docs/results/speed-cpu.json (or speed-cuda.json), with the tables
+beside it.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import pty
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import contenders
+from mnist_amp.data import mnist
+from mnist_amp.precision import versions
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+HALF = "16-mixed" if torch.cuda.is_available() else "bf16-mixed"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CASES: dict[str, dict[str, Any]] = {
+    "fp32": {"hidden_dim": 128, "batch_size": 64, "precision": "32-true"},
+    "mixed": {"hidden_dim": 128, "batch_size": 64, "precision": HALF},
+    "wide": {"hidden_dim": 2048, "batch_size": 512, "precision": HALF, "contenders": ("fit", "fast", "floor")},
+}
+NAMES = {
+    "guide": "the guide's listing",
+    "lightning": "plain Lightning",
+    "fit": "`mnist-amp fit`, everything on",
+    "fast": "`mnist-amp fit --config configs/fast.yaml`",
+    "floor": "the floor",
+}
+POINTS = 0.005  # by which accuracies may differ at least; more where they spread more
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
+    args = parser.parse_args()
+    args.results.mkdir(parents=True, exist_ok=True)
+    path = args.results / f"speed-{DEVICE}.json"
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name in args.cases:
+        record[name] = {
+            **{key: CASES[name][key] for key in ("hidden_dim", "batch_size", "precision")},
+            "epochs": args.epochs,
+            "date": datetime.date.today().isoformat(),
+            "device": device(),
+            "versions": versions(),
+            "command": f"python benchmarks/speed.py --cases {name} --rounds {args.rounds} --epochs {args.epochs}",
+            "runs": measure(CASES[name], args.rounds, args.epochs),
+        }
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        path.with_suffix(".md").write_text("\n".join(map(table, record.values())), encoding="utf-8")
+        print(table(record[name]), flush=True)
+        check_accuracies(record[name]["runs"])
+
+
+def measure(case: dict[str, Any], rounds: int, epochs: int) -> list[dict[str, Any]]:
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        mnist.prepare(Path(folder, "data"))
+        for seed in range(rounds):
+            for name in case.get("contenders", NAMES):
+                runs.append({"contender": name, "seed": seed, **run(name, case, seed, epochs, Path(folder))})
+                print(f"round {seed + 1} of {rounds}, {NAMES[name]}: {runs[-1]['seconds']:.2f} s", flush=True)
+    return runs
+
+
+def run(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Path) -> dict[str, Any]:
+    """Train once, in a process of its own; returns seconds of training and of the process, peak memory, accuracy."""
+    logs = folder / "lightning_logs"
+    ours = name in ("fit", "fast")
+    program = command(name, case, seed, epochs, folder)
+    started = time.perf_counter()
+    output, status, peak = in_terminal(program, folder) if name == "fit" else in_pipe(program, folder)
+    process_seconds = time.perf_counter() - started
+    if status:
+        sys.exit(f"{' '.join(program)} ended with exit status {status}:\n{output}")
+    if ours:
+        # the summary has seconds in tenths, and samples a second in full
+        rate = float(re.findall(r"([\d,]+) samples/s", output)[-1].replace(",", ""))
+        memory = re.findall(r"([\d,]+) MB on the device", output)
+        device_bytes = float(memory[-1].replace(",", "")) * 1e6 if memory else None
+        found: dict[str, Any] = {"seconds": 60_000 * epochs / rate, "peak_device_bytes": device_bytes}
+        weights = max(logs.glob("version_*/model.pth"), key=lambda path: path.stat().st_mtime)
+    else:
+        found = json.loads(output.strip().splitlines()[-1])
+        weights = folder / "model.pth"
+    accuracy = contenders.accuracy(weights, folder / "data")
+    return {**found, "process_seconds": process_seconds, "peak_bytes": peak, "accuracy": accuracy}
+
+
+def command(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Path) -> list[str]:
+    hidden_dim, batch_size, precision = case["hidden_dim"], case["batch_size"], case["precision"]
+    if name not in ("fit", "fast"):
+        options = {"hidden_dim": hidden_dim, "batch_size": batch_size, "precision": precision, "epochs": epochs}
+        options |= {"seed": seed, "data_dir": folder / "data", "weights": folder / "model.pth"}
+        return [sys.executable, contenders.__file__, name, *(f"--{key}={value}" for key, value in options.items())]
+    options = {"model.hidden_dim": hidden_dim, "data.batch_size": batch_size, "data.data_dir": folder / "data"}
+    options |= {"trainer.precision": precision, "trainer.max_epochs": epochs, "seed_everything": seed}
+    configs = ["--config=configs/guide.yaml", *(["--config=configs/fast.yaml"] if name == "fast" else [])]
+    program = [sys.executable, "-m", "mnist_amp", "fit"]
+    return [*program, *configs, *(f"--{key}={value}" for key, value in options.items())]
+
+
+def in_pipe(program: list[str], folder: Path) -> tuple[str, int, int]:
+    """Run a program; returns its output, its exit status and the most memory that it had, in bytes."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(program, cwd=folder, stdout=output, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        output.seek(0)
+        return output.read(), os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
+
+
+def in_terminal(program: list[str], folder: Path) -> tuple[str, int, int]:
+    """Do the same in a terminal, 100 columns wide, as a user does."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execvpe(program[0], program, {**os.environ, "COLUMNS": "100"})
+    output = b""
+    try:
+        while chunk := os.read(terminal, 65536):
+            output += chunk
+    except OSError:  # the other end was closed
+        pass
+    _, status, usage = os.wait4(pid, 0)
+    return output.decode(), os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
+
+
+def device() -> str:
+    if DEVICE == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU ({platform.machine()}, {os.cpu_count()} cores, threads: {torch.get_num_threads()})"
+
+
+def check_accuracies(runs: list[dict[str, Any]]) -> None:
+    """End with an error if a contender is worse or better than the floor by more than noise: it did another job."""
+    scores = {name: [run["accuracy"] for run in runs if run["contender"] == name] for name in NAMES}
+    floor = scores["floor"]
+    for name, found in scores.items():
+        spread = max((statistics.stdev(part) if len(part) > 1 else 0.0) for part in (found or [0.0], floor))
+        if found and abs(statistics.mean(found) - statistics.mean(floor)) > max(POINTS, 3 * spread):
+            sys.exit(f"{NAMES[name]} came to {statistics.mean(found):.2%}, the floor to {statistics.mean(floor):.2%}")
+
+
+def table(record: dict[str, Any]) -> str:
+    """Lay the runs of a case out as Markdown: medians, least and most, ratios of medians."""
+    runs = record["runs"]
+    groups = {name: [run for run in runs if run["contender"] == name] for name in NAMES}
+    groups = {name: group for name, group in groups.items() if group}
+    medians = {name: statistics.median(run["seconds"] for run in group) for name, group in groups.items()}
+    rows = [
+        f"hidden_dim {record['hidden_dim']}, batch {record['batch_size']}, {record['precision']}, "
+        f"{record['epochs']} epochs of 60,000 images:",
+        "",
+        "| | training, s | least to most | faster than the guide | times the floor | whole process, s | peak memory "
+        "| test accuracy |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, group in groups.items():
+        seconds = [run["seconds"] for run in group]
+        faster = f"{medians['guide'] / medians[name]:.1f}" if "guide" in medians else "-"
+        rows.append(
+            f"| {NAMES[name]} | {medians[name]:.2f} | {min(seconds):.2f} to {max(seconds):.2f} "
+            f"| {faster} "
+            f"| {medians[name] / medians['floor']:.2f} "
+            f"| {statistics.median(run['process_seconds'] for run in group):.1f} "
+            f"| {memory(group)} | {statistics.mean(run['accuracy'] for run in group):.2%} |"
+        )
+    stack = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "lightning"))
+    rounds = len(next(iter(groups.values())))
+    where = f"Medians of {rounds} interleaved rounds on: {record['device']}, {stack}, {record['date']}."
+    return "\n".join([*rows, "", where, f"`{record['command']}`", ""])
+
+
+def memory(group: list[dict[str, Any]]) -> str:
+    text = f"{statistics.median(run['peak_bytes'] for run in group) / 1e6:,.0f} MB"
+    if group[0]["peak_device_bytes"] is not None:
+        text += f", {statistics.median(run['peak_device_bytes'] for run in group) / 1e6:,.0f} MB on the GPU"
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The command's entry: what is answered before torch and Lightning are imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mnist_amp import __version__
+
+# the command, which must not have imported what takes seconds
+PROGRAM = """
+import sys
+from mnist_amp.__main__ import main
+try:
+    main()
+finally:
+    slow = {"torch", "lightning", "torchvision", "matplotlib", "jsonargparse", "numpy"} & set(sys.modules)
+    print(sorted(slow))
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "message"),
+    [
+        (["--help"], 0, ""),
+        (["--version"], 0, ""),
+        ([], 2, "a command is missing; it is one of fit, validate, test, predict. See mnist-amp --help."),
+        (
+            ["fitt"],
+            2,
+            "there is no command fitt (did you mean fit?); it is one of fit, validate, test, predict. "
+            "See mnist-amp --help.",
+        ),
+        (["--seed_everything=1", "fit"], 2, "options come after the command: mnist-amp fit --seed_everything=1"),
+        (
+            ["fit", "--config", "none.yaml"],
+            2,
+            "there is no config file none.yaml. Shipped are bf16, cosine, cuda, ddp-cpu, fast, fp16-cpu, fp16-cuda, "
+            "fp32, guide, overfit, profile, smoke (.yaml).",
+        ),
+        (["fit", "--config", "bad.yaml"], 2, "bad.yaml:1:5: this is not YAML: mapping values are not allowed here."),
+    ],
+)
+def test_answers_at_once(tmp_path: Path, args: list[str], status: int, message: str) -> None:
+    (tmp_path / "bad.yaml").write_text("a: b: c\n")
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *args], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stderr == (f"mnist-amp: error: {message}\n" if message else "")
+    if args == ["--version"]:
+        assert done.stdout.splitlines()[0] == f"mnist-amp {__version__}"
