@@ -73,6 +73,25 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
     assert str(error.value) == f"{path} has weights that are not finite, in weight: its training had diverged."
 
 
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            {"optimizer_states": [{"state": {0: {"exp_avg": torch.tensor([torch.nan])}}}]},
+            "has weights that are not finite, in exp_avg of parameter 0: its training had diverged.",
+        ),
+        ({"state_dict": [1]}, "is a checkpoint of another project: its parts are not what they should be."),
+        ({"state_dict": {"a": "b"}}, "has weights that are not finite, in a: its training had diverged."),
+    ],
+)
+def test_parts_that_are_not_what_they_should_be(tmp_path: Path, part: dict[str, Any], message: str) -> None:
+    path = tmp_path / "last.ckpt"
+    WholeCheckpointIO().save_checkpoint({**content(1.0), **part}, path)
+    with pytest.raises(RequestError) as error:
+        runs.read(path)
+    assert str(error.value) == f"{path} {message}"
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[str]:
     handler = functools.partial(Mirror, directory=str(tmp_path))

@@ -22,8 +22,9 @@ def printed(run: Run, capsys: pytest.CaptureFixture[str]) -> Printed:
         try:
             return run(*args)
         except SystemExit as done:
-            assert done.code == 0
-            return capsys.readouterr().out
+            status, text = done.code, capsys.readouterr().out
+        assert status == 0
+        return text
 
     return printed
 

@@ -93,8 +93,15 @@ def test_with_accumulated_gradients(run: Run) -> None:
     assert_same(3)
 
 
-def test_with_validation_within_an_epoch(run: Run) -> None:
-    settings = (*SETTINGS, "--trainer.val_check_interval=6")
+@pytest.mark.parametrize(
+    "interval",
+    [
+        ("--trainer.val_check_interval=6",),
+        ("--trainer.val_check_interval=12", "--trainer.check_val_every_n_epoch=null"),
+    ],
+)
+def test_with_validation_within_an_epoch(run: Run, interval: tuple[str, ...]) -> None:
+    settings = (*SETTINGS, *interval)
     run("fit", *settings)
     interrupted(run, 8, *settings)
     interrupted(run, 14, "--ckpt_path=last")
@@ -144,3 +151,13 @@ def test_where_steps_are_limited(run: Run) -> None:
     goes_on(run, "--trainer.max_steps=50")
     assert last(4)["global_step"] == 50
     assert_same(4)
+
+
+@pytest.mark.parametrize("limit", [14, 20, 33])
+def test_on_from_a_limit_of_steps(run: Run, limit: int) -> None:
+    """A limit may end a run within an epoch; the next one ends that epoch."""
+    run("fit", *SETTINGS)
+    run("fit", *SETTINGS, f"--trainer.max_steps={limit}")
+    assert last(1)["global_step"] == limit
+    goes_on(run, "--trainer.max_steps=-1")
+    assert_same(2)

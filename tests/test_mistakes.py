@@ -61,6 +61,13 @@ SETTINGS = [
     ("--trainer.accumulate_grad_batches=0", f"trainer.accumulate_grad_batches is 0; it must be at least 1.{SEE}"),
     ("--trainer.check_val_every_n_epoch=0", f"trainer.check_val_every_n_epoch is 0; it must be at least 1.{SEE}"),
     ("--trainer.gradient_clip_val=-1", f"trainer.gradient_clip_val is -1.0; it must be at least 0.{SEE}"),
+    ("--trainer.val_check_interval=0", f"trainer.val_check_interval is 0; it must be above 0.{SEE}"),
+    (
+        "--trainer.num_sanity_val_steps=-5",
+        f"trainer.num_sanity_val_steps is -5; it must be at least 0, or -1 for no limit.{SEE}",
+    ),
+    ("--trainer.min_epochs=-3", f"trainer.min_epochs is -3; it must be at least 0.{SEE}"),
+    ("--optimizer=null", f"optimizer is null; leave it out to have its default.{SEE}"),
     ("--checkpoint.every_n_train_steps=-1", f"checkpoint.every_n_train_steps is -1; it must be at least 0.{SEE}"),
     ("--seed_everything=-1", f"seed_everything is -1; it must be at least 0.{SEE}"),
     ("--data.seed=4294967296", f"data.seed is 4294967296; it must be at most 4294967295.{SEE}"),
@@ -247,6 +254,37 @@ def test_a_damaged_last_gives_way_to_the_newest_whole(
         )
         assert f"checkpoint  {best} (" in printed.out
         shutil.rmtree("lightning_logs/version_1")
+
+
+def test_another_runs_checkpoint_takes_no_place_unasked(run: Run, refused: Refused) -> None:
+    for _ in range(2):
+        run("fit", *SMOKE)
+    folder = Path("lightning_logs/version_1/checkpoints")
+    (folder / "best.ckpt").unlink()
+    (folder / "last.ckpt").write_bytes(b"torn")
+    assert refused("fit", f"--ckpt_path={folder.parent}", "--trainer.max_epochs=2") == (
+        f"mnist-amp: error: {folder / 'last.ckpt'} (4 bytes) is no checkpoint, or one that is cut short or damaged. "
+        "The newest whole checkpoint is lightning_logs/version_0/checkpoints/last.ckpt.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (
+            ("--lr_scheduler=StepLR", "--lr_scheduler.step_size=0"),
+            "the optimizer or its schedule can't be used: integer modulo by zero.",
+        ),
+        (
+            ("--lr_scheduler=ReduceLROnPlateau", "--lr_scheduler.monitor=val_acc"),
+            "ReduceLROnPlateau monitors val_acc; what there is to monitor is train_loss, train_accuracy, "
+            f"train_loss_step, val_loss, val_accuracy.{SEE}",
+        ),
+    ],
+)
+def test_a_schedule(refused: Refused, schedule: tuple[str, ...], message: str) -> None:
+    assert refused("fit", *SMOKE, *schedule) == f"mnist-amp: error: {message}\n"
+    assert not Path("lightning_logs").exists()
 
 
 def test_an_unforeseen_error_is_named(

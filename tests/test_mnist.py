@@ -102,14 +102,20 @@ def test_archives_that_are_swapped(tmp_path: Path) -> None:
         ("file", f"can't write MNIST to file: it is not a folder. {NAME}"),
         ("file/x", f"can't write MNIST to file/x: Not a directory. {NAME}"),
         ("/proc/x", f"can't write MNIST to /proc/x: No such file or directory. {NAME}"),  # takes none, whoever asks
+        (
+            "old",
+            "old/MNIST/processed is of an old torchvision, which would read it in the place of the files that are "
+            "verified. Move it away, or name another folder with --data.data_dir.",
+        ),
         ("odd", f"odd/MNIST/raw/{IMAGES} is not a file. Move it away, or name another folder with --data.data_dir."),
     ],
 )
 def test_folders_that_will_not_do(refused: Refused, tmp_path: Path, where: str, message: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "odd" / "MNIST" / "raw" / IMAGES).mkdir(parents=True)
+    (tmp_path / "old" / "MNIST" / "processed").mkdir(parents=True)
     assert refused("fit", "--config=configs/smoke.yaml", f"--data.data_dir={where}") == f"mnist-amp: error: {message}\n"
-    assert {path.name for path in tmp_path.iterdir()} == {"file", "odd"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "odd", "old"}
 
 
 @pytest.mark.parametrize("name", ["t10k-labels-idx1-ubyte", "t10k-labels-idx1-ubyte.gz"])

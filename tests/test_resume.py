@@ -108,15 +108,53 @@ def test_nothing_changed_is_not_said(run: Run) -> None:
     assert "changed" not in run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
 
 
-def test_limits_of_time_and_steps_are_not_taken_over(run: Run, refused: Refused) -> None:
+def test_limits_of_steps_are_taken_over_and_those_of_time_not(run: Run, refused: Refused) -> None:
     run("fit", *SMOKE, "--trainer.max_steps=5", "--trainer.max_time=00:01:00:00")
-    assert refused("fit", "--ckpt_path=last", "--trainer.max_steps=5").endswith(
+    assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2").endswith(
         "has 5 steps behind it and trainer.max_steps is 5: nothing is left to train. Ask for more, as in "
         "--trainer.max_steps 10.\n"
     )
-    run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
+    run("fit", "--ckpt_path=last", "--trainer.max_steps=7")
     config = yaml.safe_load(Path("lightning_logs/version_1/config.yaml").read_text())
-    assert (config["trainer"]["max_steps"], config["trainer"]["max_time"]) == (-1, None)
+    assert (config["trainer"]["max_steps"], config["trainer"]["max_time"]) == (7, None)
+
+
+def test_trainer_settings_that_change_are_said(run: Run) -> None:
+    run("fit", *SMOKE)
+    printed = run("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--trainer.gradient_clip_val=0.5")
+    assert "\nchanged     trainer.gradient_clip_val None -> 0.5\n" in printed
+
+
+def test_what_a_schedule_would_not_follow_is_refused(run: Run, refused: Refused) -> None:
+    run("fit", *SMOKE, "--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.01", "--lr_scheduler.total_steps=9")
+    where = "lightning_logs/version_0/checkpoints/last.ckpt"
+    for argument, name in (("--lr_scheduler.max_lr=1.0", "lr_scheduler.max_lr"), ("--lr_scheduler=StepLR", "")):
+        more = () if name else ("--lr_scheduler.step_size=3",)
+        assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2", argument, *more) == (
+            f"mnist-amp: error: {name or 'lr_scheduler'} can't be changed in the midst of the OneCycleLR of {where}. "
+            "Leave it out, or start without this checkpoint.\n"
+        )
+
+
+def test_a_newer_run_that_has_no_best_yet_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        run("fit", *SMOKE)
+    Path("lightning_logs/version_1/checkpoints/best.ckpt").unlink()
+    main(["test", "--trainer.limit_test_batches=2"])
+    assert capsys.readouterr().err == (
+        "mnist-amp: warning: lightning_logs/version_1 has no best checkpoint yet, so that of lightning_logs/version_0 "
+        "is taken.\n"
+    )
+
+
+def test_a_damaged_log_costs_itself_and_no_more(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("fit", *SMOKE)
+    log = Path("lightning_logs/version_0/metrics.csv")
+    log.write_bytes(log.read_bytes()[:-40] + bytes(30) + b",,,,,,,,,,\n")
+    main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"])
+    assert capsys.readouterr().err == (
+        f"mnist-amp: warning: {log} is damaged, so what it has logged is not carried over.\n"
+    )
 
 
 def test_a_resumed_runs_config_starts_anew(run: Run) -> None:
@@ -215,6 +253,7 @@ def test_the_loss_scale_goes_on(run: Run) -> None:
         ("--seed_everything=1", "seed_everything 42 -> 1"),
         ("--data.seed=1", "data.seed None -> 1"),
         ("--data.val_size=9", "data.val_size 5000 -> 9"),
+        ("--trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches 1 -> 2"),
     ],
 )
 def test_other_batches_are_warned_of(run: Run, capsys: pytest.CaptureFixture[str], argument: str, change: str) -> None:

@@ -8,7 +8,12 @@ from mnist_amp.settings import check, endless
 from tests.conftest import Run
 
 DATA = {"data_dir": "data", "batch_size": 1, "val_size": 0}
-GOOD: dict[str, Any] = {"data": DATA, "model": {"hidden_dim": 1}, "seed_everything": False}
+GOOD: dict[str, Any] = {
+    "data": DATA,
+    "model": {"hidden_dim": 1, "steps_per_execution": 1},
+    "seed_everything": False,
+    "optimizer": {},
+}
 
 
 @pytest.mark.parametrize(("key", "value"), [("max_epochs", -1), ("max_epochs", None), ("max_steps", -1)])

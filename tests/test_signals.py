@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mnist_amp import runs
+from mnist_amp.signals import StopRequest
 from tests.conftest import command
 from tests.test_exact import KEPT
 from tests.test_resume import flat
@@ -119,6 +120,46 @@ def test_a_job_that_slurm_requeues(
     assert (tmp_path / "scontrol.log").read_text() == "requeue 77\n"
     command("fit", *arguments, cwd=tmp_path)
     assert_same(tmp_path, 1, whole)
+    # another job there is another run
+    monkeypatch.setenv("SLURM_JOB_ID", "78")
+    command("fit", *arguments, "--trainer.max_steps=3", cwd=tmp_path)
+    assert last(tmp_path, 2)["global_step"] == 3
+
+
+@pytest.mark.parametrize("seconds", [0.2, 2.0])
+def test_ctrl_c_before_anything_runs(tmp_path: Path, seconds: float) -> None:
+    program = [sys.executable, "-m", "mnist_amp", "fit", "--config=configs/smoke.yaml"]
+    process = subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert stderr in ("", "mnist-amp: stopped before there was anything to save.\n") or seconds < 1
+
+
+def test_what_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with nohup, which ignores SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = StopRequest()
+    try:
+        stop.listen()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signum is None
+    finally:
+        stop.forget()
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_with_nothing_to_save_ends_at_once(tmp_path: Path, data_dir: Path, signum: int) -> None:
+    arguments = ("--trainer.enable_checkpointing=false", "--trainer.max_epochs=-1", f"--data.data_dir={data_dir}")
+    program = [sys.executable, "-m", "mnist_amp", "fit", *arguments]
+    process = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert any(line.startswith("Epoch 0") for line in process.stdout)
+    process.send_signal(signum)
+    assert process.wait(timeout=20) == -signum
 
 
 def test_a_lost_process_ends_the_others(tmp_path: Path, data_dir: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 from mnist_amp import __version__, helptexts
 from mnist_amp.arguments import DEBUG, SUBCOMMANDS, arrange
 from mnist_amp.complaints import explained, nearest
-from mnist_amp.errors import RequestError
+from mnist_amp.errors import RequestError, RunError
 from mnist_amp.signals import Stopped
 
 
@@ -24,11 +24,15 @@ def main(args: list[str] | None = None) -> None:
         if int(os.environ.get("LOCAL_RANK", 0)) == 0:
             sys.stderr.write(f"mnist-amp: {stopped}\n")
         sys.exit(128 + stopped.signum)
+    except KeyboardInterrupt:
+        sys.stderr.write("mnist-amp: stopped before there was anything to save.\n")
+        sys.exit(130)
     except Exception as error:
         if os.environ.get(DEBUG):
             raise
         message, status = explained(error)
-        sys.stderr.write(f"mnist-amp: error: {message}\n")
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0 or not isinstance(error, RequestError | RunError):
+            sys.stderr.write(f"mnist-amp: error: {message}\n")  # those two come to all processes alike
         sys.exit(status)
 
 

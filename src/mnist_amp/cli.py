@@ -17,11 +17,13 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from torch.optim import Optimizer
+from yaml import YAMLError
 
 from mnist_amp import helptexts, resume, runs, settings
 from mnist_amp.arguments import peek, source
 from mnist_amp.callbacks import (
     Banner,
+    DefaultSignals,
     EvaluationReport,
     FitSummary,
     LoggedRows,
@@ -42,9 +44,6 @@ from mnist_amp.report import counted
 
 # the guide's, on one device however many there are; the banner has what the model summary says
 TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "enable_model_summary": False}
-
-# what is said where it differs from the run that a fit goes on with
-COMPARED = ("optimizer", "lr_scheduler", "data", "seed_everything")
 
 # what the banner says already, or what does not apply to data in memory
 SILENCED = (
@@ -148,7 +147,7 @@ class MnistAmpCLI(LightningCLI):
         root = Path(str(peek(own, "trainer.default_root_dir") or "."))
         usual = None if only_prints else runs.requeued(root) if subcommand == "fit" else "best"
         wanted = peek(own, "ckpt_path") or usual
-        if wanted is None:
+        if wanted in (None, "null"):
             self.config = parser.parse_args(args)
         else:
             self._parse_over(self._find_checkpoint(str(wanted), root, subcommand), args)
@@ -165,7 +164,7 @@ class MnistAmpCLI(LightningCLI):
         try:
             inherited = resume.inherited(self.checkpoint, subcommand)
             runs.position(self.checkpoint)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, YAMLError) as error:
             raise RequestError(f"{path} is a checkpoint of another project: it lacks {error}.") from error
         if peek(own, "trainer.precision") is not None and not peek(own, "trainer.plugins"):
             inherited["trainer"]["plugins"] = None  # a precision given anew takes the place of the run's plugin
@@ -174,8 +173,7 @@ class MnistAmpCLI(LightningCLI):
         config.ckpt_path, config.weights_only = str(path), True
         resume.check(path, self.checkpoint, subcommand, config)
         if subcommand == "fit":
-            known = {key: inherited[key] for key in COMPARED if key in inherited}
-            self.changes = resume.changes(known, config.as_dict())
+            self.changes = resume.said(inherited, config.as_dict())
             if inexact := resume.inexact(self.changes):
                 warn(
                     f"{', '.join(inexact)}: other batches than the run would have had, so it is no exact continuation."
@@ -190,7 +188,7 @@ class MnistAmpCLI(LightningCLI):
             whole = runs.newest_whole(root, beside=path)
             if whole is None:
                 raise
-            if path.stem != "last" or str(path) == wanted:
+            if path.stem != "last" or str(path) == wanted or (wanted != "last" and whole[0].parent != path.parent):
                 raise RequestError(f"{error} The newest whole checkpoint is {whole[0]}.") from error
             warn(f"{error} Going on from the newest whole one, {whole[0]}.")
             path, self.checkpoint = whole
@@ -221,7 +219,7 @@ class MnistAmpCLI(LightningCLI):
         if run is not None:
             callbacks += self._training(run, config)
         elif writes:
-            callbacks.append(self._evaluating())
+            callbacks += [DefaultSignals(), self._evaluating()]
         for callback in (callbacks := [*callbacks, *given]):
             _leave_out_unused(callback)
         plugins = config.plugins or []
@@ -229,9 +227,13 @@ class MnistAmpCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
         try:
-            return super().instantiate_trainer(callbacks=callbacks, logger=logger, plugins=plugins, **kwargs)
+            trainer = super().instantiate_trainer(callbacks=callbacks, logger=logger, plugins=plugins, **kwargs)
         except (ValueError, TypeError, ImportError) as error:
             raise MisconfigurationException(str(error)) from error
+        if not self.config[self.subcommand].ckpt_path:
+            # or under SLURM Lightning would go on from any hpc_ckpt_N.ckpt that lies about, another job's too
+            trainer._checkpoint_connector._user_managed = True
+        return trainer
 
     def _banner(self) -> tuple[str | None, dict[str, str]]:
         """Return the precision asked for, and what only the command line knows of the run."""
@@ -259,7 +261,7 @@ class MnistAmpCLI(LightningCLI):
     def _training(self, run: RunFolder, trainer: Any) -> list[Callback]:
         steps = self._next_steps(trainer)
         if trainer.enable_checkpointing is False:
-            return [TerminateOnNaN(None), LoggedRows(run), FitSummary(run, None, steps)]
+            return [DefaultSignals(), TerminateOnNaN(None), LoggedRows(run), FitSummary(run, None, steps)]
         checkpoint = RunCheckpoint(run, self.config[self.subcommand].checkpoint.every_n_train_steps)
         summary = FitSummary(run, checkpoint, steps)
         return [TerminateOnNaN(checkpoint), checkpoint, RandomStates(), LoggedRows(run), summary]

@@ -65,6 +65,8 @@ def explained(error: Exception) -> tuple[str, int]:
         text = f"trainer.devices asks for more GPUs than there are. {text}"
     elif isinstance(error, torch.OutOfMemoryError):
         text = f"the GPU is out of memory; lower data.batch_size or model.hidden_dim, or free the GPU. {text}"
+    elif "can't allocate memory" in text or "array is too big" in text:
+        text = f"there is not enough memory; lower model.hidden_dim or data.batch_size. {text}"
     elif isinstance(error, RuntimeError) and re.search(r"closed by peer|reset by peer|remote process|NCCL", text):
         text = (
             "another process of this run was lost, killed or by an error of its own, so this one has ended, too. "

@@ -97,8 +97,9 @@ class Execution:
         left: list[int] = [self.steps, int(min(loop.max_batches, self.steps + done)) - done]
         if trainer.max_steps != -1:
             left.append(trainer.max_steps - step)
-        if isinstance(trainer.val_check_batch, int):
-            left.append(trainer.val_check_batch - done % trainer.val_check_batch)
+        since = batches_since_validation(trainer)
+        if since is not None:
+            left.append(1 if since == 0 else int(trainer.val_check_batch or 0) - since + 1)
         intervals = [trainer.log_every_n_steps]  # type: ignore[attr-defined]
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
@@ -210,6 +211,15 @@ class Graph(NamedTuple):
             zero_grad.increment_ready()
             zero_grad.increment_started()
             zero_grad.increment_completed()
+
+
+def batches_since_validation(trainer: Trainer) -> int | None:
+    """Return how many batches have begun since a validation was due, 0 if one is; None without any within epochs."""
+    if not isinstance(trainer.val_check_batch, int):
+        return None
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    count = progress.total if trainer.check_val_every_n_epoch is None else progress.current
+    return int(count.ready % trainer.val_check_batch)
 
 
 class _Outputs(list[tuple[Tensor, Tensor]]):

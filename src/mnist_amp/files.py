@@ -46,8 +46,8 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the drafts in a folder that processes left when they were killed."""
-    for draft in folder.glob(".*.*.*"):
+    """Remove the drafts, in a folder or below it, that processes left when they were killed."""
+    for draft in folder.rglob(".*.*.*"):
         if re.fullmatch(r"\.\w+\.\d+\.\w+", draft.name) and time.time() - draft.stat().st_mtime > STALE:
             draft.unlink(missing_ok=True)
 

@@ -11,10 +11,15 @@ from mnist_amp import runs
 from mnist_amp.errors import RequestError
 from mnist_amp.report import counted
 
-# how long a run goes on, and where from, is a matter of each command
 # what the order of the images, and where an epoch's middle is, depend on
-ORDER = ("data.batch_size", "data.val_size", "data.seed", "seed_everything")
-NOT_TAKEN_OVER = ("max_time", "max_steps", "min_steps", "min_epochs", "fast_dev_run")
+ORDER = (
+    *("data.batch_size", "data.val_size", "data.seed", "seed_everything"),
+    *("trainer.accumulate_grad_batches", "trainer.limit_train_batches", "trainer.overfit_batches"),
+)
+# a matter of each command
+NOT_TAKEN_OVER = ("max_time", "fast_dev_run")
+# what is not said where it differs: how long a run goes on, where it writes; the precision is said with its loss scale
+UNSAID = ("max_epochs", "max_steps", "min_epochs", "min_steps", "default_root_dir", "precision", "plugins")
 
 
 def inherited(checkpoint: dict[str, Any], subcommand: str) -> dict[str, Any]:
@@ -46,6 +51,13 @@ def check_network(path: Path, checkpoint: dict[str, Any], network: Mapping[str, 
         )
 
 
+def said(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """List the settings that differ from those that were taken over, without those that a command is about."""
+    known = {key: value for key, value in before.items() if key not in ("ckpt_path", "weights_only")}
+    known["trainer"] = {key: value for key, value in before["trainer"].items() if key not in UNSAID}
+    return changes(known, after)
+
+
 def check(path: Path, checkpoint: dict[str, Any], subcommand: str, config: Any) -> None:
     """Refuse settings that do not go with the checkpoint.
 
@@ -60,6 +72,7 @@ def check(path: Path, checkpoint: dict[str, Any], subcommand: str, config: Any) 
         )
     if subcommand == "fit":
         _check_optimizer(path, trained["optimizer"], config)
+        _check_schedule(path, checkpoint, config)
         _check_limits(path, checkpoint, config)
     if subcommand == "validate":
         _check_held_out(path, checkpoint["datamodule_hyper_parameters"], config)
@@ -97,6 +110,27 @@ def _check_optimizer(path: Path, trained: Mapping[str, Any] | None, config: Any)
             f"optimizer is {config.optimizer.class_path}, but {path} holds the state of {trained['class_path']}, which "
             "another optimizer can't go on from. Leave optimizer out, or start without this checkpoint."
         )
+
+
+def _check_schedule(path: Path, checkpoint: Mapping[str, Any], config: Any) -> None:
+    """Refuse what a schedule has worked into the optimizer already, and would not follow."""
+    trained, states = checkpoint["hyper_parameters"]["lr_scheduler"], checkpoint.get("lr_schedulers")
+    if not trained or not states or config.lr_scheduler is None:
+        return
+    before, now = trained.get("init_args", {}), as_plain(config.lr_scheduler)["init_args"]
+    fixed = [key for key, value in now.items() if key in before and before[key] != value and key not in states[0]]
+    if fixed or trained["class_path"] != config.lr_scheduler.class_path:
+        name = trained["class_path"].rpartition(".")[2]
+        raise RequestError(
+            f"lr_scheduler{f'.{fixed[0]}' if fixed else ''} can't be changed in the midst of the {name} of {path}. "
+            "Leave it out, or start without this checkpoint."
+        )
+
+
+def as_plain(init: Any) -> dict[str, Any]:
+    """Return class_path and init_args as plain values."""
+    plain: dict[str, Any] = init.as_dict()
+    return {"init_args": {}, **plain}
 
 
 def _check_limits(path: Path, checkpoint: dict[str, Any], config: Any) -> None:

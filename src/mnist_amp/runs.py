@@ -1,6 +1,7 @@
 """Run folders, `<root>/lightning_logs/version_N`, and the checkpoints in them."""
 
 import contextlib
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from torch import Tensor
 
-from mnist_amp.errors import RequestError
+from mnist_amp.errors import RequestError, warn
 
 # where a checkpoint keeps its run's configuration, as YAML, its folder, and the precision that was in effect
 CONFIG_KEY = "mnist_amp_config"
 FOLDER_KEY = "mnist_amp_folder"
 PRECISION_KEY = "mnist_amp_precision"
+JOB_KEY = "mnist_amp_slurm_job"
 REQUIRED = {"state_dict", "epoch", "global_step", "loops", "hyper_parameters"}
 
 
@@ -96,15 +99,28 @@ def read(path: Path) -> dict[str, Any]:
     """
     checkpoint = _load(path)
     if not isinstance(checkpoint, dict) or not set(checkpoint) >= REQUIRED:
-        plain = isinstance(checkpoint, dict) and all(isinstance(value, torch.Tensor) for value in checkpoint.values())
+        plain = isinstance(checkpoint, dict) and all(isinstance(value, Tensor) for value in checkpoint.values())
         kind = "holds weights alone, as model.pth does" if plain else "is not a training checkpoint"
         raise RequestError(f"{path} {kind}; a run keeps its checkpoints in its folder checkpoints/.")
-    spoilt = [name for name, value in checkpoint["state_dict"].items() if not value.isfinite().all()]
+    if not all(
+        isinstance(checkpoint.get(key, {}), dict) for key in ("state_dict", "loops", "hyper_parameters", "callbacks")
+    ):
+        raise RequestError(f"{path} is a checkpoint of another project: its parts are not what they should be.")
+    tensors = {**checkpoint["state_dict"], **dict(_optimizer_tensors(checkpoint))}
+    spoilt = [name for name, value in tensors.items() if not (isinstance(value, Tensor) and value.isfinite().all())]
     if spoilt:
         raise RequestError(
-            f"{path} has weights that are not finite, in {', '.join(spoilt)}: its training had diverged."
+            f"{path} has weights that are not finite, in {', '.join(map(str, spoilt))}: its training had diverged."
         )
     return checkpoint
+
+
+def _optimizer_tensors(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    for optimizer in checkpoint.get("optimizer_states", []):
+        for number, state in optimizer["state"].items():
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    yield f"{name} of parameter {number}", value
 
 
 def _load(path: Path) -> Any:
@@ -145,17 +161,29 @@ def origin(path: Path, checkpoint: dict[str, Any]) -> Path:
     return path.parent.parent if path.parent.name == "checkpoints" else Path(checkpoint.get(FOLDER_KEY, path.parent))
 
 
+def job() -> str | None:
+    """Return SLURM's number of this job, which it keeps when it is started again; None without SLURM."""
+    return os.environ.get("SLURM_JOB_ID") if SLURMEnvironment.detect() else None
+
+
 def requeued(root: Path) -> Path | None:
-    """Return the newest checkpoint that Lightning wrote for a job that SLURM has started again."""
+    """Return the newest checkpoint that Lightning wrote for this very job, as SLURM has started it again."""
     found = {int(path.stem[9:]): path for path in root.glob("hpc_ckpt_*.ckpt") if path.stem[9:].isdecimal()}
-    return found[max(found)] if found and SLURMEnvironment.detect() else None
+    if not found or job() is None:
+        return None
+    newest = found[max(found)]
+    return newest if read(newest).get(JOB_KEY) == job() else None
 
 
 def _newest(root: Path, name: str) -> Path:
+    newer: list[Path] = []
     for folder in _folders(root):
         checkpoint = folder / "checkpoints" / f"{name}.ckpt"
         if checkpoint.is_file():
+            if newer and name == "best":
+                warn(f"{newer[0]} has no best checkpoint yet, so that of {folder} is taken.")
             return checkpoint
+        newer += [folder] if (folder / "checkpoints" / "last.ckpt").is_file() else []
     raise RequestError(
         f"there is no run with a checkpoint under {logs(root).absolute()}. "
         "Train one with `mnist-amp fit`, or name a checkpoint with --ckpt_path."

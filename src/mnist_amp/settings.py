@@ -16,14 +16,19 @@ RANGES: dict[str, tuple[float, bool, int | None]] = {
     "trainer.gradient_clip_val": (0, True, None),
     "trainer.log_every_n_steps": (0, True, None),
     "trainer.check_val_every_n_epoch": (1, True, None),
+    "trainer.val_check_interval": (0, False, None),
+    "trainer.num_sanity_val_steps": (0, True, -1),
+    "trainer.min_epochs": (0, True, None),
+    "trainer.min_steps": (0, True, None),
     "checkpoint.every_n_train_steps": (0, True, None),
     "data.seed": (0, True, None),
     "seed_everything": (0, True, None),
 }
 NEEDED = (
-    *("data.data_dir", "data.batch_size", "data.val_size", "model.hidden_dim", "seed_everything"),
-    "trainer.accumulate_grad_batches",
+    *("data.data_dir", "data.batch_size", "data.val_size", "model.hidden_dim", "seed_everything", "optimizer"),
+    *("model.steps_per_execution", "trainer.accumulate_grad_batches"),
 )
+MONITORED = ("train_loss", "train_accuracy", "train_loss_step", "val_loss", "val_accuracy")
 MAX_SEED = 2**32 - 1  # numpy's
 
 
@@ -57,14 +62,17 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def _check_monitors(config: Mapping[str, Any]) -> None:
-    """Refuse to wait for figures of a validation that there is none of; Lightning would fail after the first epoch."""
-    if _lookup(config, "data.val_size") != 0 and _lookup(config, "trainer.limit_val_batches") != 0:
-        return
+    """Refuse to wait for figures that there are none of; Lightning would fail after the first epoch."""
+    validates = _lookup(config, "data.val_size") != 0 and _lookup(config, "trainer.limit_val_batches") != 0
     given = _lookup(config, "trainer.callbacks") or []
     for part in (*(given if isinstance(given, list) else [given]), _lookup(config, "lr_scheduler")):
         monitor = _lookup(part, "init_args.monitor")
-        if monitor and str(monitor).startswith("val_"):
-            name = part["class_path"].rpartition(".")[2]
+        if not monitor:
+            continue
+        name = part["class_path"].rpartition(".")[2]
+        if monitor not in MONITORED:
+            raise UsageError(f"{name} monitors {monitor}; what there is to monitor is {', '.join(MONITORED)}.", "")
+        if monitor.startswith("val_") and not validates:
             raise UsageError(
                 f"{name} monitors {monitor}, but no images are held out: data.val_size or trainer.limit_val_batches is "
                 f"0. Hold some out, or monitor {str(monitor).replace('val', 'train')}.",

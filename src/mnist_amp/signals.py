@@ -1,6 +1,7 @@
 """Signals that ask a run to stop. They only set a flag, which the run looks at between two steps."""
 
 import os
+import shlex
 import signal
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,7 @@ class Stopped(Exception):  # noqa: N818  (it is no error)
     def __init__(self, signum: int, step: int, checkpoint: Path) -> None:
         super().__init__(
             f"stopped by {signal.Signals(signum).name} after step {step:,}; its checkpoint is written. "
-            f"Go on with: mnist-amp fit --ckpt_path {checkpoint}"
+            f"Go on with: mnist-amp fit --ckpt_path {shlex.quote(str(checkpoint))}"
         )
         self.signum = signum
 
@@ -42,6 +43,8 @@ class StopRequest:
             self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._note_requeue)
         else:
             asking += [signal.SIGTERM, signal.SIGUSR1]
+        # what is ignored stays so, as with nohup
+        asking = [signum for signum in asking if signal.getsignal(signum) is not signal.SIG_IGN]
         self._before |= {signum: signal.signal(signum, self._note) for signum in asking}
 
     def forget(self) -> None:

@@ -2,6 +2,7 @@
 
 from mnist_amp.callbacks.banner import Banner
 from mnist_amp.callbacks.checkpoint import RunCheckpoint
+from mnist_amp.callbacks.default_signals import DefaultSignals
 from mnist_amp.callbacks.evaluation import EvaluationReport
 from mnist_amp.callbacks.logged_rows import LoggedRows
 from mnist_amp.callbacks.predictions import PredictionWriter
@@ -13,6 +14,7 @@ from mnist_amp.callbacks.terminate_on_nan import TerminateOnNaN
 
 __all__ = [
     "Banner",
+    "DefaultSignals",
     "EvaluationReport",
     "FitSummary",
     "LoggedRows",

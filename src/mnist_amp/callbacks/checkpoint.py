@@ -1,7 +1,9 @@
 """The checkpoints of a run."""
 
+import contextlib
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from mnist_amp import runs
 from mnist_amp.callbacks.run_folder import RunFolder
 from mnist_amp.errors import RunError
+from mnist_amp.execution import batches_since_validation
 from mnist_amp.files import writing, written_whole
 from mnist_amp.signals import Stopped, StopRequest
 
@@ -73,15 +76,15 @@ class RunCheckpoint(ModelCheckpoint):
     ) -> None:
         # an epoch's last batch is left to the epoch's end, whose checkpoint Lightning can go on from more than once;
         # gradients that are still accumulated are in no checkpoint, and a validation that is due would be left out
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        due = isinstance(trainer.val_check_batch, int) and done % trainer.val_check_batch == 0
-        if trainer.is_last_batch or due or trainer.global_step == self.step:
+        validates = batches_since_validation(trainer) == 0
+        if trainer.is_last_batch or validates or trainer.global_step == self.step:
             return
         self.step = trainer.global_step
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and self.step % every == 0:
+        every = trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
+        if self.step % every == 0:
             self._check_folder(trainer)  # before the loggers fail on it
-        asked = self._asked(trainer)
+        # several processes ask each other, and so wait for each other, now and then only
+        asked = (trainer.world_size == 1 or self.step % every == 0) and self._asked(trainer)
         if asked or (self.every and self.step % self.every == 0):
             self._save_last(trainer)
         if asked:
@@ -95,11 +98,16 @@ class RunCheckpoint(ModelCheckpoint):
         # what is there of an epoch without validation is of an earlier one
         names = FIGURES if self.validated else FIGURES[:2]
         figures = {name: trainer.callback_metrics[name].item() for name in names if name in trainer.callback_metrics}
-        self.history.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **figures})
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **figures}
         self.validated = False
-        super().on_train_epoch_end(trainer, pl_module)
-        # ModelCheckpoint's own save_last leaves out the epochs that are not the best
-        self._save_last(trainer)
+        if trainer.is_last_batch:
+            self.history.append(row)
+        with contextlib.nullcontext() if trainer.is_last_batch else _open_epoch(trainer):
+            super().on_train_epoch_end(trainer, pl_module)
+            # ModelCheckpoint's own save_last leaves out the epochs that are not the best
+            self._save_last(trainer)
+        if not trainer.is_last_batch:
+            self.history.append(row)  # for the curves of this run; the next one ends the epoch
         if self._asked(trainer) and not trainer.fit_loop.done:
             self._answer(trainer)
 
@@ -160,7 +168,7 @@ class RunCheckpoint(ModelCheckpoint):
         if self.state_key not in best["callbacks"] or best["global_step"] > checkpoint["global_step"]:
             return False
         past = best["callbacks"][self.state_key]["history"]
-        return bool(checkpoint["callbacks"][self.state_key]["history"][: len(past)] == past)
+        return bool(checkpoint.get("callbacks", {}).get(self.state_key, {}).get("history", [])[: len(past)] == past)
 
     def _catch_up_with_plateaus(self, trainer: Trainer) -> None:
         """Take the step of a ReduceLROnPlateau that Lightning takes after an epoch's checkpoint, but not on resuming.
@@ -170,6 +178,18 @@ class RunCheckpoint(ModelCheckpoint):
         for config in trainer.lr_scheduler_configs:
             if config.reduce_on_plateau and config.interval == "epoch" and config.monitor in self.history[-1]:
                 config.scheduler.step(self.history[-1][config.monitor])  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _open_epoch(trainer: Trainer) -> Iterator[None]:
+    """Where a limit ends a run within an epoch, save it as it is, for Lightning counts the epoch as done."""
+    progress = trainer.fit_loop.epoch_progress
+    scopes: tuple[Any, ...] = (progress.current, progress.total)
+    for scope in scopes:
+        scope.processed -= 1
+    yield
+    for scope in scopes:
+        scope.processed += 1
 
 
 def _any(trainer: Trainer, said: bool) -> bool:

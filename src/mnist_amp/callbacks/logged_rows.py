@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp import runs
 from mnist_amp.callbacks.run_folder import RunFolder
+from mnist_amp.errors import warn
 
 KEY = "pending_row"
 Row = dict[str, float]
@@ -27,14 +28,14 @@ class LoggedRows(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         connector = trainer._logger_connector
         ends = connector._first_loop_iter is None  # an epoch, not a batch
-        if trainer.training and trainer.loggers and (ends or connector.should_update_logs):
+        if trainer.training and trainer.loggers and (trainer.is_last_batch if ends else connector.should_update_logs):
             figures = {name: float(value) for name, value in connector.metrics["log"].items()}
             step = trainer.fit_loop.epoch_loop._batches_that_stepped - ends  # an epoch's row bears its last step
             checkpoint[KEY] = {**figures, "epoch": trainer.current_epoch, "step": step}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.rows = _rows(
-            runs.origin(Path(str(trainer.ckpt_path)), checkpoint) / "metrics.csv", checkpoint["global_step"]
+            runs.origin(Path(str(trainer.ckpt_path)), checkpoint) / "metrics.csv", **runs.position(checkpoint)
         )
         pending = checkpoint.get(KEY)
         if pending and not any(row["step"] == pending["step"] and set(pending) <= set(row) for row in self.rows):
@@ -47,13 +48,23 @@ class LoggedRows(Callback):
                 logger.log_metrics(figures, step=int(row["step"]))
 
 
-def _rows(path: Path, steps: int) -> list[Row]:
-    """Read what was logged in the first `steps` steps."""
+def _rows(path: Path, epochs: int, step: int) -> list[Row]:
+    """Read what was logged in the first `step` steps, but for the means of an epoch that was cut short."""
     if not path.is_file():
         return []
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")  # a kill may have torn the last line
-    rows = [{name: _number(text) for name, text in row.items() if text} for row in csv.DictReader(whole.splitlines())]
-    return [row for row in rows if row.get("step", steps) < steps]
+    whole, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")  # a kill may tear the last line
+    try:
+        rows = [
+            {name: _number(text) for name, text in row.items() if text} for row in csv.DictReader(whole.splitlines())
+        ]
+    except (AttributeError, ValueError, csv.Error):
+        warn(f"{path} is damaged, so what it has logged is not carried over.")
+        return []
+    return [
+        row
+        for row in rows
+        if row.get("step", step) < step and not ("train_loss" in row and row.get("epoch", 0) >= epochs)
+    ]
 
 
 def _number(text: str) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mnist_amp import runs
@@ -34,8 +35,7 @@ class RunFolder(Callback):
         claimed = str(runs.claim(self.root)) if trainer.is_global_zero else ""
         self.path = Path(trainer.strategy.broadcast(claimed))
         if trainer.is_global_zero:
-            for folder in runs.logs(self.root).glob("version_*/checkpoints"):
-                sweep(folder)
+            sweep(runs.logs(self.root))
             with writing(self.path / "config.yaml"):
                 (self.path / "config.yaml").write_text(self.config, encoding="utf-8")
         if self.default_loggers:
@@ -50,6 +50,7 @@ class RunFolder(Callback):
         checkpoint[runs.CONFIG_KEY] = self.config
         checkpoint[runs.FOLDER_KEY] = str(self.path.absolute())
         checkpoint[runs.PRECISION_KEY] = effective_precision(trainer)
+        checkpoint[runs.JOB_KEY] = runs.job()
 
 
 def _try(trainer: Trainer, pl_module: LightningModule) -> None:
@@ -59,8 +60,13 @@ def _try(trainer: Trainer, pl_module: LightningModule) -> None:
             "trainer.precision is 16-true, in which training on a CPU comes to nan at once, as Adam's smallest numbers "
             "are zero in fp16. Take bf16-true, or fp16 with a GradScaler as in --config configs/fp16-cpu.yaml."
         )
-    pl_module.configure_optimizers()
     try:
+        made: Any = pl_module.configure_optimizers()
+        if "lr_scheduler" in made and not isinstance(made["lr_scheduler"]["scheduler"], ReduceLROnPlateau):
+            made["optimizer"].step()  # without gradients it changes nothing
+            made["lr_scheduler"]["scheduler"].step()
         trainer.fit_loop.setup_data()
+    except ArithmeticError as error:
+        raise RequestError(f"the optimizer or its schedule can't be used: {error}.") from error
     except (ValueError, MisconfigurationException) as error:
         raise RequestError(" ".join(str(error).split())) from error

@@ -33,7 +33,12 @@ def prepare(data_dir: Path) -> None:
     Raises:
         RequestError: a file is there but is not MNIST's, the folder can't be written, or no mirror answers.
     """
-    raw = data_dir / "MNIST" / "raw"
+    raw, processed = data_dir / "MNIST" / "raw", data_dir / "MNIST" / "processed"
+    if processed.exists():
+        raise RequestError(
+            f"{processed} is of an old torchvision, which would read it in the place of the files that are verified. "
+            "Move it away, or name another folder with --data.data_dir."
+        )
     missing = [name for name, md5 in UNPACKED_MD5.items() if not _verified(raw / name, md5)]
     if not missing:
         return
