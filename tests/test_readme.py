@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mnist_amp.__main__ import main
 from mnist_amp.model import SimpleNN
 from tests.conftest import Run, command
 
@@ -59,6 +60,8 @@ def run_one(run: Run, args: list[str], folder: Path) -> None:
     """Run a command of the README, which must end well, but for what it says needs a GPU."""
     if "configs/ddp-cpu.yaml" in args:  # starts processes of its own
         command(*args, cwd=folder)
+    elif args == ["--help"]:  # answered before jsonargparse, which leaves with SystemExit
+        main(args)
     elif {"--help", "--print_config"} & set(args):
         with pytest.raises(SystemExit) as exit_info:
             run(*args)
