@@ -19,7 +19,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import termios
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +98,8 @@ def run(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Path) -
         sys.exit(f"{' '.join(program)} ended with exit status {status}:\n{output}")
     if ours:
         # the summary has seconds in tenths, and samples a second in full
-        rate = float(re.findall(r"([\d,]+) samples/s", output)[-1].replace(",", ""))
-        memory = re.findall(r"([\d,]+) MB on the device", output)
-        device_bytes = float(memory[-1].replace(",", "")) * 1e6 if memory else None
+        rate = last_figure(r"([\d,]+) samples/s", output)
+        device_bytes = last_figure(r"([\d,]+) MB on the device", output) * 1e6 if DEVICE == "cuda" else None
         found: dict[str, Any] = {"seconds": 60_000 * epochs / rate, "peak_device_bytes": device_bytes}
         weights = max(logs.glob("version_*/model.pth"), key=lambda path: path.stat().st_mtime)
     else:
@@ -121,10 +122,14 @@ def command(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Pat
     return [*program, *configs, *(f"--{key}={value}" for key, value in options.items())]
 
 
-def in_pipe(program: list[str], folder: Path) -> tuple[str, int, int]:
+def last_figure(pattern: str, output: str) -> float:
+    return float(re.findall(pattern, output)[-1].replace(",", ""))
+
+
+def in_pipe(program: list[str], folder: Path, env: Mapping[str, str] = os.environ) -> tuple[str, int, int]:
     """Run a program; returns its output, its exit status and the most memory that it had, in bytes."""
     with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(program, cwd=folder, stdout=output, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(program, cwd=folder, env=env, stdout=output, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         output.seek(0)
         return output.read(), os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
@@ -135,7 +140,8 @@ def in_terminal(program: list[str], folder: Path) -> tuple[str, int, int]:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(folder)
-        os.execvpe(program[0], program, {**os.environ, "COLUMNS": "100"})
+        termios.tcsetwinsize(0, (24, 100))
+        os.execv(program[0], program)
     output = b""
     try:
         while chunk := os.read(terminal, 65536):

@@ -8,9 +8,24 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+ASKING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+
 
 class HostSyncError(Exception):
     pass
+
+
+class NoteAsking(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Puts the operations that ask for a tensor's value into `found`."""
+
+    def __init__(self, found: list[Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found = found
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in ASKING:
+            self.found.append(func)
+        return func(*args, **(kwargs or {}))
 
 
 class RecordedGraph:
@@ -38,7 +53,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default):
+        if func in ASKING:
             raise HostSyncError(func)
         for argument, value in zip(func._schema.arguments, args, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write:

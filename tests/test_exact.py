@@ -125,7 +125,8 @@ def test_in_two_processes(tmp_path: Path, data_dir: Path, monkeypatch: pytest.Mo
     command("fit", *settings, cwd=tmp_path, env=env)
     cut = ("--trainer.callbacks=tests.interrupt.Interrupt", "--trainer.callbacks.step=25")
     command("fit", *settings, *cut, cwd=tmp_path, status=1, env=env)
-    command("fit", "--ckpt_path=last", "--trainer.callbacks=null", cwd=tmp_path, env=env)
+    on = ("--ckpt_path=last", "--trainer.callbacks=null", "--model.steps_per_execution=4")
+    command("fit", *on, cwd=tmp_path, env=env)
     assert last(0)["random_states"]["cpu"].shape[0] == len(last(0)["train_means"]) == 2
     assert_same(2)
 

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp import execution, runs
 from tests.conftest import Refused, Run
-from tests.recorded_graph import Capture, HostSyncError, RecordedGraph
+from tests.recorded_graph import Capture, HostSyncError, NoteAsking, RecordedGraph
 from tests.test_exact import KEPT, goes_on, interrupted, last, logged
 from tests.test_module import NEEDS_CUDA
 from tests.test_resume import flat
@@ -228,6 +228,33 @@ def test_cuda_graphs_agree_with_eager_steps(
     assert captured.get("MixedPrecision") == eager.get("MixedPrecision")
     for key in ("loops", "lr_schedulers", "epoch", "global_step"):
         assert flat(captured[key]) == flat(eager[key]), key
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("config", ["fp32.yaml", "bf16.yaml", "fp16-cpu.yaml"])
+def test_no_step_asks_for_a_value(run: Run, config: str, steps: int) -> None:
+    """Which on a GPU would make the host wait for it."""
+    Asks.found.clear()
+    quiet = ("--trainer.log_every_n_steps=0", "--checkpoint.every_n_train_steps=0", "--trainer.limit_val_batches=0")
+    asks = "--trainer.callbacks=tests.test_execution.Asks"
+    run("fit", f"-c={config}", *SETTINGS, *quiet, asks, f"--model.steps_per_execution={steps}")
+    assert last(0)["global_step"] == 63
+    assert Asks.found == []
+
+
+class Asks(Callback):
+    """Notes which of a step's operations ask for a tensor's value."""
+
+    found: ClassVar[list[Any]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.watch = NoteAsking(self.found)
+        self.watch.__enter__()  # type: ignore[no-untyped-call]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
 
 @NEEDS_CUDA

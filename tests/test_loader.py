@@ -1,4 +1,5 @@
 import itertools
+import time
 
 import pytest
 import torch
@@ -25,6 +26,13 @@ def test_a_batch_holds_what_its_places_say() -> None:
     for batch in shuffled():
         assert torch.equal(batch.images, normalize(IMAGES[batch.places]))
         assert torch.equal(batch.labels, LABELS[batch.places])
+
+
+def test_counts_the_time_that_it_takes_and_no_more() -> None:
+    loader = shuffled()
+    for _ in loader:
+        time.sleep(0.01)
+    assert 0.0 < loader.seconds < 0.02  # of 0.03
 
 
 def test_an_epoch_has_each_image_once() -> None:

@@ -6,6 +6,7 @@ RUN: dict[str, Any] = {
     "epochs": 4,
     "images": 275_000,
     "seconds": 10.0,
+    "data_seconds": 0.25,
     "device_memory": None,
     "folder": "lightning_logs/version_0",
     "files": ["model.pth", "checkpoints/"],
@@ -22,7 +23,7 @@ def test_fit_summary() -> None:
         summary
         == """
 accuracy  97.18% on the validation images, the best after 4 epochs
-time      10.0 s, 27,500 samples/s (training, validation and checkpoints)
+time      10.0 s, 27,500 samples/s (training, validation and checkpoints; 2.5% of it waiting for data)
 files     lightning_logs/version_0/ (model.pth, checkpoints/)
 next      mnist-amp test
           and so on"""
@@ -35,8 +36,11 @@ def test_fit_summary_without_validation() -> None:
 
 
 def test_fit_summary_without_checkpoints() -> None:
-    summary = fit_summary("training", None, next_steps=[], **{**RUN, "epochs": None, "seconds": 0.0, "images": 0})
-    assert summary.startswith("\naccuracy  not known\ntime      0.0 s, 0 samples/s (")
+    nothing = {**RUN, "epochs": None, "seconds": 0.0, "images": 0, "data_seconds": None}
+    summary = fit_summary("training", None, next_steps=[], **nothing)
+    assert summary.startswith(
+        "\naccuracy  not known\ntime      0.0 s, 0 samples/s (training, validation and checkpoints)"
+    )
 
 
 def test_counted() -> None:

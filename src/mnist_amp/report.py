@@ -21,6 +21,7 @@ def fit_summary(
     epochs: int | None,
     images: int,
     seconds: float,
+    data_seconds: float | None,
     device_memory: int | None,
     folder: str,
     files: list[str],
@@ -34,6 +35,7 @@ def fit_summary(
         epochs: how many epochs these weights have behind them; None if no checkpoint was kept.
         images: how many images were trained on, epochs counted.
         seconds: time of training and validation.
+        data_seconds: how much of it went by in waiting for the images to train on; None if that is not known.
         device_memory: bytes that tensors took on a CUDA device at most; None on a CPU.
         folder: of the run.
         files: the main ones in it.
@@ -42,9 +44,13 @@ def fit_summary(
     result = "not known" if accuracy is None else f"{accuracy:.2%} on the {part} images"
     if epochs is not None:
         result += f", {'the best' if part == 'validation' else 'with no validation,'} after {counted(epochs, 'epoch')}"
+    seconds = max(seconds, 1e-9)
+    parts = "training, validation and checkpoints"
+    if data_seconds is not None:
+        parts += f"; {data_seconds / seconds:.1%} of it waiting for data"
     lines = {
         "accuracy": result,
-        "time": f"{seconds:.1f} s, {images / max(seconds, 1e-9):,.0f} samples/s (training, validation and checkpoints)",
+        "time": f"{seconds:.1f} s, {images / seconds:,.0f} samples/s ({parts})",
         **({} if device_memory is None else {"memory": f"{device_memory / 1e6:,.0f} MB on the device at most"}),
         "files": f"{folder}/ ({', '.join(files)})",
     }

@@ -47,6 +47,8 @@ class FitSummary(Callback):
             epochs=None if best is None else runs.position(best)["epochs"],
             images=cast(EpochMeans, pl_module.train_means).seen * trainer.world_size,
             seconds=self.seconds,
+            # a loader of somebody's own does not count it
+            data_seconds=getattr(trainer.train_dataloader, "seconds", None),
             device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             folder=str(self.run.path),
             files=[name for name in FILES if (self.run.path / name).exists()],

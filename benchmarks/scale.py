@@ -1,0 +1,111 @@
+"""How the cost of `mnist-amp fit` grows: with epochs, with images, with processes.
+
+    python benchmarks/scale.py
+
+Runs each of a list of fits as a process of its own, in interleaved rounds, in a scratch folder. Saves every run to
+docs/results/scale-cpu.json (or scale-cuda.json), with the table beside it. About 8 minutes on 2 CPU cores.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mnist_amp.data import mnist
+from mnist_amp.precision import versions
+from speed import DEVICE, RESULTS, device, in_pipe, last_figure
+
+TWO = ("--config=ddp-cpu.yaml",) if DEVICE == "cpu" else ("--trainer.devices=2",)
+# images, epochs, threads of each process, options
+CASES: dict[str, tuple[int, int, int | None, tuple[str, ...]]] = {
+    "1 epoch": (60_000, 1, None, ()),
+    "4 epochs": (60_000, 4, None, ()),
+    "16 epochs": (60_000, 16, None, ()),
+    "4 epochs of 15,000 images": (15_000, 4, None, ()),
+    "4 epochs of 30,000 images": (30_000, 4, None, ()),
+    "4 epochs, one process with one thread": (60_000, 4, 1, ()),
+    "4 epochs, two processes with one thread each": (60_000, 4, 1, TWO),
+}
+FIXED = ("--config=fp32.yaml", "--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
+    args = parser.parse_args()
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        mnist.prepare(Path(folder, "data"))
+        for seed in range(args.rounds):
+            for name in CASES:
+                runs.append({"case": name, "seed": seed, **run(name, seed, Path(folder))})
+                print(f"round {seed + 1} of {args.rounds}, {name}: {runs[-1]['seconds']:.2f} s", flush=True)
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "device": device(),
+        "versions": versions(),
+        "command": f"python benchmarks/scale.py --rounds {args.rounds}",
+        "runs": runs,
+    }
+    args.results.mkdir(parents=True, exist_ok=True)
+    path = args.results / f"scale-{DEVICE}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(table(record), encoding="utf-8")
+    print(table(record))
+
+
+def run(name: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Train once; returns seconds of training, the share of them that waited for data, and peak memory in bytes."""
+    images, epochs, threads, options = CASES[name]
+    settings = {"data.data_dir": folder / "data", "data.val_size": mnist.TRAIN_SIZE - images, "seed_everything": seed}
+    settings |= {"trainer.max_epochs": epochs, "trainer.default_root_dir": folder}
+    arguments = [*FIXED, *options, *(f"--{key}={value}" for key, value in settings.items())]
+    env = {**os.environ, **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})}
+    output, status, peak = in_pipe([sys.executable, "-m", "mnist_amp", "fit", *arguments], folder, env)
+    if status:
+        sys.exit(f"{name} ended with exit status {status}:\n{output}")
+    return {
+        "seconds": images * epochs / last_figure(r"([\d,]+) samples/s", output),
+        "data_share": last_figure(r"([\d.]+)% of it waiting for data", output) / 100,
+        "peak_bytes": peak,
+    }
+
+
+def table(record: dict[str, Any]) -> str:
+    """Lay the runs out as Markdown: medians, and what an image costs."""
+    rows = [
+        "| | training, s | microseconds an image | waiting for data | peak memory of a process |",
+        "|---|---|---|---|---|",
+    ]
+    medians = {}
+    for name, (images, epochs, _, _) in CASES.items():
+        group = [run for run in record["runs"] if run["case"] == name]
+        seconds, share, peak = (
+            statistics.median(run[key] for run in group) for key in ("seconds", "data_share", "peak_bytes")
+        )
+        medians[name] = seconds
+        cost = seconds / (images * epochs) * 1e6
+        rows.append(f"| {name} | {seconds:.2f} | {cost:.1f} | {share:.1%} | {peak / 1e6:,.0f} MB |")
+    one, two = list(medians.values())[-2:]
+    stack = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "lightning"))
+    rounds = len(record["runs"]) // len(CASES)
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"Two processes do the work of one {one / two:.2f} times as fast: an efficiency of {one / two / 2:.0%}.",
+            f"fp32, batches of 64, without validation; 60,000 images unless said. Medians of {rounds} interleaved "
+            f"rounds on: {record['device']}, {stack}, {record['date']}.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
