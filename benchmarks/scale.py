@@ -3,7 +3,7 @@
     python benchmarks/scale.py
 
 Runs each of a list of fits as a process of its own, in interleaved rounds, in a scratch folder. Saves every run to
-docs/results/scale-cpu.json (or scale-cuda.json), with the table beside it. About 8 minutes on 2 CPU cores.
+docs/results/scale-cpu.json (or scale-cuda.json), with the table beside it. About 7 minutes on 2 CPU cores.
 """
 
 import argparse

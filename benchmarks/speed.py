@@ -30,6 +30,7 @@ import torch
 import contenders
 from mnist_amp.data import mnist
 from mnist_amp.precision import versions
+from mnist_amp.report import counted
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 HALF = "16-mixed" if torch.cuda.is_available() else "bf16-mixed"
@@ -176,7 +177,7 @@ def table(record: dict[str, Any]) -> str:
     medians = {name: statistics.median(run["seconds"] for run in group) for name, group in groups.items()}
     rows = [
         f"hidden_dim {record['hidden_dim']}, batch {record['batch_size']}, {record['precision']}, "
-        f"{record['epochs']} epochs of 60,000 images:",
+        f"{counted(record['epochs'], 'epoch')} of 60,000 images:",
         "",
         "| | training, s | least to most | faster than the guide | times the floor | whole process, s | peak memory "
         "| test accuracy |",

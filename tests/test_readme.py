@@ -99,7 +99,9 @@ def test_make_targets_exist() -> None:
 
 def test_benchmarks_exist() -> None:
     scripts = [shlex.split(line)[1] for line in COMMANDS if line.startswith("python ")]
-    assert sorted(set(scripts)) == [f"benchmarks/{name}.py" for name in ("accuracy", "scale", "soak", "speed")]
+    assert sorted(set(scripts)) == [
+        f"benchmarks/{name}.py" for name in ("accuracy", "scale", "soak", "speed", "startup")
+    ]
     for script in scripts:
         subprocess.run([sys.executable, ROOT / script, "--help"], check=True, capture_output=True)
 
@@ -110,9 +112,9 @@ def test_no_command_is_left_untested() -> None:
 
 
 def test_figures_are_the_saved_results() -> None:
-    shown = re.search(r"<!-- docs/results/accuracy.md -->\n(.*?)<!-- end -->", README, re.DOTALL)
-    assert shown is not None
-    assert shown[1] == (ROOT / "docs" / "results" / "accuracy.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"<!-- (docs/results/\S+) -->\n(.*?)<!-- end -->", README, re.DOTALL))
+    saved = {f"docs/results/{path.name}": path for path in (ROOT / "docs" / "results").glob("*.md")}
+    assert shown == {name: path.read_text(encoding="utf-8") for name, path in saved.items()}
 
 
 def test_the_parameter_count_shown_is_the_networks() -> None:

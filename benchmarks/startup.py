@@ -1,0 +1,80 @@
+"""How long the command takes to answer, against what it must import.
+
+    python benchmarks/startup.py
+
+Runs each line of a list as a process of its own, in interleaved rounds, in an empty folder. Saves every time to
+docs/results/startup.json, with the table beside it. About 5 minutes on 2 CPU cores.
+"""
+
+import argparse
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from mnist_amp.precision import versions
+from speed import RESULTS, device
+
+MNIST_AMP = [sys.executable, "-m", "mnist_amp"]
+CASES = {
+    '`python -c "pass"`': [sys.executable, "-c", "pass"],
+    '`python -c "import torch"`': [sys.executable, "-c", "import torch"],
+    '`python -c "import lightning.pytorch"`': [sys.executable, "-c", "import lightning.pytorch"],
+    '`python -c "import lightning.pytorch, torchvision"`': [
+        sys.executable,
+        "-c",
+        "import lightning.pytorch, torchvision",
+    ],
+    "`mnist-amp --help`": [*MNIST_AMP, "--help"],
+    "`mnist-amp --version`": [*MNIST_AMP, "--version"],
+    "a command that there is none of": [*MNIST_AMP, "train"],
+    "a config file that is missing": [*MNIST_AMP, "fit", "--config=missing.yaml"],
+    "an option that there is none of": [*MNIST_AMP, "fit", "--trainer.epochs=3"],
+    "`mnist-amp fit --help`": [*MNIST_AMP, "fit", "--help"],
+    "`mnist-amp fit --print_config`": [*MNIST_AMP, "fit", "--print_config"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
+    args = parser.parse_args()
+    seconds: dict[str, list[float]] = {name: [] for name in CASES}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(args.rounds):
+            for name, program in CASES.items():
+                started = time.perf_counter()
+                subprocess.run(program, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                seconds[name].append(time.perf_counter() - started)
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "device": device(),
+        "versions": versions(),
+        "command": f"python benchmarks/startup.py --rounds {args.rounds}",
+        "seconds": seconds,
+    }
+    args.results.mkdir(parents=True, exist_ok=True)
+    (args.results / "startup.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (args.results / "startup.md").write_text(table(record), encoding="utf-8")
+    print(table(record))
+
+
+def table(record: dict[str, Any]) -> str:
+    """Lay the times out as Markdown: medians, and their ratio to that of importing torch."""
+    medians = {name: statistics.median(times) for name, times in record["seconds"].items()}
+    torch = medians['`python -c "import torch"`']
+    rows = [f"| {name} | {median:.2f} | {median / torch:.2f} |" for name, median in medians.items()]
+    stack = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "lightning"))
+    rounds = len(record["seconds"]["`mnist-amp --help`"])
+    where = f"Medians of {rounds} interleaved rounds on: {record['device']}, {stack}, {record['date']}."
+    return "\n".join(["| | seconds | times `import torch` |", "|---|---|---|", *rows, "", where, ""])
+
+
+if __name__ == "__main__":
+    main()
