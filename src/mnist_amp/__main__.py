@@ -3,11 +3,12 @@
 What can be answered without torch and Lightning is answered before they are imported, which takes seconds.
 """
 
+import importlib
 import os
 import sys
 
 from mnist_amp import __version__, helptexts
-from mnist_amp.arguments import DEBUG, SUBCOMMANDS, arrange
+from mnist_amp.arguments import DEBUG, OWN, SUBCOMMANDS, arrange
 from mnist_amp.complaints import explained, nearest
 from mnist_amp.errors import RequestError, RunError
 from mnist_amp.signals import Stopped
@@ -41,9 +42,8 @@ def _run(args: list[str]) -> None:
         _answer_without_command(args)
         return
     arranged = arrange(args, os.environ)
-    from mnist_amp import cli
-
-    cli.run(arranged)
+    own = arranged[0] if arranged[0] in OWN else "cli"
+    importlib.import_module(f"mnist_amp.{own}").run(arranged)
 
 
 def _answer_without_command(args: list[str]) -> None:

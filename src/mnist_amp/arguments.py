@@ -8,7 +8,8 @@ import yaml
 
 from mnist_amp.errors import RequestError
 
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
+OWN = ("compare", "profile")  # commands that Lightning does not have; each in the module of its name
+SUBCOMMANDS = ("fit", "validate", "test", "predict", *OWN)
 ENV_PREFIX = "MNIST_AMP_"
 DEBUG = "MNIST_AMP_DEBUG"  # shows tracebacks; not a setting
 

@@ -7,7 +7,7 @@ import secrets
 import threading
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from jsonargparse import Namespace
@@ -19,7 +19,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from torch.optim import Optimizer
 from yaml import YAMLError
 
-from mnist_amp import helptexts, resume, runs, settings
+from mnist_amp import helptexts, resume, runs, scaler, settings
 from mnist_amp.arguments import peek, source
 from mnist_amp.callbacks import (
     Banner,
@@ -41,12 +41,14 @@ from mnist_amp.errors import RequestError, UsageError, warn
 from mnist_amp.execution import WITHIN
 from mnist_amp.module import ADAM, LitSimpleNN
 from mnist_amp.report import counted
+from mnist_amp.scaler import ScalerSettings
 
 # the guide's, on one device however many there are; the banner has what the model summary says
 TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "enable_model_summary": False}
 
 # what the banner says already, or what does not apply to data in memory
 SILENCED = (
+    r".*Please use the new API settings to control TF32.*",  # Lightning's own question to torch 2.9 to 2.11
     r".*AMP with fp16 is not supported on CPU.*",
     r".*The number of training batches .* is smaller than the logging interval.*",
     r".*Experiment logs directory .* exists and is not empty.*",  # it is new, and holds config.yaml only
@@ -107,6 +109,12 @@ class MnistAmpCLI(LightningCLI):
             help="Seed of the weights, of the order of the images and of the split; true draws one, false leaves the "
             "weights to chance.",
         )
+        parser.add_argument(
+            "--matmul_precision",
+            type=Literal["highest", "high", "medium"],
+            default="highest",
+            help="Of float32 matrix products: highest is float32; high and medium use TF32 on a GPU that has it.",
+        )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(LitSimpleNN, "model")
@@ -121,12 +129,17 @@ class MnistAmpCLI(LightningCLI):
 
     def setup_parser(self, *args: Any) -> None:
         super().setup_parser(*args)
+        self.add_command_arguments()
+
+    def add_command_arguments(self) -> None:
+        """Add the options of single commands to those of all."""
         self._subcommand_parsers["fit"].add_argument(
             "--checkpoint.every_n_train_steps",
             type=int,
             default=500,
             help="Optimizer steps between two checkpoints within an epoch; 0 for one at its end only.",
         )
+        self._subcommand_parsers["fit"].add_class_arguments(ScalerSettings, "scaler")
         helptexts.describe(self._subcommand_parsers)
         for name in ("validate", "test"):
             self._subcommand_parsers[name].set_defaults({"verbose": False})  # EvaluationReport prints the figures
@@ -194,6 +207,9 @@ class MnistAmpCLI(LightningCLI):
             path, self.checkpoint = whole
         return path
 
+    def before_instantiate_classes(self) -> None:
+        torch.set_float32_matmul_precision(self.config[self.subcommand].matmul_precision)
+
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
         if self.checkpoint:
@@ -206,31 +222,43 @@ class MnistAmpCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand].trainer
         logger = False if config.logger in (None, True) else config.logger  # RunFolder adds the default ones
-        given = config.callbacks or []
-        given = given if isinstance(given, list) else [given]
         writes = not (config.barebones or config.fast_dev_run)
         run = self._run_folder(config) if writes and self.subcommand == "fit" else None
         # in this order: the folder that the banner names, and the bar that must be closed before a report is printed
         banner = Banner(*self._banner(), self.checkpoint if self.subcommand == "fit" else None)
         callbacks: list[Callback] = [banner] if run is None else [run, banner]
         shown = config.enable_progress_bar is not False and not config.barebones
-        if shown and not any(isinstance(callback, AnyProgressBar) for callback in given):
+        if shown and not any(isinstance(callback, AnyProgressBar) for callback in _list(config.callbacks)):
             callbacks.append(ProgressBar())
         if run is not None:
             callbacks += self._training(run, config)
         elif writes:
             callbacks += [DefaultSignals(), self._evaluating()]
-        for callback in (callbacks := [*callbacks, *given]):
+        return self.make_trainer(callbacks, logger=logger, **kwargs)
+
+    def make_trainer(self, callbacks: list[Callback], **replaced: Any) -> Trainer:
+        """Make the Trainer of the settings.
+
+        Args:
+            callbacks: go before those that the settings name.
+            replaced: go before other settings of the Trainer.
+
+        Raises:
+            MisconfigurationException: the settings do not go together, or not with this machine.
+        """
+        config = self.config_init[self.subcommand].trainer
+        for callback in (callbacks := [*callbacks, *_list(config.callbacks)]):
             _leave_out_unused(callback)
-        plugins = config.plugins or []
-        plugins = [*plugins] if isinstance(plugins, list) else [plugins]
+        plugins = _list(config.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(WholeCheckpointIO())
         try:
-            trainer = super().instantiate_trainer(callbacks=callbacks, logger=logger, plugins=plugins, **kwargs)
+            trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **replaced)
         except (ValueError, TypeError, ImportError) as error:
             raise MisconfigurationException(str(error)) from error
-        if not self.config[self.subcommand].ckpt_path:
+        if self.subcommand == "fit":
+            scaler.install(trainer, self.config_init["fit"].scaler)
+        if not self.config[self.subcommand].get("ckpt_path"):
             # or under SLURM Lightning would go on from any hpc_ckpt_N.ckpt that lies about, another job's too
             trainer._checkpoint_connector._user_managed = True
         return trainer
@@ -293,6 +321,12 @@ def run(args: list[str]) -> None:
         RequestError: the request can't be carried out.
         Stopped: a signal ended the run.
     """
+    prepare()
+    MnistAmpCLI(args)
+
+
+def prepare() -> None:
+    """Set what holds for the whole process: what is silenced, and how torch looks for a GPU."""
     for pattern in SILENCED:
         warnings.filterwarnings("ignore", pattern)
     for name in QUIETED:
@@ -301,7 +335,11 @@ def run(args: list[str]) -> None:
     if not torch.cuda.is_available():
         # by which Lightning has torch look for a driver at every optimizer step, for a tenth of a millisecond
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-    MnistAmpCLI(args)
+
+
+def _list(given: Any) -> list[Any]:
+    """Return what an option of the Trainer was given, which may be nothing, one or several."""
+    return [] if given is None else [*given] if isinstance(given, list) else [given]
 
 
 def _leave_out_unused(callback: Callback) -> None:

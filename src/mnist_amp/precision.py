@@ -17,6 +17,15 @@ def effective_precision(trainer: Trainer) -> str:
     return str(trainer.precision_plugin.precision)
 
 
+def described_precision(trainer: Trainer) -> str:
+    """Return the precision in effect, with a word on TF32 where float32 matrix products use it."""
+    effective, device = effective_precision(trainer), trainer.strategy.root_device
+    tf32 = device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
+    if tf32 and effective == "32-true" and torch.cuda.get_device_capability(device)[0] >= 8:
+        return f"{effective} with TF32"
+    return effective
+
+
 def change_of_precision(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str | None:
     """Say what becomes of a checkpoint's loss scale where a run goes on in another precision; None if it does not."""
     before, now = checkpoint.get(PRECISION_KEY), effective_precision(trainer)

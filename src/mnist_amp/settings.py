@@ -21,12 +21,16 @@ RANGES: dict[str, tuple[float, bool, int | None]] = {
     "trainer.min_epochs": (0, True, None),
     "trainer.min_steps": (0, True, None),
     "checkpoint.every_n_train_steps": (0, True, None),
+    "scaler.init_scale": (0, False, None),
+    "scaler.growth_factor": (1, False, None),
+    "scaler.backoff_factor": (0, False, None),
+    "scaler.growth_interval": (1, True, None),
     "data.seed": (0, True, None),
     "seed_everything": (0, True, None),
 }
 NEEDED = (
     *("data.data_dir", "data.batch_size", "data.val_size", "model.hidden_dim", "seed_everything", "optimizer"),
-    *("model.steps_per_execution", "trainer.accumulate_grad_batches"),
+    *("model.steps_per_execution", "trainer.accumulate_grad_batches", "matmul_precision", "scaler"),
 )
 MONITORED = ("train_loss", "train_accuracy", "train_loss_step", "val_loss", "val_accuracy")
 MAX_SEED = 2**32 - 1  # numpy's
@@ -59,6 +63,8 @@ def check(config: Mapping[str, Any]) -> None:
             raise UsageError(f"{name} is {value}; it must be {bound}{no_limit}.", name)
         if "seed" in name and value > MAX_SEED:
             raise UsageError(f"{name} is {value}; it must be at most {MAX_SEED}.", name)
+        if key == "scaler.backoff_factor" and value >= 1:
+            raise UsageError(f"{name} is {value}; it must be below 1.", name)
 
 
 def _check_monitors(config: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_amp.callbacks.run_folder import RunFolder
 from mnist_amp.module import LitSimpleNN
-from mnist_amp.precision import change_of_precision, device_name, effective_precision, versions
+from mnist_amp.precision import change_of_precision, described_precision, device_name, effective_precision, versions
 from mnist_amp.report import facts
 
 
@@ -47,5 +47,5 @@ class Banner(Callback):
     def _precision(self, trainer: Trainer) -> str:
         effective = effective_precision(trainer)
         if self.requested_precision in (None, effective):
-            return effective
+            return described_precision(trainer)
         return f"{effective} (asked for: {self.requested_precision}, which is fp16 on a GPU and bfloat16 on a CPU)"

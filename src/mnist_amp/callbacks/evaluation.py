@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mnist_amp import plots
 from mnist_amp.files import written_whole
 from mnist_amp.metrics import Scored, Scores, figures
-from mnist_amp.precision import device_name, effective_precision, versions
+from mnist_amp.precision import described_precision, device_name, versions
 from mnist_amp.report import evaluation
 
 WORST = 25  # mistakes shown in misclassified.png
@@ -46,7 +46,7 @@ class EvaluationReport(Callback):
         record = {
             **self.facts,
             "device": device_name(trainer),
-            "precision": effective_precision(trainer),
+            "precision": described_precision(trainer),
             "versions": versions(),
             **figures(self.scored),
         }
