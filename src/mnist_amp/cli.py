@@ -27,6 +27,7 @@ from mnist_amp.callbacks import (
     EvaluationReport,
     FitSummary,
     LoggedRows,
+    LossScaleMonitor,
     PredictionWriter,
     ProgressBar,
     RandomStates,
@@ -81,9 +82,16 @@ class MnistAmpCLI(LightningCLI):
 
     A command that starts from a checkpoint takes over settings of its run, see `resume`. What is given anew, by file,
     environment or command line, is stronger.
+
+    Args:
+        args: the command and its arguments, as `arrange` puts them in order.
     """
 
-    def __init__(self, args: ArgsType = None) -> None:
+    name = ""  # of the command, where that is another than Lightning's
+
+    def __init__(self, args: list[str]) -> None:
+        self.command = args[0]
+        self.name = self.name or self.command
         self.checkpoint: dict[str, Any] | None = None
         self.changes: list[str] = []
         super().__init__(
@@ -100,6 +108,10 @@ class MnistAmpCLI(LightningCLI):
             load_from_checkpoint_support=False,  # the hyperparameters are plain values already
             args=args,
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        # the one that is asked for, as making the options of one takes a tenth of a second
+        return {self.command: LightningCLI.subcommands()[self.command]}
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -132,17 +144,19 @@ class MnistAmpCLI(LightningCLI):
         self.add_command_arguments()
 
     def add_command_arguments(self) -> None:
-        """Add the options of single commands to those of all."""
-        self._subcommand_parsers["fit"].add_argument(
-            "--checkpoint.every_n_train_steps",
-            type=int,
-            default=500,
-            help="Optimizer steps between two checkpoints within an epoch; 0 for one at its end only.",
-        )
-        self._subcommand_parsers["fit"].add_class_arguments(ScalerSettings, "scaler")
+        """Add what the command takes beside the options of all."""
+        parser = self._subcommand_parsers[self.command]
+        if self.command == "fit":
+            parser.add_argument(
+                "--checkpoint.every_n_train_steps",
+                type=int,
+                default=500,
+                help="Optimizer steps between two checkpoints within an epoch; 0 for one at its end only.",
+            )
+            parser.add_class_arguments(ScalerSettings, "scaler")
+        if self.command in ("validate", "test"):
+            parser.set_defaults({"verbose": False})  # EvaluationReport prints the figures
         helptexts.describe(self._subcommand_parsers)
-        for name in ("validate", "test"):
-            self._subcommand_parsers[name].set_defaults({"verbose": False})  # EvaluationReport prints the figures
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
@@ -151,7 +165,7 @@ class MnistAmpCLI(LightningCLI):
         except UsageError as error:
             where = source(args, os.environ, error.key)
             raise RequestError(
-                f"{error}{f' It is set by {where}.' if where else ''} See mnist-amp {args[0]} --help."
+                f"{error}{f' It is set by {where}.' if where else ''} See mnist-amp {self.name} --help."
             ) from error
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
@@ -288,11 +302,15 @@ class MnistAmpCLI(LightningCLI):
 
     def _training(self, run: RunFolder, trainer: Any) -> list[Callback]:
         steps = self._next_steps(trainer)
+        given = self.config_init["fit"].scaler.given()
+        if self.checkpoint:  # what is not given anew is the checkpoint's
+            given = {name: given[name] for name in given if any(f"scaler.{name} " in change for change in self.changes)}
+        monitor = LossScaleMonitor(bool(trainer.gradient_clip_val), given)
         if trainer.enable_checkpointing is False:
-            return [DefaultSignals(), TerminateOnNaN(None), LoggedRows(run), FitSummary(run, None, steps)]
+            return [DefaultSignals(), monitor, TerminateOnNaN(None), LoggedRows(run), FitSummary(run, None, steps)]
         checkpoint = RunCheckpoint(run, self.config[self.subcommand].checkpoint.every_n_train_steps)
         summary = FitSummary(run, checkpoint, steps)
-        return [TerminateOnNaN(checkpoint), checkpoint, RandomStates(), LoggedRows(run), summary]
+        return [monitor, TerminateOnNaN(checkpoint), checkpoint, RandomStates(), LoggedRows(run), summary]
 
     def _evaluating(self) -> Callback:
         assert self.checkpoint is not None

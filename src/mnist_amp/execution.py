@@ -56,7 +56,7 @@ class Execution:
         if not self.module.optimizer_settings()["init_args"].get("fused"):
             return "the optimizer is not fused, so it waits for the host"
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in WITHIN):
+            if any(_uses(callback, hook) for hook in WITHIN):
                 return f"{type(callback).__name__} looks into each step"
         for config in trainer.lr_scheduler_configs:
             parts = [config.scheduler, *getattr(config.scheduler, "_schedulers", [])]
@@ -220,6 +220,10 @@ def batches_since_validation(trainer: Trainer) -> int | None:
     progress = trainer.fit_loop.epoch_loop.batch_progress
     count = progress.total if trainer.check_val_every_n_epoch is None else progress.current
     return int(count.ready % trainer.val_check_batch)
+
+
+def _uses(callback: Callback, hook: str) -> bool:
+    return callable(getattr(callback, hook)) and getattr(type(callback), hook) is not getattr(Callback, hook)
 
 
 class _Outputs(list[tuple[Tensor, Tensor]]):

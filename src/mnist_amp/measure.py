@@ -1,19 +1,30 @@
-"""Fits that write nothing and are measured, and the command lines of the commands that run them."""
+"""Fits that write nothing and are measured, each in a process of its own, and the command line of what runs them."""
 
+import itertools
+import json
+import multiprocessing
+import signal
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from multiprocessing.connection import Connection
+from typing import Any, ClassVar, cast
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.cli import ArgsType
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser
 
 from mnist_amp import helptexts, settings
-from mnist_amp.cli import MnistAmpCLI
-from mnist_amp.errors import RequestError
-from mnist_amp.scaler import ScalerSettings
+from mnist_amp.callbacks import TerminateOnNaN
+from mnist_amp.cli import MnistAmpCLI, prepare
+from mnist_amp.complaints import explained
+from mnist_amp.errors import RequestError, RunError
+from mnist_amp.memory import memory
+from mnist_amp.module import LitSimpleNN
+from mnist_amp.precision import described_precision, device_name, half_hardware, versions
+from mnist_amp.scaler import ScalerSettings, scaler_of
 
-# what a fit does beside training, which would be measured with it
+# what a fit does beside training, and would be measured with it
 BARE: dict[str, Any] = {
     "logger": False,
     "enable_checkpointing": False,
@@ -21,24 +32,25 @@ BARE: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 0,
 }
+WARMUP = 20  # optimizer steps, or half of the time that is measured if that is over sooner
+POINTS = 100  # of a loss curve
 
 
 class CommandCLI(MnistAmpCLI):
     """The command line of a command that runs fits: the options of `fit`, but for checkpoints, and its own.
 
     Attributes:
-        function: what runs the command; its parameters, but for `cli`, are the command's own options, and the
-            docstring has their descriptions.
-        config: what was parsed, of the subcommand `fit`.
+        name: of the command.
+        function: what runs it; its parameters after the first, this object, are the command's own options.
     """
 
-    name: ClassVar[str]
     function: ClassVar[Callable[..., None]]
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        skipped = {"model", "train_dataloaders", "val_dataloaders", "datamodule", "ckpt_path", "weights_only"}
-        return {"fit": skipped}
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        return {"fit": {*super().subcommands()["fit"], "ckpt_path", "weights_only"}}
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(["fit", *args[1:]])
 
     def add_command_arguments(self) -> None:
         parser = self._subcommand_parsers["fit"]
@@ -46,50 +58,189 @@ class CommandCLI(MnistAmpCLI):
         self.own = parser.add_function_arguments(type(self).function, skip={"cli"})
         helptexts.describe({self.name: parser})
 
-    def _parse(self, parser: Any, args: list[str]) -> None:
-        self.config = parser.parse_args(["fit", *args[1:]])
+    def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        self.config = parser.parse_args(args)
         config = self.config["fit"]
         settings.check(config.as_dict())
         if config.trainer.devices not in (1, "1", "auto") or config.trainer.num_nodes != 1:
             raise RequestError(f"{self.name} measures one device; leave trainer.devices and trainer.num_nodes at 1.")
-        if config.seed_everything in (True, False):
-            raise RequestError(f"{self.name} needs a number as seed_everything, to be able to repeat what it does.")
+        if isinstance(config.seed_everything, bool):
+            raise RequestError(f"{self.name} needs a number as seed_everything, to repeat what it does.")
 
     def instantiate_classes(self) -> None:
-        """Make nothing yet: each measurement makes its own."""
+        """Make nothing yet: each fit makes its own."""
 
     def _run_subcommand(self, subcommand: str) -> None:
         type(self).function(self, **{key: self.config["fit"][key] for key in self.own})
 
     def fit_settings(self) -> dict[str, Any]:
-        """Return the settings of the fits, as plain values that a `--config` of `fit` takes."""
-        import yaml
-
-        config = self.config["fit"].clone()
-        parser = self._subcommand_parsers["fit"]
-        plain: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_unset=False))
-        return {key: value for key, value in plain.items() if key not in self.own}
+        """Return the settings of the fits as plain values, which a `--config` of `fit` takes."""
+        text = self._subcommand_parsers["fit"].dump(self.config["fit"], skip_unset=False)
+        return {key: value for key, value in yaml.safe_load(text).items() if key not in self.own}
 
 
 class MeasuredFit(MnistAmpCLI):
-    """A fit that writes nothing, with callbacks that measure it; it runs when it is made.
+    """A fit that writes nothing; it runs when it is made.
 
     Args:
-        args: of `fit`.
-        callbacks: beside those that the settings name.
-        trainer: settings of the Trainer that go before the others.
+        config: settings, as `CommandCLI.fit_settings` returns them.
+        changed: options that go before them, by name.
+        callbacks: that measure it.
+        trainer: settings of the Trainer that go before all.
     """
 
-    def __init__(self, args: ArgsType, callbacks: list[Callback], **trainer: Any) -> None:
+    def __init__(
+        self, config: dict[str, Any], changed: dict[str, Any], callbacks: list[Callback], **trainer: Any
+    ) -> None:
         self.measuring, self.replaced = callbacks, trainer
-        super().__init__(["fit", *(args if isinstance(args, list) else [])])
+        options = (
+            f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changed.items()
+        )
+        super().__init__(["fit", f"--config={json.dumps(config)}", *options])
+
+    def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        self.config = parser.parse_args(args)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         return self.make_trainer(self.measuring, **(BARE | self.replaced))
 
 
-def synchronized_clock(device: torch.device) -> float:
-    """Return the time in seconds, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+class StepTimer(Callback):
+    """Measures optimizer steps for a while, after some for warm-up, and then ends the fit.
+
+    Attributes:
+        record: seconds a step, with what the loop around it costs; how many steps that is the mean of; seconds that
+            getting a step's images takes, measured apart; and the memory, see `memory`.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.seconds, self.clock = seconds, clock
+        self.begun = self.started = 0.0
+        self.first = 0
+        self.record: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.begun = self.clock()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if not self.started and self._is_warm(trainer, pl_module):
+            self.first, self.started = trainer.global_step, self._now(trainer)
+            if trainer.strategy.root_device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        steps = trainer.global_step - self.first
+        if not self.started or self.record or steps == 0 or self.clock() - self.started < self.seconds:
+            return
+        self.record = {"seconds": (self._now(trainer) - self.started) / steps, "steps": steps}
+        self.record["memory"] = memory(trainer, pl_module, batch)
+        self.record["data_seconds"] = self._data_seconds(trainer) * trainer.accumulate_grad_batches
+        trainer.should_stop = True
+
+    def _is_warm(self, trainer: Trainer, module: LightningModule) -> bool:
+        steps, execution = trainer.global_step, cast(LitSimpleNN, module).execution
+        if execution.steps > 1 and execution.reason is None:
+            return trainer.current_epoch >= 3  # by then each CUDA graph was captured
+        return steps >= min(3, WARMUP) and (steps >= WARMUP or self.clock() - self.begun > self.seconds / 2)
+
+    def _now(self, trainer: Trainer) -> float:
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize()
+        return self.clock()
+
+    def _data_seconds(self, trainer: Trainer) -> float:
+        loader: Any = trainer.train_dataloader
+        loader.position = lambda: (0, 0)  # or it would go on from where training is
+        started = self._now(trainer)
+        count = sum(1 for _ in itertools.islice(loader, self.record["steps"]))
+        return (self._now(trainer) - started) / count
+
+
+class LossCurve(Callback):
+    """Keeps the loss of every step."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.losses += cast(LitSimpleNN, pl_module).train_means.rows()[:, 0].tolist()
+
+    def points(self) -> list[tuple[float, float]]:
+        """Return at most 100 points: the mean loss of so many steps in a row, at the middle one of them."""
+        size = -(-len(self.losses) // POINTS) or 1
+        parts = [(start, self.losses[start : start + size]) for start in range(0, len(self.losses), size)]
+        return [(start + (len(part) + 1) / 2, sum(part) / len(part)) for start, part in parts]
+
+
+def speed(config: dict[str, Any], changed: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Measure a step of a fit with these settings for some seconds; see `StepTimer.record`."""
+    timer = StepTimer(seconds)
+    endless = {"max_epochs": -1, "max_steps": -1, "max_time": None, "limit_val_batches": 0}
+    fit = MeasuredFit(config, changed, [timer], **endless)
+    return {**_circumstances(fit.trainer), **timer.record}
+
+
+def accuracy(config: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    """Carry out a fit with these settings; returns its accuracy (0 to 1), loss curve, and what its loss scale did."""
+    curve = LossCurve()
+    fit = MeasuredFit(config, changed, [TerminateOnNaN(None), curve])
+    metrics, scaler = fit.trainer.callback_metrics, scaler_of(fit.trainer)
+    name = "val_accuracy" if "val_accuracy" in metrics else "train_accuracy"
+    scaling = {} if scaler is None else {"loss_scale": scaler.get_scale(), "skipped_steps": scaler.skipped()}
+    return {
+        **_circumstances(fit.trainer),
+        "accuracy": metrics[name].item(),
+        "of": name,
+        "steps": fit.trainer.global_step,
+        "curve": curve.points(),
+        **scaling,
+    }
+
+
+def isolated(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """Call a function in a process of its own, whose state no other call sees; it starts with all imported already.
+
+    Raises:
+        RequestError: the function refuses what is asked for.
+        RunError: it failed, or its process died.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, function, args), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        result = receiver.recv()
+    except EOFError:
+        process.join()
+        raise RunError(f"the process died with exit status {process.exitcode}, for want of memory perhaps") from None
+    except BaseException:
+        process.kill()
+        raise
+    process.join()
+    if isinstance(result, Exception):
+        raise result
+    answer: dict[str, Any] = result
+    return answer
+
+
+def _answer(sender: Connection, function: Callable[..., dict[str, Any]], args: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it comes to the parent, too, which ends this process
+    prepare()
+    try:
+        sender.send(function(*args))
+    except Exception as error:
+        text, status = explained(error)
+        sender.send(RequestError(text) if status == 2 else RunError(text))
+
+
+def _circumstances(trainer: Trainer) -> dict[str, Any]:
+    return {
+        "effective": described_precision(trainer),
+        "device": device_name(trainer),
+        "half_hardware": half_hardware(trainer),
+        "versions": versions(),
+    }

@@ -22,6 +22,7 @@ from mnist_amp.errors import RequestError
 from mnist_amp.execution import Execution
 from mnist_amp.metrics import EpochMeans, Scores, epoch_means, loss_and_accuracy
 from mnist_amp.model import SimpleNN
+from mnist_amp.scaler import newest_step_was_skipped
 
 ADAM: dict[str, Any] = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}
 
@@ -102,12 +103,15 @@ class LitSimpleNN(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean cross-entropy () of a batch; nothing here waits for the device."""
-        images, labels, _ = batch
-        logits = self(images)
-        loss = F.cross_entropy(logits, labels)
+        logits, loss = self.loss_of(batch)
         self.loss = loss.detach()
-        self.train_means.update(self.loss, logits.detach(), labels)
+        self.train_means.update(self.loss, logits.detach(), batch.labels)
         return loss
+
+    def loss_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the logits (N, 10) and the mean cross-entropy () of a batch."""
+        logits = self(batch.images)
+        return logits, F.cross_entropy(logits, batch.labels)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
@@ -167,6 +171,11 @@ class LitSimpleNN(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": self.lr_scheduler_interval, "monitor": monitor},
         }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        # a step that was skipped is none to the schedule either, where that costs no wait for the device
+        if self.lr_scheduler_interval == "epoch" or not newest_step_was_skipped(self.trainer):
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # what an epoch has counted so far, by process, or a resumed epoch's means would leave it out

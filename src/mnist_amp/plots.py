@@ -1,5 +1,6 @@
 """The pictures, made from plain records; no torch here, and matplotlib only when a picture is drawn."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -67,6 +69,71 @@ def misclassified(mistakes: list[Mistake], path: Path) -> None:
         axes.set_title(f"{mistake.digit}, guess {mistake.guess}: {mistake.probability:.1%}", fontsize=9)
         axes.axis("off")
     figure.savefig(path)
+
+
+def times(points: list[tuple[int, str, int, list[float]]], path: Path) -> None:
+    """Draw the time of a step by width, a panel for each batch size: (batch size, precision, width, seconds)."""
+    batches = sorted({batch for batch, *_ in points})
+    figure = _figure(4.0 * len(batches) + 1.0, 3.8)
+    for axes, batch in zip(figure.subplots(1, len(batches), squeeze=False)[0], batches, strict=True):
+        for name in dict.fromkeys(name for _, name, *_ in points):
+            line = sorted(
+                (width, sorted(found)) for size, label, width, found in points if (size, label) == (batch, name)
+            )
+            if line:
+                widths = [width for width, _ in line]
+                axes.plot(widths, [1e3 * float(np.median(found)) for _, found in line], "o-", label=name)
+                axes.fill_between(widths, *np.array([(1e3 * f[0], 1e3 * f[-1]) for _, f in line]).T, alpha=0.2)
+        axes.set(xscale="log", yscale="log", xlabel="hidden_dim", ylabel="ms a step", title=f"batch {batch}")
+        _plain_ticks(axes, sorted({width for _, _, width, _ in points}))
+    figure.savefig(path)
+
+
+def memory(points: list[tuple[int, str, int, int]], path: Path) -> None:
+    """Draw memory by batch size, a panel for each width: (width, precision, batch size, bytes)."""
+    widths = sorted({width for width, *_ in points})
+    figure = _figure(3.2 * len(widths) + 1.0, 3.8)
+    for axes, width in zip(figure.subplots(1, len(widths), squeeze=False)[0], widths, strict=True):
+        for name in dict.fromkeys(name for _, name, *_ in points):
+            line = sorted(
+                (batch, size / 1e6) for place, label, batch, size in points if (place, label) == (width, name)
+            )
+            if line:
+                axes.plot(*zip(*line, strict=True), "o-", label=name)
+        axes.set(xscale="log", xlabel="batch size", ylabel="MB", title=f"hidden_dim {width}", ylim=(0, None))
+        _plain_ticks(axes, sorted({batch for _, _, batch, _ in points}))
+    figure.savefig(path)
+
+
+def accuracies(scores: dict[str, list[float]], path: Path) -> None:
+    """Draw the accuracy (0 to 1) of each seed, and their mean, by precision."""
+    figure = _figure(1.6 * len(scores) + 3.0, 3.8)
+    axes = figure.subplots()
+    for place, found in enumerate(scores.values()):
+        axes.plot([place] * len(found), [100 * score for score in found], "o", alpha=0.6)
+        axes.plot(place, 100 * float(np.mean(found)), "_k", markersize=24)
+    axes.set(xticks=range(len(scores)), xticklabels=list(scores), ylabel="accuracy, %", xlim=(-0.5, len(scores) - 0.5))
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+def losses(curves: dict[str, list[list[float]]], path: Path) -> None:
+    """Draw the training loss by optimizer step, (step, loss), of each precision over the others."""
+    figure = _figure(7.0, 3.8)
+    axes = figure.subplots()
+    for (name, points), style in zip(curves.items(), itertools.cycle(("-", "--", ":", "-.")), strict=False):
+        axes.plot(*zip(*points, strict=True), style, label=name)
+    axes.set(xlabel="optimizer steps", ylabel="training loss", yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(path)
+
+
+def _plain_ticks(axes: "Axes", values: list[int]) -> None:
+    axes.set_xticks(values, [f"{value:,}" for value in values])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
 
 
 def _figure(width: float, height: float) -> "Figure":

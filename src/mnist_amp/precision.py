@@ -50,6 +50,13 @@ def device_name(trainer: Trainer) -> str:
     return name if trainer.world_size == 1 else f"{trainer.world_size} x {name}"
 
 
+def half_hardware(trainer: Trainer) -> bool:
+    """Whether the device has instructions for matrix products in bfloat16; without them they are emulated, slowly."""
+    if trainer.strategy.root_device.type == "cuda":
+        return torch.cuda.get_device_capability(trainer.strategy.root_device)[0] >= 8
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def versions() -> dict[str, str]:
     """Return the versions that a measurement depends on."""
     packages = ("torch", "torchvision", "lightning", "torchmetrics")

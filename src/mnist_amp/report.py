@@ -70,3 +70,21 @@ def evaluation(record: dict[str, Any], folder: str) -> str:
         "files": f"{folder}/ (metrics.json, confusion_matrix.png, misclassified.png)",
     }
     return "\n".join(["", "digit  precision  recall      F1  images", *rows, "", facts(lines)])
+
+
+def table(lines: list[list[str]]) -> str:
+    """Lay out cells in columns: text to the left, what begins with a digit to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if lines[-1][place][:1].isdigit() else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """Lay out cells as a Markdown table, the first line as its head."""
+    head, *body = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([head, f"|{'---|' * len(lines[0])}", *body])

@@ -37,7 +37,9 @@ def inherited(checkpoint: dict[str, Any], subcommand: str) -> dict[str, Any]:
     if subcommand == "fit":
         return config | {"trainer": trainer}
     precision = {key: trainer[key] for key in ("precision", "plugins") if key in trainer}
-    return {key: config[key] for key in ("model", "data", "seed_everything", "matmul_precision") if key in config} | {"trainer": precision}
+    return {key: config[key] for key in ("model", "data", "seed_everything", "matmul_precision") if key in config} | {
+        "trainer": precision
+    }
 
 
 def check_network(path: Path, checkpoint: dict[str, Any], network: Mapping[str, Tensor]) -> None:

@@ -26,14 +26,14 @@ def logs(root: Path) -> Path:
     return root / "lightning_logs"
 
 
-def claim(root: Path) -> Path:
-    """Make the next run folder. Two processes that ask at once get two folders.
+def claim(root: Path, kind: str = "") -> Path:
+    """Make the next folder for a run, or for a comparison and its like. Two processes that ask at once get two folders.
 
     Raises:
         RequestError: it can't be made there.
     """
     try:
-        return _claim(root)
+        return _claim(root, kind)
     except OSError as error:
         raise RequestError(
             f"no run can be written to {logs(root)}: {error.strerror or error}. "
@@ -41,10 +41,10 @@ def claim(root: Path) -> Path:
         ) from error
 
 
-def _claim(root: Path) -> Path:
-    number = max((_number(folder) for folder in _folders(root)), default=-1) + 1
+def _claim(root: Path, kind: str) -> Path:
+    number = max((_number(folder) for folder in folders(root, kind)), default=-1) + 1
     while True:
-        folder = logs(root) / f"version_{number}"
+        folder = logs(root) / kind / f"version_{number}"
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -74,7 +74,7 @@ def resolve(ckpt_path: str, root: Path, *, folder_means: str) -> Path:
     if path.is_dir():
         path = path / "checkpoints" / f"{folder_means}.ckpt"
     if not path.is_file():
-        known = [str(file) for folder in _folders(root) for file in sorted(folder.glob("checkpoints/*.ckpt"))]
+        known = [str(file) for folder in folders(root) for file in sorted(folder.glob("checkpoints/*.ckpt"))]
         hint = f"There are {', '.join(known[:6])}." if known else f"There are none under {logs(root)} either."
         raise RequestError(f"there is no checkpoint at {path}. {hint}")
     return path
@@ -83,7 +83,7 @@ def resolve(ckpt_path: str, root: Path, *, folder_means: str) -> Path:
 def newest_whole(root: Path, beside: Path) -> tuple[Path, dict[str, Any]] | None:
     """Find the newest checkpoint that can be read: one beside a damaged one, else one of another run."""
     found = [file for file in beside.parent.glob("*.ckpt") if file != beside]
-    others = [file for folder in _folders(root) for file in folder.glob("checkpoints/*.ckpt")]
+    others = [file for folder in folders(root) for file in folder.glob("checkpoints/*.ckpt")]
     for group in (found, [file for file in others if file.parent != beside.parent]):
         for file in sorted(group, key=lambda file: file.stat().st_mtime, reverse=True):
             with contextlib.suppress(RequestError):
@@ -177,7 +177,7 @@ def requeued(root: Path) -> Path | None:
 
 def _newest(root: Path, name: str) -> Path:
     newer: list[Path] = []
-    for folder in _folders(root):
+    for folder in folders(root):
         checkpoint = folder / "checkpoints" / f"{name}.ckpt"
         if checkpoint.is_file():
             if newer and name == "best":
@@ -190,9 +190,9 @@ def _newest(root: Path, name: str) -> Path:
     )
 
 
-def _folders(root: Path) -> Iterator[Path]:
-    """Yield the run folders, newest first."""
-    found = [path for path in logs(root).glob("version_*") if path.is_dir() and _number(path) >= 0]
+def folders(root: Path, kind: str = "") -> Iterator[Path]:
+    """Yield the folders of runs, or of comparisons and their like, newest first."""
+    found = [path for path in (logs(root) / kind).glob("version_*") if path.is_dir() and _number(path) >= 0]
     yield from sorted(found, key=_number, reverse=True)
 
 

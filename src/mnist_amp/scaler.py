@@ -85,9 +85,8 @@ def install(trainer: Trainer, settings: ScalerSettings) -> None:
         return
     own = plugin.scaler.state_dict()
     if own:  # it is enabled
-        names = {"scale": "init_scale"}
-        kept = {names.get(key, key): value for key, value in own.items() if not key.startswith("_")}
-        plugin.scaler = CountingGradScaler(plugin.device, **(kept | given))
+        kept = {key: own[key] for key in ("growth_factor", "backoff_factor", "growth_interval")}
+        plugin.scaler = CountingGradScaler(plugin.device, **({"init_scale": own["scale"]} | kept | given))
 
 
 def newest_step_was_skipped(trainer: Trainer) -> bool:

@@ -1,27 +1,21 @@
 """Signals that ask a run to stop. They only set a flag, which the run looks at between two steps."""
 
 import os
-import shlex
 import signal
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 
 class Stopped(Exception):  # noqa: N818  (it is no error)
-    """A run ended by a signal, after its checkpoint was written.
+    """A command ended by a signal, after what it had done was saved.
 
     Args:
         signum: the signal; by convention the exit status is 128 more.
-        step: the optimizer steps done.
-        checkpoint: what was written; named in full, as the runs may be elsewhere than here.
+        when: what was done, and how to go on.
     """
 
-    def __init__(self, signum: int, step: int, checkpoint: Path) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(signum).name} after step {step:,}; its checkpoint is written. "
-            f"Go on with: mnist-amp fit --ckpt_path {shlex.quote(str(checkpoint))}"
-        )
+    def __init__(self, signum: int, when: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} {when}")
         self.signum = signum
 
 

@@ -1,6 +1,7 @@
 """The checkpoints of a run."""
 
 import contextlib
+import shlex
 import shutil
 import signal
 from collections.abc import Iterator
@@ -144,7 +145,12 @@ class RunCheckpoint(ModelCheckpoint):
 
     def _answer(self, trainer: Trainer) -> None:
         if _any(trainer, self.stop.signum is not None):
-            raise Stopped(self.stop.signum or signal.SIGTERM, trainer.global_step, self.last)
+            raise Stopped(
+                self.stop.signum or signal.SIGTERM,
+                f"after step {trainer.global_step:,}; its checkpoint is written. "
+                # in full, as the runs may be elsewhere than here
+                f"Go on with: mnist-amp fit --ckpt_path {shlex.quote(str(self.last))}",
+            )
         self.stop.do_requeue()
 
     def _save_last(self, trainer: Trainer) -> None:

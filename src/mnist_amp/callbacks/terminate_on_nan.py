@@ -1,22 +1,23 @@
 """A run that has gone wrong beyond repair is stopped, before it overwrites what was good."""
 
-import math
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins import MixedPrecision
 
 from mnist_amp.callbacks.checkpoint import RunCheckpoint
 from mnist_amp.errors import RunError
 from mnist_amp.metrics import EpochMeans
 from mnist_amp.precision import effective_precision
+from mnist_amp.scaler import scaler_of
 
 PATIENCE = 20  # optimizer steps skipped in a row; a new GradScaler skips a few until its scale fits
+MIN_SCALE = 1e-4  # fairseq's: so far below 1, scaling would push the gradients towards zero
 
 
 class TerminateOnNaN(Callback):
-    """Ends a run at the first loss or weight that is not finite, or when a GradScaler skips every step.
+    """Ends a run at the first loss or weight that is not finite, or when a GradScaler skips every
+    step or its scale has collapsed.
 
     Looks every `log_every_n_steps` optimizer steps, at an epoch's end and before a checkpoint is written, as to look is
     to wait for the device; the message names the very step all the same.
@@ -31,11 +32,12 @@ class TerminateOnNaN(Callback):
     def __init__(self, checkpoint: RunCheckpoint | None) -> None:
         self.checkpoint = checkpoint
         self.steps: list[int] = []  # whose losses were not looked at yet
-        self.scale: float | None = None
-        self.step = self.skipped = self.seen = 0
+        self.step = self.skipped = self.in_a_row = self.seen = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.step, self.scale, self.seen = trainer.global_step, _scale(trainer), len(_means(trainer).images)
+        scaler = scaler_of(trainer)
+        self.step, self.skipped = trainer.global_step, 0 if scaler is None else scaler.skipped()
+        self.seen = len(_means(trainer).images)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -69,15 +71,20 @@ class TerminateOnNaN(Callback):
         self._check_scale(trainer)
 
     def _check_scale(self, trainer: Trainer) -> None:
-        """Count steps skipped in a row: between two looks, the scale was halved as often as there were steps."""
-        scale, steps = _scale(trainer), trainer.global_step - self.step
-        if scale is not None and self.scale and steps:
-            factor = trainer.precision_plugin.scaler.get_backoff_factor()  # type: ignore[attr-defined]
-            skipped = steps if scale == 0 else round(math.log(scale / self.scale, factor))
-            self.skipped = self.skipped + steps if skipped >= steps else 0
-        self.step, self.scale = trainer.global_step, scale
-        if self.skipped >= PATIENCE:
-            self._end(trainer, f"the last {self.skipped} steps were all skipped, as their fp16 gradients overflowed")
+        scaler, steps = scaler_of(trainer), trainer.global_step - self.step
+        self.step = trainer.global_step
+        if scaler is None or not steps:
+            return
+        new, self.skipped = scaler.skipped() - self.skipped, scaler.skipped()
+        self.in_a_row = self.in_a_row + steps if new == steps else 0
+        if self.in_a_row >= PATIENCE:
+            self._end(trainer, f"the last {self.in_a_row} steps were all skipped, as their fp16 gradients overflowed")
+        if scaler.get_scale() < MIN_SCALE:
+            self._end(
+                trainer,
+                f"the loss scale has collapsed to {scaler.get_scale():.2g}, as the fp16 gradients of {self.skipped:,} "
+                f"of {trainer.global_step:,} steps overflowed",
+            )
 
     def _end(self, trainer: Trainer, what: str) -> None:
         saved = self.checkpoint.last if self.checkpoint and self.checkpoint.last.is_file() else trainer.ckpt_path
@@ -89,12 +96,6 @@ class TerminateOnNaN(Callback):
             f"{', or numbers beyond fp16 (try bf16-mixed or 32-true)' if precision.startswith('16') else ''}. "
             f"Go on with: mnist-amp fit{f' --ckpt_path {saved}' if saved else ''} --optimizer.lr {rate / 10:g}"
         )
-
-
-def _scale(trainer: Trainer) -> float | None:
-    plugin = trainer.precision_plugin
-    scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
-    return None if scaler is None else float(scaler.get_scale())
 
 
 def _means(trainer: Trainer) -> EpochMeans:
