@@ -41,7 +41,7 @@ class Row(NamedTuple):
     @property
     def bytes(self) -> int:
         """Return the peak where that is known, else the sum of what is."""
-        parts = ("weights", "gradients", "optimizer", "activations")
+        parts = ("weights", "gradients", "optimizer", "batch", "activations")
         return self.memory["peak"] or sum(self.memory[part] or 0 for part in parts)
 
 
@@ -98,6 +98,11 @@ def verdicts(results: Results) -> list[str]:
     here = [row for row in measured if (row.hidden_dim, row.batch_size) == (own["hidden_dim"], own["batch_size"])]
     others = [row for row in here if row.speeds and row.precision != results["precisions"][0]]
     parts = [_advice(results, others), *(_in_words(row, results) for row in others), *_same(results)]
+    parts += [
+        f"{row.precision} at hidden_dim {row.hidden_dim} and batch {row.batch_size} failed: {row.error}"
+        for row in measured
+        if row.error
+    ]
     parts += [text for row in others for text in (_where(row, results, measured),) if text]
     return [*parts, *_accuracy_in_words(results), *_memory_in_words(here)]
 
@@ -195,7 +200,7 @@ def speed_table(results: Results) -> list[list[str]]:
     for row in rows(results):
         name = [row.precision, row.effective, str(row.hidden_dim), str(row.batch_size)]
         if not row.seconds:
-            lines.append([*name, f"failed: {row.error}", "", "", ""])
+            lines.append([*name, "failed", "-", "-", "-"])
             continue
         times = [f"{1e3 * value:.3g}" for value in (min(row.seconds), max(row.seconds))]
         speed = f"{statistics.median(row.speeds):.2f}" if row.speeds else "-"
@@ -205,7 +210,7 @@ def speed_table(results: Results) -> list[list[str]]:
 
 
 def memory_table(results: Results) -> list[list[str]]:
-    parts = ["weights", "gradients", "optimizer", "activations", "data", "peak"]
+    parts = ["weights", "gradients", "optimizer", "batch", "activations", "data", "peak"]
     lines = [["precision", "hidden_dim", "batch", *(f"{part}, MB" for part in parts)]]
     for row in rows(results):
         if row.memory:
@@ -268,7 +273,8 @@ def write(results: Results, folder: Path) -> str:
     for name in drawn(results):
         with written_whole(folder / name) as draft:
             if name == "time.png":
-                plots.times([(r.batch_size, r.precision, r.hidden_dim, r.seconds) for r in measured], draft)
+                points = [(row.batch_size, row.precision, row.hidden_dim, row.seconds) for row in measured]
+                plots.times(points, _starts(measured), draft)
             elif name == "memory.png":
                 plots.memory([(r.hidden_dim, r.precision, r.batch_size, r.bytes) for r in measured], draft)
             elif name == "accuracy.png":
@@ -279,6 +285,16 @@ def write(results: Results, folder: Path) -> str:
         draft.write_text(report(results), encoding="utf-8")
     shown = facts({"files": f"{folder}/ (report.md, results.json, {', '.join(drawn(results))})"})
     return "\n".join(["", table(speed_table(results)), "", *verdicts(results), "", shown])
+
+
+def _starts(measured: list[Row]) -> dict[tuple[int, str], float]:
+    """Return, by batch size and precision, the width from which on it pays."""
+    lines: dict[tuple[int, str], list[tuple[int, list[float]]]] = {}
+    for row in sorted(measured, key=lambda row: row.hidden_dim):
+        if row.speeds:
+            lines.setdefault((row.batch_size, row.precision), []).append((row.hidden_dim, row.speeds))
+    found = {key: verdict.crossover(line) for key, line in lines.items()}
+    return {key: start for key, start in found.items() if start is not None}
 
 
 def _curves(results: Results) -> dict[str, list[list[float]]]:

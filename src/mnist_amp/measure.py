@@ -1,5 +1,6 @@
 """Fits that write nothing and are measured, each in a process of its own, and the command line of what runs them."""
 
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -230,11 +231,14 @@ def isolated(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, A
 def _answer(sender: Connection, function: Callable[..., dict[str, Any]], args: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it comes to the parent, too, which ends this process
     prepare()
+    answer: dict[str, Any] | Exception
     try:
-        sender.send(function(*args))
+        answer = function(*args)
     except Exception as error:
         text, status = explained(error)
-        sender.send(RequestError(text) if status == 2 else RunError(text))
+        answer = RequestError(text) if status == 2 else RunError(text)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+        sender.send(answer)
 
 
 def _circumstances(trainer: Trainer) -> dict[str, Any]:

@@ -71,8 +71,14 @@ def misclassified(mistakes: list[Mistake], path: Path) -> None:
     figure.savefig(path)
 
 
-def times(points: list[tuple[int, str, int, list[float]]], path: Path) -> None:
-    """Draw the time of a step by width, a panel for each batch size: (batch size, precision, width, seconds)."""
+def times(points: list[tuple[int, str, int, list[float]]], starts: dict[tuple[int, str], float], path: Path) -> None:
+    """Draw the time of a step by width, a panel for each batch size.
+
+    Args:
+        points: (batch size, precision, width, seconds by round).
+        starts: the width from which on a precision pays, by batch size and precision; drawn as a dashed line.
+        path: of the picture.
+    """
     batches = sorted({batch for batch, *_ in points})
     figure = _figure(4.0 * len(batches) + 1.0, 3.8)
     for axes, batch in zip(figure.subplots(1, len(batches), squeeze=False)[0], batches, strict=True):
@@ -82,7 +88,9 @@ def times(points: list[tuple[int, str, int, list[float]]], path: Path) -> None:
             )
             if line:
                 widths = [width for width, _ in line]
-                axes.plot(widths, [1e3 * float(np.median(found)) for _, found in line], "o-", label=name)
+                (drawn,) = axes.plot(widths, [1e3 * float(np.median(found)) for _, found in line], "o-", label=name)
+                if widths[0] < starts.get((batch, name), 0) <= widths[-1]:
+                    axes.axvline(starts[batch, name], color=drawn.get_color(), linestyle="--", alpha=0.6)
                 axes.fill_between(widths, *np.array([(1e3 * f[0], 1e3 * f[-1]) for _, f in line]).T, alpha=0.2)
         axes.set(xscale="log", yscale="log", xlabel="hidden_dim", ylabel="ms a step", title=f"batch {batch}")
         _plain_ticks(axes, sorted({width for _, _, width, _ in points}))

@@ -1,5 +1,6 @@
 """What the commands print, made from plain records; no torch here."""
 
+import re
 from typing import Any
 
 
@@ -73,12 +74,14 @@ def evaluation(record: dict[str, Any], folder: str) -> str:
 
 
 def table(lines: list[list[str]]) -> str:
-    """Lay out cells in columns: text to the left, what begins with a digit to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    """Lay out cells in columns, the first line as their head; columns of numbers are flush right."""
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numbers = [any(re.fullmatch(r"[\d.,]+%?", cell) for cell in column[1:]) for column in columns]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if lines[-1][place][:1].isdigit() else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, numbers, strict=True)
         ).rstrip()
         for line in lines
     )

@@ -9,7 +9,7 @@ AGREE = 0.8  # of the rounds must have it so
 
 
 def judged(speeds: Sequence[float]) -> str:
-    """Say whether something is `faster`, `slower` or `no different`, by its speed in each round; 1 is the baseline's."""
+    """Return `faster`, `slower` or `no different`, by the speed in each round; 1 is the baseline's."""
     middle = statistics.median(speeds)
     if middle >= 1 + NOISE and sum(speed > 1 for speed in speeds) >= AGREE * len(speeds):
         return "faster"
