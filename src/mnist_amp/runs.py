@@ -26,25 +26,26 @@ def logs(root: Path) -> Path:
     return root / "lightning_logs"
 
 
-def claim(root: Path) -> Path:
-    """Make the next run folder. Two processes that ask at once get two folders.
+def claim(root: Path, command: str = "") -> Path:
+    """Make the next run folder, or that of another command's results. Two processes that ask at once get two folders.
 
     Raises:
         RequestError: it can't be made there.
     """
+    folder = logs(root) / command
     try:
-        return _claim(root)
+        return _claim(folder)
     except OSError as error:
         raise RequestError(
-            f"no run can be written to {logs(root)}: {error.strerror or error}. "
+            f"no run can be written to {folder}: {error.strerror or error}. "
             "Name a folder that can be written with --trainer.default_root_dir."
         ) from error
 
 
-def _claim(root: Path) -> Path:
-    number = max((_number(folder) for folder in _folders(root)), default=-1) + 1
+def _claim(within: Path) -> Path:
+    number = max((_number(path) for path in within.glob("version_*") if path.is_dir()), default=-1) + 1
     while True:
-        folder = logs(root) / f"version_{number}"
+        folder = within / f"version_{number}"
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
