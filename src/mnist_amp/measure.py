@@ -1,5 +1,6 @@
 """Fits that write nothing and are measured, and the command lines of the commands that run them."""
 
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -30,6 +31,7 @@ class CommandCLI(MnistAmpCLI):
         function: what runs the command; its parameters, but for `cli`, are the command's own options, and the
             docstring has their descriptions.
         config: what was parsed, of the subcommand `fit`.
+        command: the command line, with what the environment set.
     """
 
     name: ClassVar[str]
@@ -47,6 +49,7 @@ class CommandCLI(MnistAmpCLI):
         helptexts.describe({self.name: parser})
 
     def _parse(self, parser: Any, args: list[str]) -> None:
+        self.command = shlex.join(["mnist-amp", *args])
         self.config = parser.parse_args(["fit", *args[1:]])
         config = self.config["fit"]
         settings.check(config.as_dict())
