@@ -163,6 +163,16 @@ def test_over_the_end_of_epochs(run: Run) -> None:
     assert "| unscale | " in (FOLDER / "report.md").read_text()
 
 
+def test_a_busy_machine(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(profile, "BUSY", 0)
+    main(["profile", *QUICK])
+    assert capsys.readouterr().err == (
+        "mnist-amp: timing 3 steps twice, with marks and without, after 1 to warm up\n"
+        "mnist-amp: warning: some steps took much longer than most: the machine is busy with something else, so "
+        "measure again.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -20,7 +20,6 @@ RECORD: dict[str, Any] = {
     "requested_precision": "16-mixed",
     "optimizer": "Adam",
     "fused": True,
-    "scaler": True,
     "steps": 1_000,
     "warmup": 20,
     "settings": {"model": {"hidden_dim": 128}, "data": {"batch_size": 64}},

@@ -25,7 +25,6 @@ from mnist_amp.gradients import gradients_of
 from mnist_amp.measure import CommandCLI, MeasuredFit
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.precision import described_precision, device_name, versions
-from mnist_amp.scaler import scaler_of
 from mnist_amp.step_parts import ACTIONS, HostClock, Recorder, StepProfiler, StreamClock, parts_of
 
 # steps with marks and without take turns, as a machine's speed changes; odd, so that what comes every so many steps, as
@@ -101,7 +100,6 @@ class Measurement(Callback):
             "device": device_name(self.trainer),
             "versions": versions(),
             "precision": described_precision(self.trainer),
-            "scaler": scaler_of(self.trainer) is not None,
             "optimizer": type(optimizer).__name__,
             "fused": bool(optimizer.defaults.get("fused")),
             "steps": self.steps,
