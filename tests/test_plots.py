@@ -69,3 +69,31 @@ def test_misclassified(tmp_path: Path, drawn: list[Figure]) -> None:
 def test_nothing_misclassified(tmp_path: Path, drawn: list[Figure]) -> None:
     plots.misclassified([], tmp_path / "wrong.png")
     assert drawn[0].get_suptitle() == "no mistakes"
+
+
+def test_shares(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.shares({"forward": 0.25, "the loop itself": 0.75}, tmp_path / "profile.png")
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["forward", "the loop itself"]
+    assert [text.get_text() for text in axes.texts] == ["25.0%", "75.0%"]
+    assert axes.yaxis_inverted()
+
+
+def test_gradient_histogram(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.gradient_histogram({-20: 30, -3: 10}, tmp_path / "gradients.png")
+    axes = drawn[0].axes[0]
+    bars = [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in axes.containers[0]]
+    assert bars == [(-20, 1, 75), (-3, 1, 25)]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "fp16, with fewer bits: $2^{-24}$ to $2^{-14}$",
+        "fp16, in full: $2^{-14}$ to 65504",
+        "bfloat16 and float32, in full: from $2^{-126}$",
+    ]
+    assert np.asarray(axes.lines[0].get_xdata()).tolist() == [-126, -126]
+
+
+def test_no_gradients_but_zeros(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.gradient_histogram({}, tmp_path / "gradients.png")
+    assert len(drawn) == 1

@@ -128,3 +128,11 @@ def test_never_runs_code_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.M
 def test_the_folder_of_a_checkpoint() -> None:
     assert runs.folder_of(Path("a/version_3/checkpoints/best.ckpt")) == Path("a/version_3")
     assert runs.folder_of(Path("downloads/best.ckpt")) == Path("downloads")
+
+
+def test_the_results_of_other_commands_are_numbered_apart(tmp_path: Path) -> None:
+    runs.claim(tmp_path)
+    assert [runs.claim(tmp_path, "profile") for _ in range(2)] == [
+        tmp_path / "lightning_logs" / "profile" / f"version_{number}" for number in (0, 1)
+    ]
+    assert runs.claim(tmp_path) == tmp_path / "lightning_logs" / "version_1"

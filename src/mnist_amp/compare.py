@@ -85,7 +85,7 @@ def compare(
     root = Path(cli.config["fit"].trainer.default_root_dir or ".")
     if resume is None:
         axes = {"precisions": precisions, "hidden_dims": hidden_dims, "batch_sizes": batch_sizes}
-        results = _begin(cli.fit_settings(), axes, {"seeds": seeds, "rounds": rounds, "seconds": seconds})
+        results = _begin(cli, axes, {"seeds": seeds, "rounds": rounds, "seconds": seconds})
         folder = None
     else:
         folder = _folder(resume, root)
@@ -94,7 +94,8 @@ def compare(
     print(compare_report.write(results, folder), flush=True)
 
 
-def _begin(config: dict[str, Any], axes: dict[str, Any], amounts: dict[str, Any]) -> dict[str, Any]:
+def _begin(cli: "CompareCLI", axes: dict[str, Any], amounts: dict[str, Any]) -> dict[str, Any]:
+    config = cli.fit_settings()
     cuda = config["trainer"]["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     own = {"hidden_dim": config["model"]["hidden_dim"], "batch_size": config["data"]["batch_size"]}
     usual = dict(zip(axes, DEFAULTS[cuda], strict=True))
@@ -103,7 +104,7 @@ def _begin(config: dict[str, Any], axes: dict[str, Any], amounts: dict[str, Any]
         chosen[name] = sorted({*chosen[name], value})
     _check(chosen, amounts)
     return {
-        "command": shlex.join(["mnist-amp", *sys.argv[1:]]),
+        "command": cli.command_line,
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
         "own": own,

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import multiprocessing
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -43,6 +44,7 @@ class CommandCLI(MnistAmpCLI):
     Attributes:
         name: of the command.
         function: what runs it; its parameters after the first, this object, are the command's own options.
+        command_line: as it was given, with what the environment set.
     """
 
     function: ClassVar[Callable[..., None]]
@@ -51,6 +53,7 @@ class CommandCLI(MnistAmpCLI):
         return {"fit": {*super().subcommands()["fit"], "ckpt_path", "weights_only"}}
 
     def __init__(self, args: list[str]) -> None:
+        self.command_line = shlex.join(["mnist-amp", *args])
         super().__init__(["fit", *args[1:]])
 
     def add_command_arguments(self) -> None:

@@ -144,6 +144,33 @@ def _plain_ticks(axes: "Axes", values: list[int]) -> None:
     axes.legend()
 
 
+def shares(parts: dict[str, float], path: Path) -> None:
+    """Draw the shares (0 to 1) of a step's parts, the first on top."""
+    figure = _figure(7.0, 3.6)
+    axes = figure.subplots()
+    bars = axes.barh(list(parts), [100 * share for share in parts.values()], color="tab:blue")
+    axes.bar_label(bars, fmt="%.1f%%", padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set(xlabel="% of a step", title="where the time of a training step goes")
+    figure.savefig(path)
+
+
+def gradient_histogram(exponents: dict[int, int], path: Path) -> None:
+    """Draw how many values are from 2^e to 2^(e+1), for each exponent e, against what fp16 and bfloat16 can hold."""
+    total = sum(exponents.values())
+    figure = _figure(8.0, 3.8)
+    axes = figure.subplots()
+    heights = [100 * count / total for count in exponents.values()]
+    axes.bar(list(exponents), heights, width=1, align="edge", color="tab:blue", zorder=2)
+    axes.axvspan(-24, -14, color="tab:orange", alpha=0.15, label="fp16, with fewer bits: $2^{-24}$ to $2^{-14}$")
+    axes.axvspan(-14, np.log2(65504), color="tab:orange", alpha=0.35, label="fp16, in full: $2^{-14}$ to 65504")
+    axes.axvline(-126, color="tab:green", label="bfloat16 and float32, in full: from $2^{-126}$")
+    axes.set(xlabel="magnitude as a power of two", ylabel="% of gradient values", xlim=(-130, 20))
+    axes.legend(loc="upper left", bbox_to_anchor=(0.05, 1))
+    figure.savefig(path)
+
+
 def _figure(width: float, height: float) -> "Figure":
     # not pyplot: it keeps every figure, and may look for a screen
     from matplotlib.figure import Figure

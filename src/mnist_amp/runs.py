@@ -32,11 +32,12 @@ def claim(root: Path, kind: str = "") -> Path:
     Raises:
         RequestError: it can't be made there.
     """
+    folder = logs(root) / kind
     try:
         return _claim(root, kind)
     except OSError as error:
         raise RequestError(
-            f"no run can be written to {logs(root)}: {error.strerror or error}. "
+            f"no run can be written to {folder}: {error.strerror or error}. "
             "Name a folder that can be written with --trainer.default_root_dir."
         ) from error
 
