@@ -1,13 +1,16 @@
 """Several steps at once: the same steps, the same figures, the same checkpoints as one after the other."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops.optimization.automatic import Closure
 
 from mnist_amp import execution, runs
+from mnist_amp.data.loader import Batch
+from mnist_amp.module import LitSimpleNN
 from tests.conftest import Refused, Run
 from tests.recorded_graph import Capture, HostSyncError, NoteAsking, RecordedGraph
 from tests.test_exact import KEPT, goes_on, interrupted, last, logged
@@ -24,6 +27,18 @@ SCHEDULE = (
     "--optimizer.lr=0.004",
 )
 CLIP = ("--trainer.gradient_clip_val=0.3",)
+
+
+class KeptExecution(Callback):
+    """Keeps the execution of a fit for a look at it afterwards."""
+
+    ended: ClassVar[execution.Execution]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        type(self).ended = cast(LitSimpleNN, pl_module).execution
+
+
+KEPT_EXECUTION = "--trainer.callbacks+=tests.test_execution.KeptExecution"
 
 
 class Executions(Callback):
@@ -165,8 +180,8 @@ def test_captured_steps_are_the_same_run(run: Run, graphs: list[RecordedGraph], 
     run("fit", *settings, *SETTINGS)
     assert not graphs
     printed = run("fit", *settings, *SETTINGS, "--model.steps_per_execution=4")
-    # of 4 full batches, of 1, 2 and 3 between what is due, and the last of an epoch, with 40 images
-    assert len(graphs) == 5
+    # of 4 full batches, of 1 and 2 between what is due, and the last of an epoch, with 40 images
+    assert len(graphs) == 4
     assert "captured" in printed
     assert last(0)["global_step"] == 63
     if SCHEDULE[0] not in settings:
@@ -178,6 +193,48 @@ def test_captured_steps_are_the_same_run(run: Run, graphs: list[RecordedGraph], 
     torch.testing.assert_close(last(1)["state_dict"], last(0)["state_dict"], rtol=1e-4, atol=1e-6)
     groups = [runs["optimizer_states"][0]["param_groups"] for runs in (last(0), last(1))]
     assert groups[0] == groups[1]
+
+
+@pytest.mark.parametrize(
+    ("count", "parts"),
+    [(1, [1]), (2, [2]), (3, [2, 1]), (7, [4, 2, 1]), (16, [16]), (18, [16, 2]), (19, [16, 2, 1]), (20, [20])],
+)
+def test_executions_are_cut_into_few_kinds_of_groups(count: int, parts: list[int]) -> None:
+    images, small = (Batch(*(torch.zeros(size) for _ in range(3))) for size in (48, 40))
+    groups = list(execution._groups([images] * count, 20))
+    assert [[id(batch) for batch in group] for group in groups] == [[id(images)] * part for part in parts]
+    if count < 20:
+        groups = list(execution._groups([images] * count + [small], 20))
+        assert [(len(group), len(group[0].labels)) for group in groups] == [*((part, 48) for part in parts), (1, 40)]
+
+
+@pytest.mark.usefixtures("graphs")
+def test_few_graphs_are_made(run: Run) -> None:
+    uneven = ("--trainer.log_every_n_steps=11", "--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=8")
+    run("fit", *SETTINGS, *uneven, "--model.steps_per_execution=10", KEPT_EXECUTION)
+    assert KeptExecution.ended.reason is None
+    made = {key for key, graph in KeptExecution.ended.graphs.items() if graph is not None}
+    assert made == {(10, 48, 0.001), (8, 48, 0.001), (4, 48, 0.001), (2, 48, 0.001), (1, 48, 0.001), (1, 40, 0.001)}
+
+
+@pytest.mark.usefixtures("graphs")
+def test_nothing_of_an_eager_step_is_alive_when_the_next_are_captured(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes of its autograd graph would be of the default stream, which spoils a capture."""
+    capture, sizes, alive = execution.Graph.capture, [], []
+
+    def watched(module: LitSimpleNN, batches: list[Batch], optimizer: Any, closure: Closure) -> execution.Graph:
+        sizes.append((len(batches), len(batches[0].labels)))
+        alive.append(closure._result)
+        return capture(module, batches, optimizer, closure)
+
+    monkeypatch.setattr(execution.Graph, "capture", watched)
+    quiet = ("--trainer.log_every_n_steps=9", "--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=2")
+    run("fit", *SETTINGS, *quiet, "--model.steps_per_execution=20")
+    # 8+1 eager, 8+1 captured, 2 and the last of 40 images eager; 4 eager and then 2 captured; 8+1, and 4 and the last
+    assert sizes == [(8, 48), (1, 48), (2, 48), (4, 48), (1, 40)]
+    assert alive == [None] * 5
 
 
 def test_a_captured_overflow_skips_its_step_alone(run: Run, graphs: list[RecordedGraph]) -> None:

@@ -75,20 +75,21 @@ class Execution:
         trainer, inputs = self.module.trainer, _inputs(closure)
         batches = [inputs["batch"], *self._fetch(trainer, self._length(trainer) - 1)]
         done = 0
-        for size, alike in groupby(batches, key=lambda batch: len(batch.labels)):
-            group = list(alike)
-            graph = self._graph(size, group, optimizer, closure) if self.reason is None else None
+        for group in _groups(batches, self.steps):
+            graph = self._graph(group, optimizer, closure) if self.reason is None else None
             if graph is not None:
                 graph.replay(self.module, group, [self._begin(trainer, done + place) for place in range(len(group))])
                 self.replayed += len(group)
                 self.module.loss = graph.losses[-1].clone()
-                closure._result = ClosureResult(self.module.loss)
             else:
                 for place, batch in enumerate(group):
                     self._begin(trainer, done + place)
                     inputs.update(batch=batch, batch_idx=trainer.fit_loop.batch_idx)
                     optimizer.step(closure=closure)
+            # or its autograd graph would live on, whose nodes are of another stream than what is captured next
+            closure._result = None
             done += len(group)
+        closure._result = ClosureResult(self.module.loss)  # which Lightning's loop asks for
 
     def _length(self, trainer: Trainer) -> int:
         """Return how many steps there are until something is due after one."""
@@ -132,13 +133,11 @@ class Execution:
             steps.increment_ready()
         return float(trainer.optimizers[0].param_groups[0]["lr"])
 
-    def _graph(
-        self, size: int, batches: list[Batch], optimizer: LightningOptimizer, closure: Closure
-    ) -> "Graph | None":
+    def _graph(self, batches: list[Batch], optimizer: LightningOptimizer, closure: Closure) -> "Graph | None":
         """Return the graph of as many steps; None the first time, as what is captured must have run once."""
         trainer = self.module.trainer
         rate = 0.0 if trainer.lr_scheduler_configs else float(trainer.optimizers[0].param_groups[0]["lr"])
-        key = (len(batches), size, rate)
+        key = (len(batches), len(batches[0].labels), rate)
         if key not in self.graphs:
             self.graphs[key] = None
         elif self.graphs[key] is None:
@@ -220,6 +219,20 @@ def batches_since_validation(trainer: Trainer) -> int | None:
     progress = trainer.fit_loop.epoch_loop.batch_progress
     count = progress.total if trainer.check_val_every_n_epoch is None else progress.current
     return int(count.ready % trainer.val_check_batch)
+
+
+def _groups(batches: list[Batch], steps: int) -> Iterator[list[Batch]]:
+    """Cut the batches of an execution into what is captured as a graph each.
+
+    Where there are not `steps` of a size, they are cut into powers of two, or nearly every number of them would come to
+    be a graph of its own, with its own memory.
+    """
+    for _, alike in groupby(batches, key=lambda batch: len(batch.labels)):
+        left = list(alike)
+        while left:
+            count = steps if len(left) == steps else 1 << (len(left).bit_length() - 1)
+            yield left[:count]
+            left = left[count:]
 
 
 class _Outputs(list[tuple[Tensor, Tensor]]):
