@@ -83,6 +83,25 @@ def test_executions_end_where_something_is_due(run: Run) -> None:
     assert Executions.ends == [4, 5, 7, 8, 10, 14, 15, 16, 20, 21, 25, 28, 29, 30, 31]
 
 
+def test_what_is_logged_at_the_start_of_a_step_is_the_same(run: Run) -> None:
+    monitor = ("--trainer.callbacks=LearningRateMonitor", "--trainer.callbacks.logging_interval=step")
+    for steps in (1, 20):
+        run("fit", *SETTINGS, *SCHEDULE, *monitor, f"--model.steps_per_execution={steps}")
+    rows = [event[1:] for event in logged(0)[1] if event[0] == "lr-Adam"]
+    assert rows == [(step, pytest.approx(0.004 * 0.98**step)) for step in range(4, 63, 5)]
+    assert logged(1) == logged(0)
+
+
+def test_executions_begin_with_the_step_of_a_log_row_if_a_callback_looks_at_it(run: Run) -> None:
+    callbacks = (
+        "--trainer.callbacks=tests.test_execution.Asks",
+        "--trainer.callbacks+=tests.test_execution.Executions",
+    )
+    quiet = ("--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=8")
+    run("fit", *SETTINGS, *quiet, *callbacks, "--model.steps_per_execution=6")
+    assert Executions.ends == [6, 7, 8, 14, 15, 16, 21]
+
+
 def test_goes_on_with_another_number_of_steps(run: Run) -> None:
     run("fit", *SETTINGS, *SCHEDULE)
     interrupted(run, 10, *SETTINGS, *SCHEDULE, "--model.steps_per_execution=4")

@@ -29,7 +29,8 @@ WITHIN = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_
 class Execution:
     """Runs up to `steps` optimizer steps at once, on the batches that the Trainer would have had one after the other.
 
-    An execution ends early where something is due after a step: a log row, a checkpoint, a validation, an epoch's end.
+    An execution ends early where something is due after a step: a log row, a checkpoint, a validation, an epoch's end;
+    and before the step of a log row, if a callback has `on_train_batch_start`, as LearningRateMonitor logs there.
     Callbacks' batch hooks run once an execution, with the first batch and its index.
 
     Args:
@@ -56,7 +57,7 @@ class Execution:
         if not self.module.optimizer_settings()["init_args"].get("fused"):
             return "the optimizer is not fused, so it waits for the host"
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in WITHIN):
+            if any(_has(callback, hook) for hook in WITHIN):
                 return f"{type(callback).__name__} looks into each step"
         for config in trainer.lr_scheduler_configs:
             parts = [config.scheduler, *getattr(config.scheduler, "_schedulers", [])]
@@ -101,7 +102,10 @@ class Execution:
         since = batches_since_validation(trainer)
         if since is not None:
             left.append(1 if since == 0 else int(trainer.val_check_batch or 0) - since + 1)
-        intervals = [trainer.log_every_n_steps]  # type: ignore[attr-defined]
+        logged: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if logged and any(_has(callback, "on_train_batch_start") for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            left.append(logged - (step + 1) % logged)  # it may log before the step whose row is due
+        intervals = [logged]
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
                 intervals += [callback._every_n_train_steps, getattr(callback, "every", 0)]
@@ -219,6 +223,11 @@ def batches_since_validation(trainer: Trainer) -> int | None:
     progress = trainer.fit_loop.epoch_loop.batch_progress
     count = progress.total if trainer.check_val_every_n_epoch is None else progress.current
     return int(count.ready % trainer.val_check_batch)
+
+
+def _has(callback: Callback, hook: str) -> bool:
+    """Whether a callback has a hook of its own; asked of its class, as `cli` puts None in the place of an unused one."""
+    return getattr(type(callback), hook) is not getattr(Callback, hook)
 
 
 def _groups(batches: list[Batch], steps: int) -> Iterator[list[Batch]]:
