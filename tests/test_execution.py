@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.optimization.automatic import Closure
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from mnist_amp import execution, runs
 from mnist_amp.data.loader import Batch
@@ -81,6 +82,30 @@ def test_executions_end_where_something_is_due(run: Run) -> None:
     run("fit", *SETTINGS, *callback, "--trainer.max_steps=31", "--model.steps_per_execution=4")
     # 5, 10, ...: a log row; 7, 14, ...: a checkpoint; 8, 16 and 29: a validation; 21: an epoch's end; 31: the last
     assert Executions.ends == [4, 5, 7, 8, 10, 14, 15, 16, 20, 21, 25, 28, 29, 30, 31]
+
+
+def test_batches_on_the_device_are_not_moved_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    move, moved = SingleDeviceStrategy.batch_to_device, []
+
+    def counted(self: SingleDeviceStrategy, batch: Any, device: Any = None, dataloader_idx: int = 0) -> Any:
+        moved.append(len(batch.labels))
+        return move(self, batch, device, dataloader_idx)
+
+    monkeypatch.setattr(SingleDeviceStrategy, "batch_to_device", counted)
+    quiet = ("--trainer.limit_val_batches=0", "--trainer.log_every_n_steps=0", "--checkpoint.every_n_train_steps=0")
+    run("fit", *SETTINGS, *quiet, "--model.steps_per_execution=10")
+    assert moved == [48, 48, 40] * 3  # the first of each execution, by Lightning
+
+
+@pytest.mark.parametrize("hook", execution.TRANSFER)
+def test_what_is_done_to_batches_is_done_to_all(run: Run, monkeypatch: pytest.MonkeyPatch, hook: str) -> None:
+    def invert(self: LitSimpleNN, batch: Batch, dataloader_idx: int) -> Batch:
+        return batch._replace(images=-batch.images)
+
+    monkeypatch.setattr(LitSimpleNN, hook, invert)
+    for steps in (1, 10):
+        run("fit", *SETTINGS, f"--model.steps_per_execution={steps}")
+    assert_same_runs(1)
 
 
 def test_what_is_logged_at_the_start_of_a_step_is_the_same(run: Run) -> None:
@@ -192,8 +217,14 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
 
 @pytest.mark.parametrize(
     "settings",
-    [("-c=fp32.yaml",), ("-c=fp32.yaml", *CLIP), ("-c=bf16.yaml", *SCHEDULE), ("-c=fp16-cpu.yaml", *SCHEDULE)],
-    ids=["fp32", "clipped", "bf16", "fp16"],
+    [
+        ("-c=fp32.yaml",),
+        ("-c=fp32.yaml", *CLIP),
+        ("-c=fp32.yaml", "--optimizer=SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.9"),
+        ("-c=bf16.yaml", *SCHEDULE),
+        ("-c=fp16-cpu.yaml", *SCHEDULE),
+    ],
+    ids=["fp32", "clipped", "sgd", "bf16", "fp16"],
 )
 def test_captured_steps_are_the_same_run(run: Run, graphs: list[RecordedGraph], settings: tuple[str, ...]) -> None:
     run("fit", *settings, *SETTINGS)

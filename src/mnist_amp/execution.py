@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from mnist_amp.data.loader import Batch
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 # what callbacks may do within a step, which a graph would leave out
 WITHIN = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
+
+# where a module or its data may change a batch
+TRANSFER = ("on_before_batch_transfer", "on_after_batch_transfer")
 
 
 class Execution:
@@ -115,10 +119,16 @@ class Execution:
     def _fetch(self, trainer: Trainer, count: int) -> Iterator[Batch]:
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
+        # Lightning's way to the device takes longer than some steps, so it is left out where it leads nowhere
+        owners = (trainer.lightning_module, getattr(trainer, "datamodule", None))
+        changed = any(is_overridden(hook, owner) for hook in TRANSFER for owner in owners)
         for _ in range(count):
             batch, _, _ = next(fetcher)
-            batch = trainer.precision_plugin.convert_input(batch)
-            yield cast(Batch, trainer.strategy.batch_to_device(batch, dataloader_idx=0))
+            batch = cast(Batch, trainer.precision_plugin.convert_input(batch))
+            if changed or batch.images.device != trainer.strategy.root_device:
+                batch = trainer.lightning_module._on_before_batch_transfer(batch)
+                batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+            yield batch
         trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = fetcher.done
 
     def _begin(self, trainer: Trainer, place: int) -> float:
@@ -195,6 +205,7 @@ class Graph(NamedTuple):
             module.train_means = kept
             progress.load_state_dict(counts)
             for group, before in settings:
+                group.clear()  # of what was added as well, as not every optimizer knows `capturable`
                 group.update(before)
         return cls(graph, inputs, rates, losses, logits, [parameter.grad for parameter in module.parameters()])
 
@@ -226,7 +237,7 @@ def batches_since_validation(trainer: Trainer) -> int | None:
 
 
 def _has(callback: Callback, hook: str) -> bool:
-    """Whether a callback has a hook of its own; asked of its class, as `cli` puts None in the place of an unused one."""
+    """Whether a callback has a hook of its own; its class says, as `cli` puts None in the place of an unused one."""
     return getattr(type(callback), hook) is not getattr(Callback, hook)
 
 
