@@ -1,5 +1,6 @@
 """Several steps at once: the same steps, the same figures, the same checkpoints as one after the other."""
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -198,6 +199,7 @@ def test_says_how_the_steps_run(run: Run) -> None:
         "execution  4 optimizer steps at once, one after the other, as only a CUDA device has graphs\n"
         in printed.replace("execution   ", "execution  ")
     )
+    assert "replayed" not in printed
 
 
 @pytest.fixture
@@ -232,7 +234,9 @@ def test_captured_steps_are_the_same_run(run: Run, graphs: list[RecordedGraph], 
     printed = run("fit", *settings, *SETTINGS, "--model.steps_per_execution=4")
     # of 4 full batches, of 1 and 2 between what is due, and the last of an epoch, with 40 images
     assert len(graphs) == 4
-    assert "captured" in printed
+    assert re.search(r"^execution +4 optimizer steps at once, captured as CUDA graphs$", printed, re.MULTILINE)
+    # all but the first 7 (4 and 1 and 2), and the first of 40 images
+    assert "\nexecution  55 of 63 optimizer steps replayed as CUDA graphs, the others before the capture\n" in printed
     assert last(0)["global_step"] == 63
     if SCHEDULE[0] not in settings:
         assert_same_runs(1)
@@ -301,11 +305,10 @@ def test_what_waits_for_the_host_is_not_captured(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(execution, "warn", said.append)
-    run("fit", *SETTINGS, "--model.steps_per_execution=4", "--trainer.callbacks=tests.test_execution.Waits")
-    assert said == [
-        "the steps are not captured as a CUDA graph, but run one after the other, as the capture failed: operation not "
-        "permitted when stream is capturing"
-    ]
+    printed = run("fit", *SETTINGS, "--model.steps_per_execution=4", "--trainer.callbacks=tests.test_execution.Waits")
+    why = "one after the other, as the capture failed: operation not permitted when stream is capturing"
+    assert said == [f"the steps are not captured as a CUDA graph, but run {why}"]
+    assert f"\nexecution  0 of 63 optimizer steps replayed as CUDA graphs, all {why}\n" in printed
     assert last(0)["global_step"] == 63
 
 
@@ -314,7 +317,7 @@ class Waits(Callback):
         try:
             pl_module.model.fc1.weight.sum().item()
         except HostSyncError as error:  # what torch raises when a stream is captured
-            raise RuntimeError("operation not permitted when stream is capturing") from error
+            raise RuntimeError("operation not permitted when stream is capturing\nFor debugging ...") from error
 
 
 @NEEDS_CUDA
