@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from mnist_amp import execution, runs
+from mnist_amp import execution
 from mnist_amp.data.loader import Batch
 from mnist_amp.module import LitSimpleNN
 from tests.conftest import Refused, Run
@@ -320,6 +320,45 @@ class Waits(Callback):
             raise RuntimeError("operation not permitted when stream is capturing\nFor debugging ...") from error
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+def test_overflows_within_graphs_are_those_of_eager_steps(run: Run, request: Any, device: str) -> None:
+    if device == "cpu":
+        request.getfixturevalue("graphs")
+    plugin = "--trainer.plugins.init_args"
+    settings = (
+        *("-c=fp16-cpu.yaml", f"--trainer.accelerator={device}", f"{plugin}.device={device}"),
+        *(f"{plugin}.scaler.init_args.device={device}", f"{plugin}.scaler.init_args.init_scale=1e10"),
+        *("--trainer.log_every_n_steps=0", "--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=2"),
+        *(KEPT_EXECUTION, "--trainer.callbacks+=tests.test_execution.Scales"),
+    )
+    run("fit", *SETTINGS, *settings)
+    eager = dict(Scales.seen)
+    assert list(eager) == list(range(1, 43))
+    run("fit", *SETTINGS, *settings, "--model.steps_per_execution=4")
+    # all 42 but the first 4 and the first of 40 images
+    assert KeptExecution.ended.outcome() == (37, 42, None)
+    assert list(Scales.seen) == [4, 8, 12, 16, 20, 21, 25, 29, 33, 37, 41, 42]
+    assert {step: eager[step] for step in Scales.seen} == Scales.seen
+    # steps 5 to 8, the first to be replayed, all overflow; later ones do not
+    assert Scales.seen[8] == (1e10 / 2**8, 0)
+    assert Scales.seen[42] == (Scales.seen[41][0], Scales.seen[41][1] + 1)
+
+
+class Scales(Callback):
+    """Notes loss scale and Adam's own count of steps after each execution."""
+
+    seen: ClassVar[dict[int, tuple[float, int]]] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen.clear()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        (count,) = {int(state["step"]) for state in trainer.optimizers[0].state.values()}
+        self.seen[trainer.global_step] = (trainer.precision_plugin.scaler.get_scale(), count)  # type: ignore[attr-defined]
+
+
 @NEEDS_CUDA
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("schedule", [(), SCHEDULE], ids=["", "schedule"])
@@ -328,10 +367,10 @@ def test_cuda_graphs_agree_with_eager_steps(
 ) -> None:
     monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cuda")
     for steps in (1, 4):
-        printed = run(
-            "fit", *SETTINGS, *schedule, f"--trainer.precision={precision}", f"--model.steps_per_execution={steps}"
-        )
+        settings = (*schedule, f"--trainer.precision={precision}", f"--model.steps_per_execution={steps}")
+        printed = run("fit", *SETTINGS, *settings, KEPT_EXECUTION)
     assert "4 optimizer steps at once, captured as CUDA graphs" in printed
+    assert KeptExecution.ended.outcome() == (55, 63, None)  # as in the test of captured steps above
     eager, captured = last(0), last(1)
     for name, weights in eager["state_dict"].items():
         torch.testing.assert_close(captured["state_dict"][name], weights, rtol=1e-3, atol=1e-4)
@@ -368,22 +407,27 @@ class Asks(Callback):
 
 
 @NEEDS_CUDA
-@pytest.mark.parametrize("steps", [1, 10])
-def test_no_step_waits_for_the_device(run: Run, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+@pytest.mark.parametrize(("steps", "outcome"), [(1, None), (10, (52, 63, None))])
+@pytest.mark.parametrize("schedule", [(), SCHEDULE], ids=["", "schedule"])
+def test_no_step_waits_for_the_device(
+    run: Run, monkeypatch: pytest.MonkeyPatch, steps: int, outcome: Any, schedule: tuple[str, ...]
+) -> None:
     monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cuda")
     quiet = ("--trainer.log_every_n_steps=1000", "--checkpoint.every_n_train_steps=0", "--trainer.limit_val_batches=0")
     run(
-        *("fit", *SETTINGS, *quiet, f"--model.steps_per_execution={steps}"),
-        *("--trainer.callbacks=tests.test_execution.NoWaiting", "--trainer.max_epochs=2"),
+        *("fit", *SETTINGS, *quiet, *schedule, f"--model.steps_per_execution={steps}", KEPT_EXECUTION),
+        "--trainer.callbacks+=tests.test_execution.NoWaiting",
     )
-    assert runs.read(Path("lightning_logs/version_0/checkpoints/last.ckpt"))["global_step"] == 42
+    assert last(0)["global_step"] == 63
+    # the first 10, and the first of 40 images, are taken before the capture
+    assert KeptExecution.ended.outcome() == outcome
 
 
 class NoWaiting(Callback):
-    """Makes a host synchronisation within the steps of the second epoch an error."""
+    """Makes a host synchronisation within the steps of the third epoch an error; by then all is captured."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.current_epoch == 1:
+        if trainer.current_epoch == 2:
             torch.cuda.set_sync_debug_mode("error")
 
     def on_train_batch_end(
