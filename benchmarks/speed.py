@@ -4,8 +4,11 @@
 
 Runs each contender as a process of its own, in interleaved rounds with another seed each, on the same data: the
 guide's listing, plain Lightning, `mnist-amp fit` with everything on (in a terminal, so with its progress bar), the same
-with `fast.yaml`, and the floor. Saves every run to docs/results/speed-cpu.json (or speed-cuda.json), with the tables
-beside it.
+with `fast.yaml`, and the floor; in the case `ladder`, what each part of that pays. Saves every run to
+docs/results/speed-cpu.json (or speed-cuda.json), with the tables beside it, and what came of the targets to targets.md.
+
+On a CUDA GPU they train for 20 epochs: the floor's clock starts after its step was captured as a CUDA graph, while that
+of `mnist-amp fit` runs during the capture.
 """
 
 import argparse
@@ -35,18 +38,29 @@ from mnist_amp.report import counted
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 HALF = "16-mixed" if torch.cuda.is_available() else "bf16-mixed"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+OURS = ("fit", "fast", "floor")
+PEERS = ("guide", "lightning", *OURS)
 CASES: dict[str, dict[str, Any]] = {
-    "fp32": {"hidden_dim": 128, "batch_size": 64, "precision": "32-true"},
-    "mixed": {"hidden_dim": 128, "batch_size": 64, "precision": HALF},
-    "wide": {"hidden_dim": 2048, "batch_size": 512, "precision": HALF, "contenders": ("fit", "fast", "floor")},
+    "fp32": {"hidden_dim": 128, "batch_size": 64, "precision": "32-true", "contenders": PEERS},
+    "mixed": {"hidden_dim": 128, "batch_size": 64, "precision": HALF, "contenders": PEERS},
+    "wide": {"hidden_dim": 2048, "batch_size": 512, "precision": HALF, "contenders": OURS},
+    "ladder": {
+        "hidden_dim": 128,
+        "batch_size": 64,
+        "precision": "32-true",
+        "contenders": ("lightning", "memory", "quiet", *OURS),
+    },
 }
 NAMES = {
     "guide": "the guide's listing",
-    "lightning": "plain Lightning",
+    "lightning": "plain Lightning: `DataLoader`, transforms, `self.log` in each step",
+    "memory": "plain Lightning, but batches from memory",
+    "quiet": "the same, nothing logged in a step, no progress bar",
     "fit": "`mnist-amp fit`, everything on",
-    "fast": "`mnist-amp fit --config configs/fast.yaml`",
-    "floor": "the floor",
+    "fast": "`mnist-amp fit --config configs/fast.yaml`: 50 steps at once",
+    "floor": "the floor: a loop by hand over tensors",
 }
+NOT_YET = "not yet measured: `python benchmarks/speed.py`"
 POINTS = 0.01  # by which accuracies may differ at least; more where they spread more
 
 
@@ -54,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=20 if DEVICE == "cuda" else 2)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
     args = parser.parse_args()
     args.results.mkdir(parents=True, exist_ok=True)
@@ -72,6 +86,7 @@ def main() -> None:
         }
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         path.with_suffix(".md").write_text("\n".join(map(table, record.values())), encoding="utf-8")
+        write_targets(args.results)
         print(table(record[name]), flush=True)
         check_accuracies(record[name]["runs"])
 
@@ -81,7 +96,7 @@ def measure(case: dict[str, Any], rounds: int, epochs: int) -> list[dict[str, An
     with tempfile.TemporaryDirectory() as folder:
         mnist.prepare(Path(folder, "data"))
         for seed in range(rounds):
-            for name in case.get("contenders", NAMES):
+            for name in case["contenders"]:
                 runs.append({"contender": name, "seed": seed, **run(name, case, seed, epochs, Path(folder))})
                 print(f"round {seed + 1} of {rounds}, {NAMES[name]}: {runs[-1]['seconds']:.2f} s", flush=True)
     return runs
@@ -97,6 +112,8 @@ def run(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Path) -
     process_seconds = time.perf_counter() - started
     if status:
         sys.exit(f"{' '.join(program)} ended with exit status {status}:\n{output}")
+    if DEVICE == "cuda" and (complaint := uncaptured(output)):
+        sys.exit(f"{' '.join(program)} did not run as CUDA graphs: {complaint}")
     if ours:
         # the summary has seconds in tenths, and samples a second in full
         rate = last_figure(r"([\d,]+) samples/s", output)
@@ -104,7 +121,7 @@ def run(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Path) -
         found: dict[str, Any] = {"seconds": 60_000 * epochs / rate, "peak_device_bytes": device_bytes}
         weights = max(logs.glob("version_*/model.pth"), key=lambda path: path.stat().st_mtime)
     else:
-        found = json.loads(output.strip().splitlines()[-1])
+        found = json.loads(next(line for line in reversed(output.splitlines()) if line.startswith("{")))
         weights = folder / "model.pth"
     accuracy = contenders.accuracy(weights, folder / "data")
     return {**found, "process_seconds": process_seconds, "peak_bytes": peak, "accuracy": accuracy}
@@ -123,14 +140,20 @@ def command(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Pat
     return [*program, *configs, *(f"--{key}={value}" for key, value in options.items())]
 
 
+def uncaptured(output: str) -> str | None:
+    """Return the last line that says that steps at once were not replayed as CUDA graphs; None if there is none."""
+    said: list[str] = re.findall(r"^.*one after the other, as.*$", output, re.MULTILINE)
+    return said[-1].strip() if said else None
+
+
 def last_figure(pattern: str, output: str) -> float:
     return float(re.findall(pattern, output)[-1].replace(",", ""))
 
 
 def in_pipe(program: list[str], folder: Path, env: Mapping[str, str] = os.environ) -> tuple[str, int, int]:
-    """Run a program; returns its output, its exit status and the most memory that it had, in bytes."""
+    """Run a program; returns what it wrote to stdout and stderr, its exit status and its peak memory in bytes."""
     with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(program, cwd=folder, env=env, stdout=output, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(program, cwd=folder, env=env, stdout=output, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
         output.seek(0)
         return output.read(), os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
@@ -179,15 +202,17 @@ def table(record: dict[str, Any]) -> str:
         f"hidden_dim {record['hidden_dim']}, batch {record['batch_size']}, {record['precision']}, "
         f"{counted(record['epochs'], 'epoch')} of 60,000 images:",
         "",
-        "| | training, s | least to most | faster than the guide | times the floor | whole process, s | peak memory "
-        "| test accuracy |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | training, s | least to most | microseconds a step | faster than the guide | times the floor "
+        "| whole process, s | peak memory | test accuracy |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+    steps = record["epochs"] * -(-60_000 // record["batch_size"])
     for name, group in groups.items():
         seconds = [run["seconds"] for run in group]
         faster = f"{medians['guide'] / medians[name]:.1f}" if "guide" in medians else "-"
         rows.append(
             f"| {NAMES[name]} | {medians[name]:.2f} | {min(seconds):.2f} to {max(seconds):.2f} "
+            f"| {medians[name] / steps * 1e6:,.0f} "
             f"| {faster} "
             f"| {medians[name] / medians['floor']:.2f} "
             f"| {statistics.median(run['process_seconds'] for run in group):.1f} "
@@ -197,6 +222,61 @@ def table(record: dict[str, Any]) -> str:
     rounds = len(next(iter(groups.values())))
     where = f"Medians of {rounds} interleaved rounds on: {record['device']}, {stack}, {record['date']}."
     return "\n".join([*rows, "", where, f"`{record['command']}`", ""])
+
+
+def write_targets(results: Path) -> None:
+    """Write targets.md from what is saved there."""
+    saved = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*.json")}
+    text = targets(saved.get("speed-cpu", {}), saved.get("speed-cuda", {}), saved.get("startup"))
+    (results / "targets.md").write_text(text, encoding="utf-8")
+
+
+def targets(cpu: dict[str, Any], cuda: dict[str, Any], startup: dict[str, Any] | None) -> str:
+    """Lay out as Markdown what was aimed at and what was reached, from what speed.py and startup.py have saved."""
+    narrow = ("fp32", "mixed")
+    rows = [
+        ("`fit`, everything on, against the guide's listing", "6 times faster", ratios(cpu, narrow, "guide", "fit")),
+        ("the same against the floor", "at most 2.0 times its time", ratios(cpu, narrow, "fit", "floor")),
+        ("`fast.yaml` against the guide's listing", "9 times faster", ratios(cpu, narrow, "guide", "fast")),
+        ("the same against the floor", "at most 1.35 times its time", ratios(cpu, narrow, "fast", "floor")),
+        (
+            "hidden_dim 2048, batch 512: `fit` against the floor",
+            "at most 1.15 times its time",
+            ratios(cpu, ("wide",), "fit", "floor"),
+        ),
+        (
+            "on CUDA: `fast.yaml` against the guide's listing",
+            "100 times faster",
+            ratios(cuda, narrow, "guide", "fast"),
+        ),
+        ("on CUDA: the same against the floor", "at most 1.5 times its time", ratios(cuda, narrow, "fast", "floor")),
+        ("`mnist-amp --help` against `import torch`", "at most 1.5 times its time", help_ratio(startup)),
+    ]
+    devices = dict.fromkeys(case["device"] for record in (cpu, cuda) for case in record.values())
+    where = f"Ratios of medians, from the tables of speed and start-up, on: {'; '.join(devices) or 'nothing yet'}."
+    lines = [f"| {what} | {target} | {reached} |" for what, target, reached in rows]
+    return "\n".join(["| | target | reached |", "|---|---|---|", *lines, "", where, ""])
+
+
+def ratios(record: dict[str, Any], cases: tuple[str, ...], over: str, under: str) -> str:
+    found = []
+    for case in (record[name] for name in cases if name in record):
+        more, less = (
+            statistics.median(run["seconds"] for run in case["runs"] if run["contender"] == name)
+            for name in (over, under)
+        )
+        found.append(f"{more / less:.2f} in {case['precision']}")
+    return ", ".join(found) or NOT_YET
+
+
+def help_ratio(startup: dict[str, Any] | None) -> str:
+    if startup is None:
+        return "not yet measured: `python benchmarks/startup.py`"
+    seconds = startup["seconds"]
+    answer, torch_alone = (
+        statistics.median(seconds[name]) for name in ("`mnist-amp --help`", '`python -c "import torch"`')
+    )
+    return f"{answer / torch_alone:.2f}"
 
 
 def memory(group: list[dict[str, Any]]) -> str:

@@ -3,12 +3,14 @@
     python benchmarks/startup.py
 
 Runs each line of a list as a process of its own, in interleaved rounds, in an empty folder. Saves every time to
-docs/results/startup.json, with the table beside it. About 5 minutes on 2 CPU cores.
+docs/results/startup.json, with the table beside it, and with the packages whose import takes longest. About 5 minutes
+on 2 CPU cores.
 """
 
 import argparse
 import datetime
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_amp.precision import versions
-from speed import RESULTS, device
+from speed import RESULTS, device, write_targets
 
 MNIST_AMP = [sys.executable, "-m", "mnist_amp"]
 CASES = {
@@ -58,11 +60,29 @@ def main() -> None:
         "versions": versions(),
         "command": f"python benchmarks/startup.py --rounds {args.rounds}",
         "seconds": seconds,
+        "imports": imports(),
     }
     args.results.mkdir(parents=True, exist_ok=True)
     (args.results / "startup.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (args.results / "startup.md").write_text(table(record), encoding="utf-8")
+    write_targets(args.results)
     print(table(record))
+
+
+def imports() -> dict[str, float]:
+    """Return the seconds of importing all of the command, by top-level package, without those that it imports."""
+    program = [sys.executable, "-X", "importtime", "-c", "import mnist_amp.cli"]
+    return self_times(subprocess.run(program, check=True, capture_output=True, text=True).stderr)
+
+
+def self_times(report: str) -> dict[str, float]:
+    """Sum up a report of `-X importtime`, in seconds: the 6 largest, and the rest."""
+    sums: dict[str, float] = {}
+    for microseconds, name in re.findall(r"^import time:\s+(\d+) \|\s+\d+ \|\s+([^.\s]+)", report, re.MULTILINE):
+        sums[name] = sums.get(name, 0.0) + int(microseconds) / 1e6
+    largest = sorted(sums, key=lambda name: -sums[name])[:6]
+    rest = sum(seconds for name, seconds in sums.items() if name not in largest)
+    return {**{name: sums[name] for name in largest}, "the rest": rest}
 
 
 def table(record: dict[str, Any]) -> str:
@@ -73,7 +93,14 @@ def table(record: dict[str, Any]) -> str:
     stack = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "lightning"))
     rounds = len(record["seconds"]["`mnist-amp --help`"])
     where = f"Medians of {rounds} interleaved rounds on: {record['device']}, {stack}, {record['date']}."
-    return "\n".join(["| | seconds | times `import torch` |", "|---|---|---|", *rows, "", where, ""])
+    lines = ["| | seconds | times `import torch` |", "|---|---|---|", *rows, "", where, ""]
+    return "\n".join(lines) + (imports_table(record["imports"]) if "imports" in record else "")
+
+
+def imports_table(seconds: dict[str, float]) -> str:
+    rows = [f"| {name if name == 'the rest' else f'`{name}`'} | {value:.2f} |" for name, value in seconds.items()]
+    head = ["", '| `python -X importtime -c "import mnist_amp.cli"`, by package | seconds of its own |', "|---|---|"]
+    return "\n".join([*head, *rows, f"| all | {sum(seconds.values()):.2f} |", ""])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
 """Several steps at once: the same steps, the same figures, the same checkpoints as one after the other."""
 
+import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops.optimization.automatic import Closure
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from mnist_amp import execution, runs
+from mnist_amp import execution
+from mnist_amp.data.loader import Batch
+from mnist_amp.module import LitSimpleNN
 from tests.conftest import Refused, Run
 from tests.recorded_graph import Capture, HostSyncError, NoteAsking, RecordedGraph
 from tests.test_exact import KEPT, goes_on, interrupted, last, logged
@@ -24,6 +29,18 @@ SCHEDULE = (
     "--optimizer.lr=0.004",
 )
 CLIP = ("--trainer.gradient_clip_val=0.3",)
+
+
+class KeptExecution(Callback):
+    """Keeps the execution of a fit for a look at it afterwards."""
+
+    ended: ClassVar[execution.Execution]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        type(self).ended = cast(LitSimpleNN, pl_module).execution
+
+
+KEPT_EXECUTION = "--trainer.callbacks+=tests.test_execution.KeptExecution"
 
 
 class Executions(Callback):
@@ -66,6 +83,50 @@ def test_executions_end_where_something_is_due(run: Run) -> None:
     run("fit", *SETTINGS, *callback, "--trainer.max_steps=31", "--model.steps_per_execution=4")
     # 5, 10, ...: a log row; 7, 14, ...: a checkpoint; 8, 16 and 29: a validation; 21: an epoch's end; 31: the last
     assert Executions.ends == [4, 5, 7, 8, 10, 14, 15, 16, 20, 21, 25, 28, 29, 30, 31]
+
+
+def test_batches_on_the_device_are_not_moved_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    move, moved = SingleDeviceStrategy.batch_to_device, []
+
+    def counted(self: SingleDeviceStrategy, batch: Any, device: Any = None, dataloader_idx: int = 0) -> Any:
+        moved.append(len(batch.labels))
+        return move(self, batch, device, dataloader_idx)
+
+    monkeypatch.setattr(SingleDeviceStrategy, "batch_to_device", counted)
+    quiet = ("--trainer.limit_val_batches=0", "--trainer.log_every_n_steps=0", "--checkpoint.every_n_train_steps=0")
+    run("fit", *SETTINGS, *quiet, "--model.steps_per_execution=10")
+    assert moved == [48, 48, 40] * 3  # the first of each execution, by Lightning
+
+
+@pytest.mark.parametrize("hook", execution.TRANSFER)
+def test_what_is_done_to_batches_is_done_to_all(run: Run, monkeypatch: pytest.MonkeyPatch, hook: str) -> None:
+    def invert(self: LitSimpleNN, batch: Batch, dataloader_idx: int) -> Batch:
+        return batch._replace(images=-batch.images)
+
+    monkeypatch.setattr(LitSimpleNN, hook, invert)
+    for steps in (1, 10):
+        run("fit", *SETTINGS, f"--model.steps_per_execution={steps}")
+    assert_same_runs(1)
+
+
+def test_what_is_logged_at_the_start_of_a_step_is_the_same(run: Run) -> None:
+    monitor = ("--trainer.callbacks=LearningRateMonitor", "--trainer.callbacks.logging_interval=step")
+    for steps in (1, 20):
+        run("fit", *SETTINGS, *SCHEDULE, *monitor, f"--model.steps_per_execution={steps}")
+    rows = [event[1:] for event in logged(0)[1] if event[0] == "lr-Adam"]
+    assert [step for step, _ in rows] == list(range(4, 63, 5))
+    assert [rate for _, rate in rows] == pytest.approx([0.004 * 0.98**step for step, _ in rows])
+    assert logged(1) == logged(0)
+
+
+def test_executions_begin_with_the_step_of_a_log_row_if_a_callback_looks_at_it(run: Run) -> None:
+    callbacks = (
+        "--trainer.callbacks=tests.test_execution.Asks",
+        "--trainer.callbacks+=tests.test_execution.Executions",
+    )
+    quiet = ("--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=8")
+    run("fit", *SETTINGS, *quiet, *callbacks, "--model.steps_per_execution=6")
+    assert Executions.ends == [6, 7, 8, 14, 15, 16, 21]
 
 
 def test_goes_on_with_another_number_of_steps(run: Run) -> None:
@@ -139,6 +200,7 @@ def test_says_how_the_steps_run(run: Run) -> None:
         "execution  4 optimizer steps at once, one after the other, as only a CUDA device has graphs\n"
         in printed.replace("execution   ", "execution  ")
     )
+    assert "replayed" not in printed
 
 
 @pytest.fixture
@@ -158,16 +220,24 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
 
 @pytest.mark.parametrize(
     "settings",
-    [("-c=fp32.yaml",), ("-c=fp32.yaml", *CLIP), ("-c=bf16.yaml", *SCHEDULE), ("-c=fp16-cpu.yaml", *SCHEDULE)],
-    ids=["fp32", "clipped", "bf16", "fp16"],
+    [
+        ("-c=fp32.yaml",),
+        ("-c=fp32.yaml", *CLIP),
+        ("-c=fp32.yaml", "--optimizer=SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.9"),
+        ("-c=bf16.yaml", *SCHEDULE),
+        ("-c=fp16-cpu.yaml", *SCHEDULE),
+    ],
+    ids=["fp32", "clipped", "sgd", "bf16", "fp16"],
 )
 def test_captured_steps_are_the_same_run(run: Run, graphs: list[RecordedGraph], settings: tuple[str, ...]) -> None:
     run("fit", *settings, *SETTINGS)
     assert not graphs
     printed = run("fit", *settings, *SETTINGS, "--model.steps_per_execution=4")
-    # of 4 full batches, of 1, 2 and 3 between what is due, and the last of an epoch, with 40 images
-    assert len(graphs) == 5
-    assert "captured" in printed
+    # of 4 full batches, of 1 and 2 between what is due, and the last of an epoch, with 40 images
+    assert len(graphs) == 4
+    assert re.search(r"^execution +4 optimizer steps at once, captured as CUDA graphs$", printed, re.MULTILINE)
+    # all but the first 7 (4 and 1 and 2), and the first of 40 images
+    assert "\nexecution  55 of 63 optimizer steps replayed as CUDA graphs, the others before the capture\n" in printed
     assert last(0)["global_step"] == 63
     if SCHEDULE[0] not in settings:
         assert_same_runs(1)
@@ -178,6 +248,48 @@ def test_captured_steps_are_the_same_run(run: Run, graphs: list[RecordedGraph], 
     torch.testing.assert_close(last(1)["state_dict"], last(0)["state_dict"], rtol=1e-4, atol=1e-6)
     groups = [runs["optimizer_states"][0]["param_groups"] for runs in (last(0), last(1))]
     assert groups[0] == groups[1]
+
+
+@pytest.mark.parametrize(
+    ("count", "parts"),
+    [(1, [1]), (2, [2]), (3, [2, 1]), (7, [4, 2, 1]), (16, [16]), (18, [16, 2]), (19, [16, 2, 1]), (20, [20])],
+)
+def test_executions_are_cut_into_few_kinds_of_groups(count: int, parts: list[int]) -> None:
+    images, small = (Batch(*(torch.zeros(size) for _ in range(3))) for size in (48, 40))
+    groups = list(execution._groups([images] * count, 20))
+    assert [[id(batch) for batch in group] for group in groups] == [[id(images)] * part for part in parts]
+    if count < 20:
+        groups = list(execution._groups([images] * count + [small], 20))
+        assert [(len(group), len(group[0].labels)) for group in groups] == [*((part, 48) for part in parts), (1, 40)]
+
+
+@pytest.mark.usefixtures("graphs")
+def test_few_graphs_are_made(run: Run) -> None:
+    uneven = ("--trainer.log_every_n_steps=11", "--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=8")
+    run("fit", *SETTINGS, *uneven, "--model.steps_per_execution=10", KEPT_EXECUTION)
+    assert KeptExecution.ended.reason is None
+    made = {key for key, graph in KeptExecution.ended.graphs.items() if graph is not None}
+    assert made == {(10, 48, 0.001), (8, 48, 0.001), (4, 48, 0.001), (2, 48, 0.001), (1, 48, 0.001), (1, 40, 0.001)}
+
+
+@pytest.mark.usefixtures("graphs")
+def test_nothing_of_an_eager_step_is_alive_when_the_next_are_captured(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes of its autograd graph would be of the default stream, which spoils a capture."""
+    capture, sizes, alive = execution.Graph.capture, [], []
+
+    def watched(module: LitSimpleNN, batches: list[Batch], optimizer: Any, closure: Closure) -> execution.Graph:
+        sizes.append((len(batches), len(batches[0].labels)))
+        alive.append(closure._result)
+        return capture(module, batches, optimizer, closure)
+
+    monkeypatch.setattr(execution.Graph, "capture", watched)
+    quiet = ("--trainer.log_every_n_steps=9", "--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=2")
+    run("fit", *SETTINGS, *quiet, "--model.steps_per_execution=20")
+    # 8+1 eager, 8+1 captured, 2 and the last of 40 images eager; 4 eager and then 2 captured; 8+1, and 4 and the last
+    assert sizes == [(8, 48), (1, 48), (2, 48), (4, 48), (1, 40)]
+    assert alive == [None] * 5
 
 
 def test_a_captured_overflow_skips_its_step_alone(run: Run, graphs: list[RecordedGraph]) -> None:
@@ -194,11 +306,10 @@ def test_what_waits_for_the_host_is_not_captured(
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(execution, "warn", said.append)
-    run("fit", *SETTINGS, "--model.steps_per_execution=4", "--trainer.callbacks=tests.test_execution.Waits")
-    assert said == [
-        "the steps are not captured as a CUDA graph, but run one after the other, as the capture failed: operation not "
-        "permitted when stream is capturing"
-    ]
+    printed = run("fit", *SETTINGS, "--model.steps_per_execution=4", "--trainer.callbacks=tests.test_execution.Waits")
+    why = "one after the other, as the capture failed: operation not permitted when stream is capturing"
+    assert said == [f"the steps are not captured as a CUDA graph, but run {why}"]
+    assert f"\nexecution  0 of 63 optimizer steps replayed as CUDA graphs, all {why}\n" in printed
     assert last(0)["global_step"] == 63
 
 
@@ -207,7 +318,46 @@ class Waits(Callback):
         try:
             pl_module.model.fc1.weight.sum().item()
         except HostSyncError as error:  # what torch raises when a stream is captured
-            raise RuntimeError("operation not permitted when stream is capturing") from error
+            raise RuntimeError("operation not permitted when stream is capturing\nFor debugging ...") from error
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+def test_overflows_within_graphs_are_those_of_eager_steps(run: Run, request: Any, device: str) -> None:
+    if device == "cpu":
+        request.getfixturevalue("graphs")
+    plugin = "--trainer.plugins.init_args"
+    settings = (
+        *("-c=fp16-cpu.yaml", f"--trainer.accelerator={device}", f"{plugin}.device={device}"),
+        *(f"{plugin}.scaler.init_args.device={device}", f"{plugin}.scaler.init_args.init_scale=1e10"),
+        *("--trainer.log_every_n_steps=0", "--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=2"),
+        *(KEPT_EXECUTION, "--trainer.callbacks+=tests.test_execution.Scales"),
+    )
+    run("fit", *SETTINGS, *settings)
+    eager = dict(Scales.seen)
+    assert list(eager) == list(range(1, 43))
+    run("fit", *SETTINGS, *settings, "--model.steps_per_execution=4")
+    # all 42 but the first 4 and the first of 40 images
+    assert KeptExecution.ended.outcome() == (37, 42, None)
+    assert list(Scales.seen) == [4, 8, 12, 16, 20, 21, 25, 29, 33, 37, 41, 42]
+    assert {step: eager[step] for step in Scales.seen} == Scales.seen
+    # steps 5 to 8, the first to be replayed, all overflow; later ones do not
+    assert Scales.seen[8] == (1e10 / 2**8, 0)
+    assert Scales.seen[42] == (Scales.seen[41][0], Scales.seen[41][1] + 1)
+
+
+class Scales(Callback):
+    """Notes loss scale and Adam's own count of steps after each execution."""
+
+    seen: ClassVar[dict[int, tuple[float, int]]] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen.clear()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        (count,) = {int(state["step"]) for state in trainer.optimizers[0].state.values()}
+        self.seen[trainer.global_step] = (trainer.precision_plugin.scaler.get_scale(), count)  # type: ignore[attr-defined]
 
 
 @NEEDS_CUDA
@@ -218,10 +368,10 @@ def test_cuda_graphs_agree_with_eager_steps(
 ) -> None:
     monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cuda")
     for steps in (1, 4):
-        printed = run(
-            "fit", *SETTINGS, *schedule, f"--trainer.precision={precision}", f"--model.steps_per_execution={steps}"
-        )
+        settings = (*schedule, f"--trainer.precision={precision}", f"--model.steps_per_execution={steps}")
+        printed = run("fit", *SETTINGS, *settings, KEPT_EXECUTION)
     assert "4 optimizer steps at once, captured as CUDA graphs" in printed
+    assert KeptExecution.ended.outcome() == (55, 63, None)  # as in the test of captured steps above
     eager, captured = last(0), last(1)
     for name, weights in eager["state_dict"].items():
         torch.testing.assert_close(captured["state_dict"][name], weights, rtol=1e-3, atol=1e-4)
@@ -258,22 +408,27 @@ class Asks(Callback):
 
 
 @NEEDS_CUDA
-@pytest.mark.parametrize("steps", [1, 10])
-def test_no_step_waits_for_the_device(run: Run, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+@pytest.mark.parametrize(("steps", "outcome"), [(1, None), (10, (52, 63, None))])
+@pytest.mark.parametrize("schedule", [(), SCHEDULE], ids=["", "schedule"])
+def test_no_step_waits_for_the_device(
+    run: Run, monkeypatch: pytest.MonkeyPatch, steps: int, outcome: Any, schedule: tuple[str, ...]
+) -> None:
     monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cuda")
     quiet = ("--trainer.log_every_n_steps=1000", "--checkpoint.every_n_train_steps=0", "--trainer.limit_val_batches=0")
     run(
-        *("fit", *SETTINGS, *quiet, f"--model.steps_per_execution={steps}"),
-        *("--trainer.callbacks=tests.test_execution.NoWaiting", "--trainer.max_epochs=2"),
+        *("fit", *SETTINGS, *quiet, *schedule, f"--model.steps_per_execution={steps}", KEPT_EXECUTION),
+        "--trainer.callbacks+=tests.test_execution.NoWaiting",
     )
-    assert runs.read(Path("lightning_logs/version_0/checkpoints/last.ckpt"))["global_step"] == 42
+    assert last(0)["global_step"] == 63
+    # the first 10, and the first of 40 images, are taken before the capture
+    assert KeptExecution.ended.outcome() == outcome
 
 
 class NoWaiting(Callback):
-    """Makes a host synchronisation within the steps of the second epoch an error."""
+    """Makes a host synchronisation within the steps of the third epoch an error; by then all is captured."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.current_epoch == 1:
+        if trainer.current_epoch == 2:
             torch.cuda.set_sync_debug_mode("error")
 
     def on_train_batch_end(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import readme
 from mnist_amp.__main__ import main
 from mnist_amp.model import SimpleNN
 from tests.conftest import Run, command
@@ -100,7 +101,7 @@ def test_make_targets_exist() -> None:
 def test_benchmarks_exist() -> None:
     scripts = [shlex.split(line)[1] for line in COMMANDS if line.startswith("python ")]
     assert sorted(set(scripts)) == [
-        f"benchmarks/{name}.py" for name in ("accuracy", "scale", "soak", "speed", "startup")
+        f"benchmarks/{name}.py" for name in ("accuracy", "readme", "scale", "soak", "speed", "startup")
     ]
     for script in scripts:
         subprocess.run([sys.executable, ROOT / script, "--help"], check=True, capture_output=True)
@@ -112,9 +113,10 @@ def test_no_command_is_left_untested() -> None:
 
 
 def test_figures_are_the_saved_results() -> None:
-    shown = dict(re.findall(r"<!-- (docs/results/\S+) -->\n(.*?)<!-- end -->", README, re.DOTALL))
-    saved = {f"docs/results/{path.name}": path for path in (ROOT / "docs" / "results").glob("*.md")}
-    assert shown == {name: path.read_text(encoding="utf-8") for name, path in saved.items()}
+    for document in readme.documents(ROOT):
+        text = document.read_text(encoding="utf-8")
+        assert readme.filled(text, ROOT) == text, document
+    assert readme.left_out(ROOT) == []
 
 
 def test_the_parameter_count_shown_is_the_networks() -> None:

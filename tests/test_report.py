@@ -1,5 +1,7 @@
 from typing import Any
 
+import pytest
+
 from mnist_amp.report import counted, evaluation, facts, fit_summary
 
 RUN: dict[str, Any] = {
@@ -7,6 +9,7 @@ RUN: dict[str, Any] = {
     "images": 275_000,
     "seconds": 10.0,
     "data_seconds": 0.25,
+    "replayed": None,
     "device_memory": None,
     "folder": "lightning_logs/version_0",
     "files": ["model.pth", "checkpoints/"],
@@ -40,6 +43,34 @@ def test_fit_summary_without_checkpoints() -> None:
     summary = fit_summary("training", None, next_steps=[], **nothing)
     assert summary.startswith(
         "\naccuracy  not known\ntime      0.0 s, 0 samples/s (training, validation and checkpoints)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("replayed", "line"),
+    [
+        (
+            (4600, 4690, None),
+            "4,600 of 4,690 optimizer steps replayed as CUDA graphs, the others before the capture",
+        ),
+        ((4690, 4690, None), "4,690 of 4,690 optimizer steps replayed as CUDA graphs"),
+        (
+            (0, 4690, "Spy looks into each step"),
+            "0 of 4,690 optimizer steps replayed as CUDA graphs, all one after the other, as Spy looks into each step",
+        ),
+    ],
+)
+def test_fit_summary_says_what_was_captured(replayed: tuple[int, int, str | None], line: str) -> None:
+    summary = fit_summary("training", 0.96, next_steps=["mnist-amp test", "and so on"], **{**RUN, "replayed": replayed})
+    assert (
+        summary
+        == f"""
+accuracy   96.00% on the training images, with no validation, after 4 epochs
+time       10.0 s, 27,500 samples/s (training, validation and checkpoints; 2.5% of it waiting for data)
+execution  {line}
+files      lightning_logs/version_0/ (model.pth, checkpoints/)
+next       mnist-amp test
+           and so on"""
     )
 
 

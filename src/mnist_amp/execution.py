@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from mnist_amp.data.loader import Batch
@@ -25,11 +26,17 @@ if TYPE_CHECKING:
 # what callbacks may do within a step, which a graph would leave out
 WITHIN = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 
+NO_GRAPHS = "only a CUDA device has graphs"
+
+# where a module or its data may change a batch
+TRANSFER = ("on_before_batch_transfer", "on_after_batch_transfer")
+
 
 class Execution:
     """Runs up to `steps` optimizer steps at once, on the batches that the Trainer would have had one after the other.
 
-    An execution ends early where something is due after a step: a log row, a checkpoint, a validation, an epoch's end.
+    An execution ends early where something is due after a step: a log row, a checkpoint, a validation, an epoch's end;
+    and before the step of a log row, if a callback has `on_train_batch_start`, as LearningRateMonitor logs there.
     Callbacks' batch hooks run once an execution, with the first batch and its index.
 
     Args:
@@ -41,22 +48,23 @@ class Execution:
         self.module, self.steps = module, steps
         self.reason: str | None = None  # for not capturing
         self.graphs: dict[tuple[int, int, float], Graph | None] = {}  # None where it was run once, but not captured
-        self.replayed = 0  # steps
+        self.taken = self.replayed = 0  # steps of a fit, and how many of them as graphs
 
     def start(self) -> None:
         """Begin a fit."""
         self.reason, self.graphs = self.eager(self.module.trainer), {}
+        self.taken = self.replayed = 0
 
     def eager(self, trainer: Trainer) -> str | None:
         """Say why the steps can't be captured as a CUDA graph; None if they can."""
         if trainer.strategy.root_device.type != "cuda":
-            return "only a CUDA device has graphs"
+            return NO_GRAPHS
         if trainer.world_size > 1:
             return "only a single process can be captured"
         if not self.module.optimizer_settings()["init_args"].get("fused"):
             return "the optimizer is not fused, so it waits for the host"
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if any(_uses(callback, hook) for hook in WITHIN):
+            if any(_has(callback, hook) for hook in WITHIN):
                 return f"{type(callback).__name__} looks into each step"
         for config in trainer.lr_scheduler_configs:
             parts = [config.scheduler, *getattr(config.scheduler, "_schedulers", [])]
@@ -70,25 +78,32 @@ class Execution:
         how = "captured as CUDA graphs" if reason is None else f"one after the other, as {reason}"
         return f"{self.steps} optimizer steps at once, {how}"
 
+    def outcome(self) -> tuple[int, int, str | None] | None:
+        """Return how many steps were replayed, of how many, and why no more; None where graphs were out of question."""
+        asked = self.steps > 1 and self.reason != NO_GRAPHS
+        return (self.replayed, self.taken, self.reason) if asked else None
+
     def run(self, optimizer: LightningOptimizer, closure: Closure) -> None:
         """Take the optimizer steps of one execution; the closure is that of Lightning's loop, for the first of them."""
         trainer, inputs = self.module.trainer, _inputs(closure)
         batches = [inputs["batch"], *self._fetch(trainer, self._length(trainer) - 1)]
         done = 0
-        for size, alike in groupby(batches, key=lambda batch: len(batch.labels)):
-            group = list(alike)
-            graph = self._graph(size, group, optimizer, closure) if self.reason is None else None
+        for group in _groups(batches, self.steps):
+            graph = self._graph(group, optimizer, closure) if self.reason is None else None
             if graph is not None:
                 graph.replay(self.module, group, [self._begin(trainer, done + place) for place in range(len(group))])
                 self.replayed += len(group)
                 self.module.loss = graph.losses[-1].clone()
-                closure._result = ClosureResult(self.module.loss)
             else:
                 for place, batch in enumerate(group):
                     self._begin(trainer, done + place)
                     inputs.update(batch=batch, batch_idx=trainer.fit_loop.batch_idx)
                     optimizer.step(closure=closure)
+            # or its autograd graph would live on, whose nodes are of another stream than what is captured next
+            closure._result = None
             done += len(group)
+        self.taken += done
+        closure._result = ClosureResult(self.module.loss)  # which Lightning's loop asks for
 
     def _length(self, trainer: Trainer) -> int:
         """Return how many steps there are until something is due after one."""
@@ -100,7 +115,10 @@ class Execution:
         since = batches_since_validation(trainer)
         if since is not None:
             left.append(1 if since == 0 else int(trainer.val_check_batch or 0) - since + 1)
-        intervals = [trainer.log_every_n_steps]  # type: ignore[attr-defined]
+        logged: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if logged and any(_has(callback, "on_train_batch_start") for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            left.append(logged - (step + 1) % logged)  # it may log before the step whose row is due
+        intervals = [logged]
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
                 intervals += [callback._every_n_train_steps, getattr(callback, "every", 0)]
@@ -110,10 +128,16 @@ class Execution:
     def _fetch(self, trainer: Trainer, count: int) -> Iterator[Batch]:
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
+        # Lightning's way to the device costs 26 microseconds a batch, so it is left out where it leads nowhere
+        owners = (trainer.lightning_module, getattr(trainer, "datamodule", None))
+        changed = any(is_overridden(hook, owner) for hook in TRANSFER for owner in owners)
         for _ in range(count):
             batch, _, _ = next(fetcher)
-            batch = trainer.precision_plugin.convert_input(batch)
-            yield cast(Batch, trainer.strategy.batch_to_device(batch, dataloader_idx=0))
+            batch = cast(Batch, trainer.precision_plugin.convert_input(batch))
+            if changed or batch.images.device != trainer.strategy.root_device:
+                batch = trainer.lightning_module._on_before_batch_transfer(batch)
+                batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+            yield batch
         trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = fetcher.done
 
     def _begin(self, trainer: Trainer, place: int) -> float:
@@ -132,20 +156,19 @@ class Execution:
             steps.increment_ready()
         return float(trainer.optimizers[0].param_groups[0]["lr"])
 
-    def _graph(
-        self, size: int, batches: list[Batch], optimizer: LightningOptimizer, closure: Closure
-    ) -> "Graph | None":
+    def _graph(self, batches: list[Batch], optimizer: LightningOptimizer, closure: Closure) -> "Graph | None":
         """Return the graph of as many steps; None the first time, as what is captured must have run once."""
         trainer = self.module.trainer
         rate = 0.0 if trainer.lr_scheduler_configs else float(trainer.optimizers[0].param_groups[0]["lr"])
-        key = (len(batches), size, rate)
+        key = (len(batches), len(batches[0].labels), rate)
         if key not in self.graphs:
             self.graphs[key] = None
         elif self.graphs[key] is None:
             try:
                 self.graphs[key] = Graph.capture(self.module, batches, optimizer, closure)
             except RuntimeError as error:
-                self.reason = f"the capture failed: {error}"
+                what, *_ = str(error).split("\n")  # the rest is on how to debug CUDA
+                self.reason = f"the capture failed: {what}"
                 warn(f"the steps are not captured as a CUDA graph, but run one after the other, as {self.reason}")
         return self.graphs[key]
 
@@ -192,6 +215,7 @@ class Graph(NamedTuple):
             module.train_means = kept
             progress.load_state_dict(counts)
             for group, before in settings:
+                group.clear()  # of what was added as well, as not every optimizer knows `capturable`
                 group.update(before)
         return cls(graph, inputs, rates, losses, logits, [parameter.grad for parameter in module.parameters()])
 
@@ -222,8 +246,23 @@ def batches_since_validation(trainer: Trainer) -> int | None:
     return int(count.ready % trainer.val_check_batch)
 
 
-def _uses(callback: Callback, hook: str) -> bool:
+def _has(callback: Callback, hook: str) -> bool:
+    """Whether a callback has a hook of its own that it uses: None is in the place of one that it does not."""
     return callable(getattr(callback, hook)) and getattr(type(callback), hook) is not getattr(Callback, hook)
+
+
+def _groups(batches: list[Batch], steps: int) -> Iterator[list[Batch]]:
+    """Cut the batches of an execution into what is captured as a graph each.
+
+    Where there are not `steps` of a size, they are cut into powers of two, or nearly every number of them would come to
+    be a graph of its own, with its own memory.
+    """
+    for _, alike in groupby(batches, key=lambda batch: len(batch.labels)):
+        left = list(alike)
+        while left:
+            count = steps if len(left) == steps else 1 << (len(left).bit_length() - 1)
+            yield left[:count]
+            left = left[count:]
 
 
 class _Outputs(list[tuple[Tensor, Tensor]]):

@@ -23,6 +23,7 @@ def fit_summary(
     images: int,
     seconds: float,
     data_seconds: float | None,
+    replayed: tuple[int, int, str | None] | None,
     device_memory: int | None,
     folder: str,
     files: list[str],
@@ -37,6 +38,8 @@ def fit_summary(
         images: how many images were trained on, epochs counted.
         seconds: time of training and validation.
         data_seconds: how much of it went by in waiting for the images to train on; None if that is not known.
+        replayed: how many optimizer steps were replayed as CUDA graphs, of how many, and what forbade more; None where
+            that was out of question.
         device_memory: bytes that tensors took on a CUDA device at most; None on a CPU.
         folder: of the run.
         files: the main ones in it.
@@ -52,11 +55,19 @@ def fit_summary(
     lines = {
         "accuracy": result,
         "time": f"{seconds:.1f} s, {images / seconds:,.0f} samples/s ({parts})",
+        **({} if replayed is None else {"execution": _replayed(*replayed)}),
         **({} if device_memory is None else {"memory": f"{device_memory / 1e6:,.0f} MB on the device at most"}),
         "files": f"{folder}/ ({', '.join(files)})",
     }
-    steps = facts({"next    ": "\n          ".join(next_steps)}) if next_steps else ""
-    return "\n".join(["", facts(lines), steps])
+    if next_steps:
+        lines["next"] = ("\n" + " " * (max(map(len, lines)) + 2)).join(next_steps)
+    return "\n" + facts(lines)
+
+
+def _replayed(steps: int, taken: int, reason: str | None) -> str:
+    text = f"{steps:,} of {taken:,} optimizer steps replayed as CUDA graphs"
+    how = f"one after the other, as {reason}" if reason else "before the capture"
+    return text if steps == taken else f"{text}, {'the others' if steps else 'all'} {how}"
 
 
 def evaluation(record: dict[str, Any], folder: str) -> str:

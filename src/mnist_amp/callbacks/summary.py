@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mnist_amp import plots, runs
 from mnist_amp.callbacks.checkpoint import RunCheckpoint
 from mnist_amp.callbacks.run_folder import RunFolder
+from mnist_amp.execution import Execution
 from mnist_amp.files import written_whole
 from mnist_amp.metrics import EpochMeans
 from mnist_amp.report import fit_summary
@@ -49,6 +50,7 @@ class FitSummary(Callback):
             seconds=self.seconds,
             # a loader of somebody's own does not count it
             data_seconds=getattr(trainer.train_dataloader, "seconds", None),
+            replayed=cast(Execution, pl_module.execution).outcome(),
             device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             folder=str(self.run.path),
             files=[name for name in FILES if (self.run.path / name).exists()],

@@ -1,0 +1,41 @@
+"""Put the saved results into the README and the documents, between their markers.
+
+    python benchmarks/readme.py
+
+Each table of docs/results/ stands where a document has `<!-- docs/results/NAME.md -->` and `<!-- end -->` around it.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SHOWN = re.compile(r"(<!-- (docs/results/\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    for path in documents(ROOT):
+        path.write_text(filled(path.read_text(encoding="utf-8"), ROOT), encoding="utf-8")
+    if names := left_out(ROOT):
+        sys.exit(f"No document has the markers of {', '.join(names)}.")
+
+
+def documents(root: Path) -> list[Path]:
+    return [root / "README.md", *sorted(root.glob("docs/*.md"))]
+
+
+def filled(text: str, root: Path) -> str:
+    """Return a document with the results that are saved under `root` in the place of those that it shows."""
+    return SHOWN.sub(lambda found: found[1] + (root / found[2]).read_text(encoding="utf-8") + found[4], text)
+
+
+def left_out(root: Path) -> list[str]:
+    """Return the results that are saved under `root` and stand in no document."""
+    shown = {found[2] for path in documents(root) for found in SHOWN.finditer(path.read_text(encoding="utf-8"))}
+    return sorted({f"docs/results/{path.name}" for path in root.glob("docs/results/*.md")} - shown)
+
+
+if __name__ == "__main__":
+    main()
