@@ -17,9 +17,9 @@ LOOKS = 3  # in a row that found skipped steps, until that is worth a warning; a
 class LossScaleMonitor(Callback):
     """Where gradients are scaled, logs what that does, every `log_every_n_steps` optimizer steps and at no other time.
 
-    It logs `loss_scale`, `skipped_steps` (so far), `grad_norm` (unscaled, before clipping; not finite in a skipped
-    step), and `fp16_underflow`: the share of gradient values that fp16 would turn into zero if it were not for the
-    scaling. Warns when steps are skipped again and again. What stops a run is `TerminateOnNaN`.
+    It logs `loss_scale`, `skipped_steps` (so far), `grad_norm` (unscaled, before clipping; infinite in a skipped step),
+    and `fp16_underflow`: the share of gradient values that fp16 would turn into zero if it were not for the scaling.
+    Warns when steps are skipped again and again. What stops a run is `TerminateOnNaN`.
 
     Args:
         clipped: whether gradients are clipped: then it looks before they are, which a step captured as a CUDA graph
@@ -74,7 +74,7 @@ def gradient_figures(module: LightningModule) -> dict[str, Tensor]:
     there = torch.stack([gradient.count_nonzero() for gradient in gradients]).sum()
     left = torch.stack([gradient.half().count_nonzero() for gradient in gradients]).sum()
     return {
-        "grad_norm": torch.nn.utils.get_total_norm(gradients),
+        "grad_norm": torch.nn.utils.get_total_norm(gradients).nan_to_num(nan=torch.inf, posinf=torch.inf),
         "fp16_underflow": (there - left) / there.clamp(min=1),
     }
 
