@@ -32,6 +32,7 @@ SETTINGS = ((128, 64), (2048, 512))  # hidden_dim and batch size
 BOTH = ("32-true", HALF)
 SECONDS = 2.0  # that compare measures a step for
 WITHIN = 0.1
+LATE = 4300  # steps: the guide's five epochs
 
 
 def main() -> None:
@@ -48,6 +49,7 @@ def main() -> None:
             keep_compare(report("compare", Path(folder)), args.results)
         if "profile" in only:
             keep_profile(report("profile", Path(folder)), args.results)
+            keep_gradients(report("profile", Path(folder), f"--warmup={LATE}"), args.results)
         if "ratio" in only:
             ratios(args.rounds, Path(folder, "data"), args.results)
 
@@ -127,11 +129,11 @@ def ratio_table(record: dict[str, Any]) -> str:
     )
 
 
-def report(command: str, folder: Path) -> Path:
+def report(command: str, folder: Path, *options: str) -> Path:
     """Run a command; returns the folder of its report."""
-    program = [sys.executable, "-m", "mnist_amp", command, f"--trainer.default_root_dir={folder}"]
+    program = [sys.executable, "-m", "mnist_amp", command, *options, f"--trainer.default_root_dir={folder}"]
     subprocess.run([*program, f"--data.data_dir={folder / 'data'}"], check=True)
-    return folder / "lightning_logs" / command / "version_0"
+    return max((folder / "lightning_logs" / command).glob("version_*"))
 
 
 def keep_compare(folder: Path, results: Path) -> None:
@@ -152,15 +154,24 @@ def keep_profile(folder: Path, results: Path) -> None:
     keep_files(folder, results / f"profile-{DEVICE}")
 
 
+def keep_gradients(folder: Path, results: Path) -> None:
+    """Keep what a profile late in training says of the gradients."""
+    found = next(part for part in sections_of(folder) if "gradient values" in part).partition("\n\n")[2]
+    text = found.replace("gradients.png", f"results/profile-{DEVICE}/gradients-late.png")
+    command = f"`mnist-amp profile --warmup={LATE}`"
+    (results / f"gradients-{DEVICE}.md").write_text(f"{text.strip()}\n\nMade by {command}.\n", encoding="utf-8")
+    shutil.copyfile(folder / "gradients.png", results / f"profile-{DEVICE}" / "gradients-late.png")
+
+
 def sections_of(folder: Path) -> list[str]:
     """Return the sections of a report, with its heads one level further down."""
     text = (folder / "report.md").read_text(encoding="utf-8")
-    return re.split(r"^#(?=#* )", re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE), flags=re.MULTILINE)
+    return re.split(r"^(?=##)", re.sub(r"^#", "##", text, flags=re.MULTILINE), flags=re.MULTILINE)
 
 
 def plain(text: str) -> str:
     """Leave out what only this benchmark has given the command: the folders."""
-    return re.sub(r" --(trainer\.default_root_dir|data\.data_dir)=\S+?(?=[ `\n])", "", text).strip() + "\n"
+    return re.sub(r" --(trainer\.default_root_dir|data\.data_dir)=\S+?(?=[ `\"\n])", "", text).strip() + "\n"
 
 
 def keep_files(folder: Path, target: Path) -> None:

@@ -61,6 +61,10 @@ def run_one(run: Run, args: list[str], folder: Path) -> None:
     """Run a command of the README, which must end well, but for what it says needs a GPU."""
     if "configs/ddp-cpu.yaml" in args:  # starts processes of its own
         command(*args, cwd=folder)
+    elif args[0] == "compare":  # the grid is for the reader's patience
+        run(*args, "--seconds=0.01", "--rounds=1", "--seeds=1", "--hidden_dims=[16]", "--batch_sizes=[64]")
+    elif args[0] == "profile":
+        run(*args, "--steps=3", "--warmup=1")
     elif args == ["--help"]:  # answered before jsonargparse, which leaves with SystemExit
         main(args)
     elif {"--help", "--print_config"} & set(args):
@@ -101,7 +105,7 @@ def test_make_targets_exist() -> None:
 def test_benchmarks_exist() -> None:
     scripts = [shlex.split(line)[1] for line in COMMANDS if line.startswith("python ")]
     assert sorted(set(scripts)) == [
-        f"benchmarks/{name}.py" for name in ("accuracy", "readme", "scale", "soak", "speed", "startup")
+        f"benchmarks/{name}.py" for name in ("accuracy", "precision", "readme", "scale", "soak", "speed", "startup")
     ]
     for script in scripts:
         subprocess.run([sys.executable, ROOT / script, "--help"], check=True, capture_output=True)
