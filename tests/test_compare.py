@@ -73,6 +73,19 @@ def test_a_cell_that_fails_is_a_row_that_says_so(run: Run, monkeypatch: pytest.M
     assert "\nbf16-mixed at hidden_dim 8 and batch 64 failed: the GPU is out of memory\n" in printed
 
 
+def test_where_nothing_can_be_measured(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def isolated(*args: Any) -> dict[str, Any]:
+        raise RunError("the GPU is out of memory")
+
+    monkeypatch.setattr(measure, "isolated", isolated)
+    with pytest.raises(SystemExit) as exit_info:
+        run("compare", *QUICK)
+    assert exit_info.value.code == 1
+    assert capsys.readouterr().err == "mnist-amp: error: nothing could be measured: the GPU is out of memory\n"
+
+
 def test_a_stopped_comparison_goes_on_where_it_was(run: Run, tmp_path: Path, data_dir: Path) -> None:
     env = {**os.environ, "MNIST_AMP_DATA__DATA_DIR": str(data_dir)}
     command = [

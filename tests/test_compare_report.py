@@ -83,6 +83,15 @@ def test_faster_here() -> None:
     ]
 
 
+def test_without_the_baseline() -> None:
+    failed = {"kind": "speed", "precision": "32-true", "hidden_dim": 128, "batch_size": 64, "number": 0, "error": "why"}
+    cells = [failed, *speed("bf16-mixed", "bf16-mixed", 128, 64, 0.001)]
+    assert compare_report.verdicts(results(cells)) == [
+        "32-true failed here, so nothing can be compared with it.",
+        "32-true at hidden_dim 128 and batch 64 failed: why",
+    ]
+
+
 def test_no_difference() -> None:
     cells = [
         *speed("32-true", "32-true", 128, 64, 0.003, 0.003, 0.003),

@@ -168,8 +168,9 @@ def _measure_all(results: dict[str, Any], folder: Path | None, root: Path) -> Pa
     except KeyboardInterrupt as interrupt:
         signum = interrupt.args[0] if interrupt.args else signal.SIGINT
         raise Stopped(signum, _resume_hint(results, folder)) from None
-    if folder is None:
-        raise RunError("nothing could be measured.")
+    assert folder is not None  # there is at least one cell
+    if not any("effective" in cell for cell in results["cells"]):
+        raise RunError(f"nothing could be measured: {results['cells'][0]['error']}")
     return folder
 
 

@@ -97,7 +97,7 @@ def verdicts(results: Results) -> list[str]:
     own, measured = results["own"], rows(results)
     here = [row for row in measured if (row.hidden_dim, row.batch_size) == (own["hidden_dim"], own["batch_size"])]
     others = [row for row in here if row.speeds and row.precision != results["precisions"][0]]
-    parts = [_advice(results, others), *(_in_words(row, results) for row in others), *_same(results)]
+    parts = [_advice(results, here), *(_in_words(row, results) for row in others), *_same(results)]
     parts += [
         f"{row.precision} at hidden_dim {row.hidden_dim} and batch {row.batch_size} failed: {row.error}"
         for row in measured
@@ -107,11 +107,14 @@ def verdicts(results: Results) -> list[str]:
     return [*parts, *_accuracy_in_words(results), *_memory_in_words(here)]
 
 
-def _advice(results: Results, others: list[Row]) -> str:
+def _advice(results: Results, here: list[Row]) -> str:
     baseline, own = results["precisions"][0], results["own"]
     scores = accuracies(results)
+    others = [row for row in here if row.speeds and row.precision != baseline]
     good = [row for row in others if verdict.judged(row.speeds) == "faster" and not _is_worse(scores, baseline, row)]
     best = max(good, key=lambda row: statistics.median(row.speeds), default=None)
+    if not any(row.precision == baseline and row.seconds for row in here):
+        return f"{baseline} failed here, so nothing can be compared with it."
     setting = f"For hidden_dim {own['hidden_dim']} and batch {own['batch_size']} on {results['device']}"
     if best is not None:
         return (

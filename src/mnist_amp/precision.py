@@ -54,7 +54,9 @@ def half_hardware(trainer: Trainer) -> bool:
     """Whether the device has instructions for matrix products in bfloat16; without them they are emulated, slowly."""
     if trainer.strategy.root_device.type == "cuda":
         return torch.cuda.get_device_capability(trainer.strategy.root_device)[0] >= 8
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if platform.machine() in ("x86_64", "AMD64"):
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def versions() -> dict[str, str]:
