@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from mnist_amp import __version__
@@ -189,3 +190,20 @@ def test_debug_shows_where_an_error_came_from(run: Run, monkeypatch: pytest.Monk
     monkeypatch.setenv("MNIST_AMP_DEBUG", "1")
     with pytest.raises(ValueError, match="batch_size is 0"):
         run("fit", "--data.batch_size", "0")
+
+
+@pytest.mark.parametrize(("chosen", "tf32"), [("high", "tf32"), ("medium", "tf32"), ("highest", "ieee")])
+def test_tf32_is_set_by_torchs_old_interface_and_its_new_one(run: Run, chosen: str, tf32: str) -> None:
+    run("fit", "--config=configs/smoke.yaml", f"--matmul_precision={chosen}")
+    assert torch.get_float32_matmul_precision() == chosen
+    new = getattr(torch.backends.cuda.matmul, "fp32_precision", tf32)  # from torch 2.9 on
+    assert new == tf32
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_the_matmul_precision_is_taken_over_from_a_run(run: Run) -> None:
+    run("fit", "--config=configs/smoke.yaml", "--matmul_precision=high")
+    torch.set_float32_matmul_precision("highest")
+    run("test")
+    assert torch.get_float32_matmul_precision() == "high"
+    torch.set_float32_matmul_precision("highest")

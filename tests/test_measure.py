@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mnist_amp import measure
+from mnist_amp.compare import PRECISIONS
 from mnist_amp.errors import RequestError, RunError
 from mnist_amp.measure import LossCurve, MeasuredFit, StepTimer
 
@@ -53,6 +55,18 @@ def test_memory_is_what_the_layers_make_it(data_dir: Path, precision: str, activ
         "peak": None,
         "data": None,
     }
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16-mixed", "16-mixed"])
+def test_on_a_cuda_device(data_dir: Path, precision: str) -> None:
+    own = tiny(data_dir, **{"trainer.accelerator": "cuda", "model.steps_per_execution": 50, **PRECISIONS[precision]})
+    record = measure.speed({}, own, 0.05)
+    assert record["effective"] == {"tf32": "32-true with TF32"}.get(precision, precision)
+    assert record["memory"]["data"] == 60_000 * 784
+    known = sum(record["memory"][part] for part in ("weights", "gradients", "optimizer", "batch", "data"))
+    assert record["memory"]["peak"] > known
+    assert 0 < record["data_seconds"] < record["seconds"]
 
 
 def test_a_loss_curve_has_at_most_100_points() -> None:

@@ -49,7 +49,7 @@ def check(config: Mapping[str, Any]) -> None:
     if "://" in root:
         raise UsageError(f"trainer.default_root_dir is {root}; runs are written to folders of this machine.", "")
     for key in NEEDED:
-        if _lookup(config, key) is None:  # which the parser lets pass in a file
+        if _lookup(config, key) is None and key.partition(".")[0] in config:  # which the parser lets pass in a file
             raise UsageError(f"{key} is null; leave it out to have its default.", key)
     _check_monitors(config)
     for key, (least, included, unlimited) in RANGES.items():
