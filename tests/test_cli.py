@@ -90,6 +90,8 @@ commands:
   validate  Score a run on the training images that it held out.
   test      Score a run on the 10,000 test images.
   predict   Write a run's predictions for the 10,000 test images.
+  compare   Measure what each precision does to time, memory and accuracy, and say which to use here.
+  profile   Measure where the time of a training step goes, and which precision each operation runs in.
 
 options:
 """ in printed("--help")
