@@ -88,9 +88,11 @@ def test_with_accumulated_gradients(run: Run) -> None:
     settings = (*SETTINGS, "--trainer.accumulate_grad_batches=3", "--checkpoint.every_n_train_steps=2")
     run("fit", *settings)
     interrupted(run, 5, *settings)
-    interrupted(run, 12, "--ckpt_path=last")
+    # from the same checkpoint as before, and then from an epoch's beginning
+    for step in (5, 7, 12):
+        interrupted(run, step, "--ckpt_path=last")
     goes_on(run)
-    assert_same(3)
+    assert_same(5)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,19 @@ def test_with_validation_within_an_epoch(run: Run, interval: tuple[str, ...]) ->
     interrupted(run, 33, "--ckpt_path=last")
     goes_on(run)
     assert_same(4)
+
+
+def test_after_the_last_validation_within_an_epoch(run: Run) -> None:
+    """Its figures are the epoch's, in the history and to a schedule, though the validation came before the cut."""
+    schedule = ("--lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--lr_scheduler.monitor=val_loss")
+    within = ("--trainer.val_check_interval=6", "--checkpoint.every_n_train_steps=1")
+    settings = (*SETTINGS, *within, *schedule, "--model.lr_scheduler_interval=epoch")
+    run("fit", *settings)
+    interrupted(run, 19, *settings)
+    interrupted(run, 39, "--ckpt_path=last")
+    goes_on(run)
+    assert_same(3)
+    assert last(3)["lr_schedulers"][0]["last_epoch"] == EPOCHS - 1  # the last epoch's comes after its checkpoint
 
 
 def test_to_more_epochs_than_at_first(run: Run) -> None:
