@@ -8,7 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_amp import runs
-from tests.conftest import Run, command
+from tests.conftest import WITH_TESTS, Run, command
 from tests.test_resume import flat
 
 KEPT = (
@@ -135,7 +135,7 @@ def test_to_more_epochs_than_at_first(run: Run) -> None:
 
 def test_in_two_processes(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    env = {"PYTHONPATH": str(Path(__file__).parents[1]), "MNIST_AMP_DATA__DATA_DIR": str(data_dir)}
+    env = {**WITH_TESTS, "MNIST_AMP_DATA__DATA_DIR": str(data_dir)}
     settings = ("--config=ddp-cpu.yaml", *SETTINGS, "--trainer.max_epochs=2")
     command("fit", *settings, cwd=tmp_path, env=env)
     cut = ("--trainer.callbacks=tests.interrupt.Interrupt", "--trainer.callbacks.step=25")

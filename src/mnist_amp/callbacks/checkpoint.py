@@ -64,7 +64,7 @@ class RunCheckpoint(ModelCheckpoint):
         self.stop.forget()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # not earlier: Lightning's handler of SIGTERM, which ends a run with exit status 0, is set after `setup`
+        # not earlier: until now there is nothing to save
         self.stop.listen()
         if sum(trainer.num_val_batches) == 0:
             self.monitor = None
@@ -146,6 +146,8 @@ class RunCheckpoint(ModelCheckpoint):
         return _any(trainer, self.stop.signum is not None or self.stop.requeue)
 
     def _answer(self, trainer: Trainer) -> None:
+        if _any(trainer, self.stop.requeue):
+            self.stop.do_requeue()  # upon which SLURM may ask to stop
         if _any(trainer, self.stop.signum is not None):
             raise Stopped(
                 self.stop.signum or signal.SIGTERM,
@@ -153,7 +155,6 @@ class RunCheckpoint(ModelCheckpoint):
                 # in full, as the runs may be elsewhere than here
                 f"Go on with: mnist-amp fit --ckpt_path {shlex.quote(str(self.last))}",
             )
-        self.stop.do_requeue()
 
     def _save_last(self, trainer: Trainer) -> None:
         self._check_folder(trainer)
