@@ -1,6 +1,8 @@
 """Callbacks that end a run at a certain point: as a kill would, with nothing saved, or by signals."""
 
 import os
+import time
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -42,3 +44,22 @@ class Signalled(Callback):
     def _send(self, now: bool) -> None:
         for signum in self.signums if now else ():
             os.kill(os.getpid(), signum)
+
+
+class StuckWriting(Callback):
+    """From training step `step` on, stops midway through the first file that is written, leaves `stuck` and waits."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            Path.write_bytes = _write_half  # type: ignore[assignment, method-assign]
+
+
+def _write_half(path: Path, data: memoryview) -> int:
+    with path.open("wb") as file:
+        file.write(data[: len(data) // 2])
+    Path("stuck").touch()
+    time.sleep(60)
+    raise TimeoutError

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mnist_amp import runs
+from mnist_amp.files import STALE
 from mnist_amp.signals import StopRequest
 from tests.conftest import WITH_TESTS, command
 from tests.test_exact import KEPT
@@ -91,6 +92,22 @@ def test_killed_at_random_moments(tmp_path: Path, data_dir: Path, whole: dict[st
     returncode, _ = ended(tmp_path, 1, signal.SIGKILL, delays.uniform(0, 0.6), "--ckpt_path=last")
     assert returncode == -signal.SIGKILL
     assert_goes_on(tmp_path, 2, whole)
+
+
+def test_killed_within_a_write(tmp_path: Path, data_dir: Path, whole: dict[str, Any]) -> None:
+    callback = ("--trainer.callbacks=tests.interrupt.StuckWriting", "--trainer.callbacks.step=25")
+    program = [sys.executable, "-m", "mnist_amp", "fit", *SETTINGS, f"--data.data_dir={data_dir}", *callback]
+    process = subprocess.Popen(program, cwd=tmp_path, env={**os.environ, **WITH_TESTS}, text=True)
+    wait_for(tmp_path / "stuck", process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    (draft,) = (tmp_path / "lightning_logs/version_0/checkpoints").glob(f".last.{process.pid}.ckpt")
+    assert draft.stat().st_size > 100_000  # half of it
+    assert last(tmp_path, 0)["global_step"] == 20  # the whole one before it
+    os.utime(draft, (0, time.time() - STALE - 1))
+    command("fit", "--ckpt_path=last", "--trainer.callbacks=null", cwd=tmp_path, env=WITH_TESTS)
+    assert_same(tmp_path, 1, whole)
+    assert not draft.exists()
 
 
 @pytest.mark.parametrize(
