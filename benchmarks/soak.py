@@ -2,17 +2,20 @@
 
     python benchmarks/soak.py --kills 20
 
-A run is killed with SIGKILL at a random moment after its start-up, goes on, is killed again, and so on until it ends.
-Weights, optimizer, progress and random states are compared, and metrics.csv.
+A run is killed with SIGKILL at a random moment after its start-up, goes on, is killed again, and so on, until it ends,
+or was killed 5 times and is left to end. Weights, optimizer, progress and random states are compared, and metrics.csv.
+The runs take the settings of VARIANTS in turn.
 """
 
 import argparse
+import itertools
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,13 @@ SETTINGS = [
     *("--trainer.log_every_n_steps=7", "--trainer.accelerator=cpu"),
     "--checkpoint.every_n_train_steps=10",
 ]
+VARIANTS = {
+    "plain": [],
+    "accumulated gradients": ["--trainer.accumulate_grad_batches=3"],
+    "fp16 with a GradScaler": ["--config=configs/fp16-cpu.yaml"],
+    "validation within epochs": ["--trainer.val_check_interval=70"],
+}
+MOST = 5  # kills of a run, so that all kinds have their turn
 OWN = {runs.CONFIG_KEY, runs.FOLDER_KEY}
 
 
@@ -35,31 +45,50 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     moments = random.Random(args.seed)
+    expected = {name: uninterrupted([*SETTINGS, *more]) for name, more in VARIANTS.items()}
+    counts = {name: Counter[str]() for name in VARIANTS}
+    for name in itertools.cycle(VARIANTS):
+        left = args.kills - sum(count["kills"] for count in counts.values())
+        if not left:
+            break
+        kills, found = soaked([*SETTINGS, *VARIANTS[name]], moments, min(left, MOST))
+        counts[name].update(kills=kills, ended=1, same=int(identical(found, expected[name])))
+        print(f"{name}: {said(counts[name])}", flush=True)
+    total = sum(counts.values(), Counter[str]())
+    print(f"all: {said(total)}")
+    sys.exit(0 if total["same"] == total["ended"] else 1)
+
+
+def said(count: Counter[str]) -> str:
+    return f"{count['kills']} kills, {count['ended']} runs ended, {count['same']} of them identical"
+
+
+def uninterrupted(settings: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([*FIT, *SETTINGS], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        expected = newest(Path(folder))
-    kills = ended = same = 0
-    while kills < args.kills:
-        with tempfile.TemporaryDirectory() as folder:
-            # a run that has come to its end is not killed any more, and the last may be left to end
-            while kills < args.kills and killed(Path(folder), moments):
-                kills += 1
-            subprocess.run(
-                [*FIT, *start(Path(folder))], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            ended, same = ended + 1, same + identical(newest(Path(folder)), expected)
-        print(f"{kills} kills, {ended} runs ended, {same} of them identical", flush=True)
-    sys.exit(0 if same == ended else 1)
+        subprocess.run([*FIT, *settings], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        return newest(Path(folder))
 
 
-def start(folder: Path) -> list[str]:
+def soaked(settings: list[str], moments: random.Random, most: int) -> tuple[int, dict[str, Any]]:
+    """Kill a run up to `most` times; returns how often it was, and its end."""
+    kills = 0
+    with tempfile.TemporaryDirectory() as folder:
+        while kills < most and killed(Path(folder), settings, moments):
+            kills += 1
+        program = [*FIT, *start(Path(folder), settings)]
+        subprocess.run(program, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return kills, newest(Path(folder))
+
+
+def start(folder: Path, settings: list[str]) -> list[str]:
     """Return how to go on in a folder, or how to begin if there is nothing to go on from."""
-    return ["--ckpt_path=last"] if any(folder.glob("lightning_logs/*/checkpoints/last.ckpt")) else SETTINGS
+    return ["--ckpt_path=last"] if any(folder.glob("lightning_logs/*/checkpoints/last.ckpt")) else settings
 
 
-def killed(folder: Path, moments: random.Random) -> bool:
+def killed(folder: Path, settings: list[str], moments: random.Random) -> bool:
     """Run until a random moment in what would be its training; returns whether it was killed before it ended."""
-    process = subprocess.Popen([*FIT, *start(folder)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    program = [*FIT, *start(folder, settings)]
+    process = subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     while b"writes to" not in (line := process.stdout.readline()) and line:
         pass

@@ -16,6 +16,10 @@ from mnist_amp.__main__ import main
 from mnist_amp.arguments import ENV_PREFIX
 from mnist_amp.data import mnist
 
+# for a process of its own that takes a callback from the tests
+ROOT = Path(__file__).parents[1]
+WITH_TESTS = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
+
 Run = Callable[..., str]
 Refused = Callable[..., str]
 

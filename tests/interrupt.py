@@ -1,5 +1,8 @@
-"""A callback that ends a run at a certain point, as a kill would, with nothing saved."""
+"""Callbacks that end a run at a certain point: as a kill would, with nothing saved, or by signals."""
 
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,3 +27,39 @@ class Interrupt(Callback):
     ) -> None:
         if trainer.global_step >= self.step and self.validating and not trainer.sanity_checking:
             raise CutOffError
+
+
+class Signalled(Callback):
+    """Sends this process signals, one right after the other, in training step `step` or as the sanity check begins."""
+
+    def __init__(self, signums: list[int], step: int | None = None) -> None:
+        self.signums, self.step = signums, step
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._send(trainer.sanity_checking and self.step is None)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._send(trainer.global_step == self.step)
+
+    def _send(self, now: bool) -> None:
+        for signum in self.signums if now else ():
+            os.kill(os.getpid(), signum)
+
+
+class StuckWriting(Callback):
+    """From training step `step` on, stops midway through the first file that is written, leaves `stuck` and waits."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            Path.write_bytes = _write_half  # type: ignore[assignment, method-assign]
+
+
+def _write_half(path: Path, data: memoryview) -> int:
+    with path.open("wb") as file:
+        file.write(data[: len(data) // 2])
+    Path("stuck").touch()
+    time.sleep(60)
+    raise TimeoutError

@@ -8,7 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_amp import runs
-from tests.conftest import Run, command
+from tests.conftest import WITH_TESTS, Run, command
 from tests.test_resume import flat
 
 KEPT = (
@@ -16,11 +16,12 @@ KEPT = (
     *("callbacks", "train_means", "random_states"),
 )
 EPOCHS, BATCHES = 3, 20
-SETTINGS = (
+UNSCHEDULED = (
     *("--config=configs/smoke.yaml", f"--trainer.limit_train_batches={BATCHES}", f"--trainer.max_epochs={EPOCHS}"),
-    *("--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.99", "--model.lr_scheduler_interval=step"),
     *("--checkpoint.every_n_train_steps=3", "--trainer.log_every_n_steps=2"),
 )
+SCHEDULE = ("--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.99", "--model.lr_scheduler_interval=step")
+SETTINGS = (*UNSCHEDULED, *SCHEDULE)
 
 
 def last(version: int) -> dict[str, Any]:
@@ -56,6 +57,25 @@ def logged(version: int) -> tuple[str, list[tuple[str, int, float]]]:
     return (folder / "metrics.csv").read_text(), scalars
 
 
+def test_the_same_command_twice(run: Run) -> None:
+    for _ in range(2):
+        run("fit", *SETTINGS)
+    assert_same(1)
+
+
+def test_a_checkpoint_of_an_exception_is_gone_on_from_only_if_asked(run: Run) -> None:
+    """Lightning's OnExceptionCheckpoint has the next fit go on by itself."""
+    run("fit", *SETTINGS)
+    kept = "{class_path: OnExceptionCheckpoint, init_args: {dirpath: kept}}"
+    cut = "{class_path: tests.interrupt.Interrupt, init_args: {step: 10}}"
+    with pytest.raises(SystemExit):
+        run("fit", *SETTINGS, f"--trainer.callbacks=[{kept}, {cut}]")
+    assert Path("kept/on_exception.ckpt").is_file()
+    assert "\ncheckpoint " not in run("fit", *SETTINGS, f"--trainer.callbacks=[{kept}]")
+    for key in ("state_dict", "loops", "global_step"):
+        assert flat(last(2)[key]) == flat(last(0)[key]), key
+
+
 @pytest.mark.parametrize("config", ["fp32", "bf16", "fp16-cpu"])
 def test_within_an_epoch(run: Run, config: str) -> None:
     settings = ("-c", f"{config}.yaml", *SETTINGS)
@@ -85,12 +105,18 @@ def test_during_validation(run: Run) -> None:
 
 
 def test_with_accumulated_gradients(run: Run) -> None:
-    settings = (*SETTINGS, "--trainer.accumulate_grad_batches=3", "--checkpoint.every_n_train_steps=2")
+    """In real fp16, under a schedule that knows how many steps there are."""
+    steps = 21  # of 3 batches, or of the 2 that an epoch has left
+    schedule = ("--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.01", f"--lr_scheduler.total_steps={steps}")
+    every = ("--trainer.accumulate_grad_batches=3", "--checkpoint.every_n_train_steps=2")
+    settings = ("--config=fp16-cpu.yaml", *UNSCHEDULED, *schedule, "--model.lr_scheduler_interval=step", *every)
     run("fit", *settings)
     interrupted(run, 5, *settings)
-    interrupted(run, 12, "--ckpt_path=last")
+    for step in (5, 12):  # the first from the same checkpoint as the run before it
+        interrupted(run, step, "--ckpt_path=last")
     goes_on(run)
-    assert_same(3)
+    assert last(4)["global_step"] == steps
+    assert_same(4)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +136,19 @@ def test_with_validation_within_an_epoch(run: Run, interval: tuple[str, ...]) ->
     assert_same(4)
 
 
+def test_after_the_last_validation_within_an_epoch(run: Run) -> None:
+    """Its figures are the epoch's, in the history and to a schedule, though the validation came before the cut."""
+    schedule = ("--lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--lr_scheduler.monitor=val_loss")
+    within = ("--trainer.val_check_interval=6", "--checkpoint.every_n_train_steps=1")
+    settings = (*SETTINGS, *within, *schedule, "--model.lr_scheduler_interval=epoch")
+    run("fit", *settings)
+    interrupted(run, 19, *settings)
+    interrupted(run, 39, "--ckpt_path=last")
+    goes_on(run)
+    assert_same(3)
+    assert last(3)["lr_schedulers"][0]["last_epoch"] == EPOCHS - 1  # the last epoch's comes after its checkpoint
+
+
 def test_to_more_epochs_than_at_first(run: Run) -> None:
     run("fit", *SETTINGS)
     interrupted(run, 30, *SETTINGS, "--trainer.max_epochs=2")
@@ -120,7 +159,7 @@ def test_to_more_epochs_than_at_first(run: Run) -> None:
 
 def test_in_two_processes(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    env = {"PYTHONPATH": str(Path(__file__).parents[1]), "MNIST_AMP_DATA__DATA_DIR": str(data_dir)}
+    env = {**WITH_TESTS, "MNIST_AMP_DATA__DATA_DIR": str(data_dir)}
     settings = ("--config=ddp-cpu.yaml", *SETTINGS, "--trainer.max_epochs=2")
     command("fit", *settings, cwd=tmp_path, env=env)
     cut = ("--trainer.callbacks=tests.interrupt.Interrupt", "--trainer.callbacks.step=25")

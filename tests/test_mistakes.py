@@ -256,6 +256,21 @@ def test_a_damaged_last_gives_way_to_the_newest_whole(
         shutil.rmtree("lightning_logs/version_1")
 
 
+def test_a_last_that_is_a_link_to_nothing_gives_way_too(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        run("fit", *SMOKE)
+    last = Path("lightning_logs/version_1/checkpoints/last.ckpt")
+    last.unlink()
+    last.symlink_to("gone.ckpt")
+    main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"])
+    assert capsys.readouterr().err == (
+        f"mnist-amp: warning: {last} can't be read: No such file or directory. Going on from the newest whole one, "
+        f"{last.with_name('best.ckpt')}.\n"
+    )
+
+
 def test_another_runs_checkpoint_takes_no_place_unasked(run: Run, refused: Refused) -> None:
     for _ in range(2):
         run("fit", *SMOKE)

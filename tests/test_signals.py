@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from mnist_amp import runs
+from mnist_amp.files import STALE
 from mnist_amp.signals import StopRequest
-from tests.conftest import command
+from tests.conftest import WITH_TESTS, command
 from tests.test_exact import KEPT
 from tests.test_resume import flat
 
@@ -93,30 +94,59 @@ def test_killed_at_random_moments(tmp_path: Path, data_dir: Path, whole: dict[st
     assert_goes_on(tmp_path, 2, whole)
 
 
-def test_a_second_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
-    code = (
-        "import os, signal, time; from mnist_amp.signals import StopRequest; stop = StopRequest(); stop.listen()\n"
-        "os.kill(os.getpid(), signal.SIGINT); print(stop.signum, flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
+def test_killed_within_a_write(tmp_path: Path, data_dir: Path, whole: dict[str, Any]) -> None:
+    callback = ("--trainer.callbacks=tests.interrupt.StuckWriting", "--trainer.callbacks.step=25")
+    program = [sys.executable, "-m", "mnist_amp", "fit", *SETTINGS, f"--data.data_dir={data_dir}", *callback]
+    process = subprocess.Popen(program, cwd=tmp_path, env={**os.environ, **WITH_TESTS}, text=True)
+    wait_for(tmp_path / "stuck", process)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    (draft,) = (tmp_path / "lightning_logs/version_0/checkpoints").glob(f".last.{process.pid}.ckpt")
+    assert draft.stat().st_size > 100_000  # half of it
+    assert last(tmp_path, 0)["global_step"] == 20  # the whole one before it
+    os.utime(draft, (0, time.time() - STALE - 1))
+    command("fit", "--ckpt_path=last", "--trainer.callbacks=null", cwd=tmp_path, env=WITH_TESTS)
+    assert_same(tmp_path, 1, whole)
+    assert not draft.exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "signums", "said"),
+    [
+        ("step=3", [signal.SIGINT] * 2, "\nStopping after this step; press Ctrl-C again to stop at once.\n"),
+        ("step=null", [signal.SIGINT], ""),  # in the check of the validation, before the first step
+        ("step=null", [signal.SIGTERM], ""),
+    ],
+)
+def test_ends_at_once(tmp_path: Path, data_dir: Path, place: str, signums: list[signal.Signals], said: str) -> None:
+    callback = ("--trainer.callbacks=tests.interrupt.Signalled", f"--trainer.callbacks.{place}")
+    program = [sys.executable, "-m", "mnist_amp", "fit", *SETTINGS, f"--data.data_dir={data_dir}", *callback]
+    done = subprocess.run(
+        [*program, f"--trainer.callbacks.signums={[int(signum) for signum in signums]}"],
+        cwd=tmp_path,
+        env={**os.environ, **WITH_TESTS},
+        capture_output=True,
+        text=True,
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
-    assert (done.returncode, done.stdout) == (-signal.SIGINT, f"{int(signal.SIGINT)}\n")
+    assert done.returncode == 128 + signums[0]
+    assert done.stderr == f"{said}mnist-amp: stopped by {signums[0].name} at once.\n"
 
 
 def test_a_job_that_slurm_requeues(
     tmp_path: Path, data_dir: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGUSR1 before the time is up: Lightning saves, asks for the job again, and goes on until it is killed."""
+    """SIGUSR1 before the time is up: Lightning saves and asks for the job again, upon which SLURM ends it."""
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
-    scontrol.write_text("#!/bin/sh\necho $@ > scontrol.log\nkill -KILL $PPID\n")
+    scontrol.write_text("#!/bin/sh\necho $@ > scontrol.log\nkill -TERM $PPID\n")
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", f"{scontrol.parent}:{os.environ['PATH']}")
     for name, value in {"JOB_ID": "77", "NTASKS": "1", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     arguments = (*SETTINGS, f"--data.data_dir={data_dir}")
-    returncode, _ = ended(tmp_path, 0, signal.SIGUSR1, 0.3, *arguments)
-    assert returncode == -signal.SIGKILL
+    returncode, stderr = ended(tmp_path, 0, signal.SIGUSR1, 0.3, *arguments)
+    assert returncode == 143
+    assert f"mnist-amp: stopped by SIGTERM after step {last(tmp_path, 0)['global_step']:,};" in stderr
     assert (tmp_path / "scontrol.log").read_text() == "requeue 77\n"
     command("fit", *arguments, cwd=tmp_path)
     assert_same(tmp_path, 1, whole)
@@ -126,15 +156,35 @@ def test_a_job_that_slurm_requeues(
     assert last(tmp_path, 2)["global_step"] == 3
 
 
-@pytest.mark.parametrize("seconds", [0.2, 2.0])
-def test_ctrl_c_before_anything_runs(tmp_path: Path, seconds: float) -> None:
-    program = [sys.executable, "-m", "mnist_amp", "fit", "--config=configs/smoke.yaml"]
-    process = subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode in (130, -signal.SIGINT)
-    assert stderr in ("", "mnist-amp: stopped before there was anything to save.\n") or seconds < 1
+# the command, which is sent a signal as it imports something
+IMPORTING = """
+import os, sys
+name, signum = sys.argv.pop(1), int(sys.argv.pop(1))
+class Finder:
+    def find_spec(self, found, path, target=None):
+        if found == name:
+            os.kill(os.getpid(), signum)
+sys.meta_path.insert(0, Finder())
+from mnist_amp.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "signum"),
+    [
+        ("yaml", signal.SIGINT),
+        ("torch", signal.SIGINT),
+        ("lightning.pytorch", signal.SIGINT),
+        ("torch", signal.SIGTERM),
+    ],
+)
+def test_ctrl_c_before_anything_runs(tmp_path: Path, name: str, signum: signal.Signals) -> None:
+    program = [sys.executable, "-c", IMPORTING, name, str(int(signum)), "fit", "--config=configs/smoke.yaml"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 128 + signum
+    assert done.stderr == f"mnist-amp: stopped by {signum.name} at once.\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,11 +205,13 @@ def test_what_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_command_with_nothing_to_save_ends_at_once(tmp_path: Path, data_dir: Path, signum: int) -> None:
     arguments = ("--trainer.enable_checkpointing=false", "--trainer.max_epochs=-1", f"--data.data_dir={data_dir}")
     program = [sys.executable, "-m", "mnist_amp", "fit", *arguments]
-    process = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert any(line.startswith("Epoch 0") for line in process.stdout)
-    process.send_signal(signum)
-    assert process.wait(timeout=20) == -signum
+    with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert any(line.startswith("Epoch 0") for line in process.stdout)
+        process.send_signal(signum)
+        assert process.wait(timeout=20) == 128 + signum
+        assert process.stderr.read() == f"mnist-amp: stopped by {signal.Signals(signum).name} at once.\n"
 
 
 def test_a_lost_process_ends_the_others(tmp_path: Path, data_dir: Path) -> None:
@@ -173,5 +225,15 @@ def test_a_lost_process_ends_the_others(tmp_path: Path, data_dir: Path) -> None:
     assert process.returncode == 1
     assert stderr.startswith(
         "mnist-amp: error: another process of this run was lost, killed or by an error of its own, so this one has "
-        "ended, too. What was saved is whole: go on with --ckpt_path last. ("
+        "ended, too. If it has saved a checkpoint, go on with --ckpt_path last. ("
+    )
+
+
+def test_a_mistake_is_said_by_one_process_of_two(tmp_path: Path, data_dir: Path) -> None:
+    arguments = ("--config=ddp-cpu.yaml", f"--data.data_dir={data_dir}", "--optimizer.eps=-1")
+    program = [sys.executable, "-m", "mnist_amp", "fit", *arguments]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "mnist-amp: error: the optimizer or its schedule can't be made: Invalid epsilon value: -1.0.\n"
     )

@@ -1,17 +1,16 @@
 """The command `mnist-amp`, and `python -m mnist_amp`, which is the same.
 
-What can be answered without torch and Lightning is answered before they are imported, which takes seconds.
+What can be answered without torch and Lightning is answered before they are imported, which takes seconds. Ctrl-C is
+answered before anything is.
 """
 
-import importlib
 import os
 import sys
+import time
 
-from mnist_amp import __version__, helptexts
-from mnist_amp.arguments import DEBUG, OWN, SUBCOMMANDS, arrange
-from mnist_amp.complaints import explained, nearest
-from mnist_amp.errors import RequestError, RunError
-from mnist_amp.signals import Stopped
+from mnist_amp import signals
+
+GRACE = 3.0  # seconds that the first process of a distributed run has to say what went wrong in all of them
 
 
 def main(args: list[str] | None = None) -> None:
@@ -19,25 +18,44 @@ def main(args: list[str] | None = None) -> None:
 
     Every mistake ends in one message on stderr: exit status 2 for a wrong request, 1 for a failed run.
     """
+    if args is None:
+        signals.heed()  # before anything else is imported
     try:
         _run(sys.argv[1:] if args is None else args)
-    except Stopped as stopped:
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    except signals.Stopped as stopped:
+        if _is_first():
             sys.stderr.write(f"mnist-amp: {stopped}\n")
         sys.exit(128 + stopped.signum)
-    except KeyboardInterrupt:
-        sys.stderr.write("mnist-amp: stopped before there was anything to save.\n")
-        sys.exit(130)
     except Exception as error:
-        if os.environ.get(DEBUG):
-            raise
-        message, status = explained(error)
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0 or not isinstance(error, RequestError | RunError):
-            sys.stderr.write(f"mnist-amp: error: {message}\n")  # those two come to all processes alike
-        sys.exit(status)
+        sys.exit(_failed(error))
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong, once for all processes of a distributed run; returns the exit status."""
+    from mnist_amp.arguments import DEBUG
+    from mnist_amp.complaints import explained
+    from mnist_amp.errors import RequestError, RunError
+
+    if os.environ.get(DEBUG):
+        raise error
+    message, status = explained(error)
+    signals.end_others()
+    if not _is_first():
+        time.sleep(GRACE)  # the first ends this one, unless it can't
+    if _is_first() or not isinstance(error, RequestError | RunError):  # which come to all processes alike
+        sys.stderr.write(f"mnist-amp: error: {message}\n")
+    return status
+
+
+def _is_first() -> bool:
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
 
 
 def _run(args: list[str]) -> None:
+    import importlib
+
+    from mnist_amp.arguments import OWN, SUBCOMMANDS, arrange
+
     if not any(arg in SUBCOMMANDS for arg in args):
         _answer_without_command(args)
         return
@@ -47,6 +65,11 @@ def _run(args: list[str]) -> None:
 
 
 def _answer_without_command(args: list[str]) -> None:
+    from mnist_amp import __version__, helptexts
+    from mnist_amp.arguments import SUBCOMMANDS
+    from mnist_amp.complaints import nearest
+    from mnist_amp.errors import RequestError
+
     first = args[0] if args else ""
     if first in ("--help", "-h"):
         print(helptexts.OVERVIEW)

@@ -19,11 +19,10 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from torch.optim import Optimizer
 from yaml import YAMLError
 
-from mnist_amp import helptexts, resume, runs, scaler, settings
+from mnist_amp import helptexts, processes, resume, runs, scaler, settings, signals
 from mnist_amp.arguments import peek, source
 from mnist_amp.callbacks import (
     Banner,
-    DefaultSignals,
     EvaluationReport,
     FitSummary,
     LoggedRows,
@@ -247,7 +246,7 @@ class MnistAmpCLI(LightningCLI):
         if run is not None:
             callbacks += self._training(run, config)
         elif writes:
-            callbacks += [DefaultSignals(), self._evaluating()]
+            callbacks.append(self._evaluating())
         return self.make_trainer(callbacks, logger=logger, **kwargs)
 
     def make_trainer(self, callbacks: list[Callback], **replaced: Any) -> Trainer:
@@ -270,6 +269,8 @@ class MnistAmpCLI(LightningCLI):
             trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **replaced)
         except (ValueError, TypeError, ImportError) as error:
             raise MisconfigurationException(str(error)) from error
+        # until a run listens for itself; Lightning's own ends a command some time later, with exit status 0
+        trainer._signal_connector._sigterm_notifier_fn = signals.end_at_once  # type: ignore
         if self.subcommand == "fit":
             scaler.install(trainer, self.config_init["fit"].scaler)
         if not self.config[self.subcommand].get("ckpt_path"):
@@ -307,7 +308,7 @@ class MnistAmpCLI(LightningCLI):
             given = {name: given[name] for name in given if any(f"scaler.{name} " in change for change in self.changes)}
         monitor = LossScaleMonitor(bool(trainer.gradient_clip_val), given)
         if trainer.enable_checkpointing is False:
-            return [DefaultSignals(), monitor, TerminateOnNaN(None), LoggedRows(run), FitSummary(run, None, steps)]
+            return [monitor, TerminateOnNaN(None), LoggedRows(run), FitSummary(run, None, steps)]
         checkpoint = RunCheckpoint(run, self.config[self.subcommand].checkpoint.every_n_train_steps)
         summary = FitSummary(run, checkpoint, steps)
         return [monitor, TerminateOnNaN(checkpoint), checkpoint, RandomStates(), LoggedRows(run), summary]
@@ -344,12 +345,13 @@ def run(args: list[str]) -> None:
 
 
 def prepare() -> None:
-    """Set what holds for the whole process: what is silenced, and how torch looks for a GPU."""
+    """Set what holds for the whole process: what is silenced, and how torch looks for a GPU, who speaks for all."""
     for pattern in SILENCED:
         warnings.filterwarnings("ignore", pattern)
     for name in QUIETED:
         logging.getLogger(name).setLevel(logging.WARNING)
     threading.excepthook = _quiet_writers
+    processes.prepare()
     if not torch.cuda.is_available():
         # by which Lightning has torch look for a driver at every optimizer step, for a tenth of a millisecond
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)

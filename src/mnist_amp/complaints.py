@@ -70,7 +70,7 @@ def explained(error: Exception) -> tuple[str, int]:
     elif isinstance(error, RuntimeError) and re.search(r"closed by peer|reset by peer|remote process|NCCL", text):
         text = (
             "another process of this run was lost, killed or by an error of its own, so this one has ended, too. "
-            f"What was saved is whole: go on with --ckpt_path last. ({text[:200]})"
+            f"If it has saved a checkpoint, go on with --ckpt_path last. ({text[:200]})"
         )
     elif isinstance(error, OSError):
         text = f"{error.filename or 'a file'} can't be read or written: {error.strerror or text}."

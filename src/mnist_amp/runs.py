@@ -86,7 +86,7 @@ def newest_whole(root: Path, beside: Path) -> tuple[Path, dict[str, Any]] | None
     found = [file for file in beside.parent.glob("*.ckpt") if file != beside]
     others = [file for folder in folders(root) for file in folder.glob("checkpoints/*.ckpt")]
     for group in (found, [file for file in others if file.parent != beside.parent]):
-        for file in sorted(group, key=lambda file: file.stat().st_mtime, reverse=True):
+        for file in sorted(filter(Path.is_file, group), key=lambda file: file.stat().st_mtime, reverse=True):
             with contextlib.suppress(RequestError):
                 return file, read(file)
     return None
@@ -180,7 +180,7 @@ def _newest(root: Path, name: str) -> Path:
     newer: list[Path] = []
     for folder in folders(root):
         checkpoint = folder / "checkpoints" / f"{name}.ckpt"
-        if checkpoint.is_file():
+        if checkpoint.is_file() or checkpoint.is_symlink():  # a link to nothing is damage, to be said
             if newer and name == "best":
                 warn(f"{newer[0]} has no best checkpoint yet, so that of {folder} is taken.")
             return checkpoint

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop. They only set a flag, which the run looks at between two steps."""
+"""Signals that ask a command to stop: at once where there is nothing to save, else between two steps of a run."""
 
 import os
 import signal
@@ -19,10 +19,39 @@ class Stopped(Exception):  # noqa: N818  (it is no error)
         self.signum = signum
 
 
+def heed() -> None:
+    """Have SIGINT and SIGTERM end this process at once, from now until a run listens for itself."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # what is ignored stays so, as with nohup
+            signal.signal(signum, end_at_once)
+
+
+def end_at_once(signum: int, frame: FrameType | None = None) -> None:
+    """End the process with a line; an exception could be swallowed by whatever is being imported or run."""
+    _say(f"mnist-amp: stopped by {signal.Signals(signum).name} at once.\n")
+    end_others()
+    os._exit(128 + signum)
+
+
+# the other processes of a distributed run that this one has started
+others: list[Any] = []
+
+
+def end_others() -> None:
+    """End them before they find this one gone and complain of it."""
+    for process in others:
+        process.kill()
+
+
+def _say(text: str) -> None:
+    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        os.write(2, text.encode())  # print is not safe in a signal's handler
+
+
 class StopRequest:
     """Remembers the first SIGINT, SIGTERM, SIGHUP or SIGUSR1; a second SIGINT ends the process at once.
 
-    Where SLURM requeues the job, SIGTERM stays with Lightning, and so does SIGUSR1, but only between two steps.
+    Where SLURM requeues the job, SIGUSR1 is left to Lightning, but only between two steps.
     """
 
     def __init__(self) -> None:
@@ -32,12 +61,11 @@ class StopRequest:
 
     def listen(self) -> None:
         """Replace the handlers there are."""
-        asking = [signal.SIGINT, signal.SIGHUP]
+        asking = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
         if callable(signal.getsignal(signal.SIGUSR1)):  # Lightning's, which saves in whichever step it comes
             self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._note_requeue)
         else:
-            asking += [signal.SIGTERM, signal.SIGUSR1]
-        # what is ignored stays so, as with nohup
+            asking.append(signal.SIGUSR1)
         asking = [signum for signum in asking if signal.getsignal(signum) is not signal.SIG_IGN]
         self._before |= {signum: signal.signal(signum, self._note) for signum in asking}
 
@@ -53,10 +81,9 @@ class StopRequest:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if self.signum is not None and signum == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
+            end_at_once(signum)
         self.signum = self.signum or signum
-        os.write(2, b"\nStopping after this step; press Ctrl-C again to stop at once.\n")  # print is not safe here
+        _say("\nStopping after this step; press Ctrl-C again to stop at once.\n")
 
     def _note_requeue(self, signum: int, frame: FrameType | None) -> None:
         self.requeue = True

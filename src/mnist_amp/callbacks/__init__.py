@@ -2,7 +2,6 @@
 
 from mnist_amp.callbacks.banner import Banner
 from mnist_amp.callbacks.checkpoint import RunCheckpoint
-from mnist_amp.callbacks.default_signals import DefaultSignals
 from mnist_amp.callbacks.evaluation import EvaluationReport
 from mnist_amp.callbacks.logged_rows import LoggedRows
 from mnist_amp.callbacks.loss_scale import LossScaleMonitor
@@ -15,7 +14,6 @@ from mnist_amp.callbacks.terminate_on_nan import TerminateOnNaN
 
 __all__ = [
     "Banner",
-    "DefaultSignals",
     "EvaluationReport",
     "FitSummary",
     "LoggedRows",

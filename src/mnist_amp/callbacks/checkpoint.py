@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from mnist_amp import runs
 from mnist_amp.callbacks.run_folder import RunFolder
@@ -18,7 +19,7 @@ from mnist_amp.execution import batches_since_validation
 from mnist_amp.files import writing, written_whole
 from mnist_amp.signals import Stopped, StopRequest
 
-FIGURES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+TRAINED, VALIDATED = ("train_loss", "train_accuracy"), ("val_loss", "val_accuracy")
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -37,9 +38,8 @@ class RunCheckpoint(ModelCheckpoint):
         super().__init__(filename="best", monitor="val_accuracy", mode="max", enable_version_counter=False)
         self.run, self.every = run, every_n_train_steps
         self.stop = StopRequest()
-        self.step = 0  # the newest that was looked at
         self.history: list[dict[str, float]] = []
-        self.validated = False  # in this epoch
+        self.validated: dict[str, Tensor] = {}  # figures of this epoch's newest validation
 
     @property
     def state_key(self) -> str:
@@ -64,10 +64,12 @@ class RunCheckpoint(ModelCheckpoint):
         self.stop.forget()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # not earlier: Lightning's handler of SIGTERM, which ends a run with exit status 0, is set after `setup`
+        # not earlier: until now there is nothing to save
         self.stop.listen()
         if sum(trainer.num_val_batches) == 0:
             self.monitor = None
+        # as the rest of an epoch may have no validation of its own; a schedule that follows one needs them, too
+        trainer.callback_metrics.update(self.validated)
         if self.history and self.history[-1]["step"] == trainer.global_step:
             self._catch_up_with_plateaus(trainer)
         super().on_train_start(trainer, pl_module)
@@ -78,31 +80,31 @@ class RunCheckpoint(ModelCheckpoint):
         # an epoch's last batch is left to the epoch's end, whose checkpoint Lightning can go on from more than once;
         # gradients that are still accumulated are in no checkpoint, and a validation that is due would be left out
         validates = batches_since_validation(trainer) == 0
-        if trainer.is_last_batch or validates or trainer.global_step == self.step:
+        if trainer.is_last_batch or validates or trainer.fit_loop.epoch_loop._should_accumulate():
             return
-        self.step = trainer.global_step
-        every = trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
-        if self.step % every == 0:
+        step, every = trainer.global_step, trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
+        if step % every == 0:
             self._check_folder(trainer)  # before the loggers fail on it
         # several processes ask each other, and so wait for each other, now and then only
-        asked = (trainer.world_size == 1 or self.step % every == 0) and self._asked(trainer)
-        if asked or (self.every and self.step % self.every == 0):
+        asked = (trainer.world_size == 1 or step % every == 0) and self._asked(trainer)
+        if asked or (self.every and step % self.every == 0):
             self._save_last(trainer)
         if asked:
             self._answer(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.validated = not trainer.sanity_checking
+        if not trainer.sanity_checking:
+            self.validated = _figures(trainer, VALIDATED)
         super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # what is there of an epoch without validation is of an earlier one
-        names = FIGURES if self.validated else FIGURES[:2]
-        figures = {name: trainer.callback_metrics[name].item() for name in names if name in trainer.callback_metrics}
+        # or Lightning leaves out a ReduceLROnPlateau's step at the end of an epoch that was resumed
+        trainer.fit_loop._restarting = False
+        figures = {name: value.item() for name, value in (_figures(trainer, TRAINED) | self.validated).items()}
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **figures}
-        self.validated = False
         if trainer.is_last_batch:
             self.history.append(row)
+            self.validated = {}
         with contextlib.nullcontext() if trainer.is_last_batch else _open_epoch(trainer):
             super().on_train_epoch_end(trainer, pl_module)
             # ModelCheckpoint's own save_last leaves out the epochs that are not the best
@@ -118,10 +120,10 @@ class RunCheckpoint(ModelCheckpoint):
             _copy(self.last, self.best)  # stopped before the first validation
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history, "best_model_score": self.best_model_score}
+        return {"history": self.history, "best_model_score": self.best_model_score, "validated": self.validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = state_dict["history"]
+        self.history, self.validated = state_dict["history"], state_dict.get("validated", {})
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Carry the best so far over into this run's folder."""
@@ -144,6 +146,8 @@ class RunCheckpoint(ModelCheckpoint):
         return _any(trainer, self.stop.signum is not None or self.stop.requeue)
 
     def _answer(self, trainer: Trainer) -> None:
+        if _any(trainer, self.stop.requeue):
+            self.stop.do_requeue()  # upon which SLURM may ask to stop
         if _any(trainer, self.stop.signum is not None):
             raise Stopped(
                 self.stop.signum or signal.SIGTERM,
@@ -151,7 +155,6 @@ class RunCheckpoint(ModelCheckpoint):
                 # in full, as the runs may be elsewhere than here
                 f"Go on with: mnist-amp fit --ckpt_path {shlex.quote(str(self.last))}",
             )
-        self.stop.do_requeue()
 
     def _save_last(self, trainer: Trainer) -> None:
         self._check_folder(trainer)
@@ -196,6 +199,10 @@ def _open_epoch(trainer: Trainer) -> Iterator[None]:
     yield
     for scope in scopes:
         scope.processed += 1
+
+
+def _figures(trainer: Trainer, names: tuple[str, ...]) -> dict[str, Tensor]:
+    return {name: trainer.callback_metrics[name] for name in names if name in trainer.callback_metrics}
 
 
 def _any(trainer: Trainer, said: bool) -> bool:
