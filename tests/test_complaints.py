@@ -25,8 +25,8 @@ def test_more_gpus_than_there_are() -> None:
         (KeyError("x"), "KeyError: 'x'\nSet MNIST_AMP_DEBUG=1 to see where it came from.", 1),
         (
             RuntimeError("[gloo] Connection closed by peer"),
-            "another process of this run was lost, killed or by an error of its own, so this one has ended, too. What was "
-            "saved is whole: go on with --ckpt_path last. ([gloo] Connection closed by peer)",
+            "another process of this run was lost, killed or by an error of its own, so this one has ended, too. If it "
+            "has saved a checkpoint, go on with --ckpt_path last. ([gloo] Connection closed by peer)",
             1,
         ),
     ],

@@ -158,7 +158,9 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _measure_all(results: dict[str, Any], folder: Path | None, root: Path) -> Path:
     """Measure what is not yet measured, and keep each cell as it comes; returns the folder that they are in."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, _interrupt)
     try:
         for cell in tqdm(list(_plan(results)), desc="measuring", disable=not sys.stderr.isatty(), leave=False):
             if not _is_needless(cell, results):
@@ -166,8 +168,7 @@ def _measure_all(results: dict[str, Any], folder: Path | None, root: Path) -> Pa
                 folder = folder or runs.claim(root, "compare")  # a wrong request has left none
                 _save(results, folder)
     except KeyboardInterrupt as interrupt:
-        signum = interrupt.args[0] if interrupt.args else signal.SIGINT
-        raise Stopped(signum, _resume_hint(results, folder)) from None
+        raise Stopped(interrupt.args[0], _resume_hint(results, folder)) from None
     assert folder is not None  # there is at least one cell
     if not any("effective" in cell for cell in results["cells"]):
         raise RunError(f"nothing could be measured: {results['cells'][0]['error']}")

@@ -17,7 +17,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp import cli as command_line
 from mnist_amp import plots, profile_report, runs
-from mnist_amp.callbacks import DefaultSignals
 from mnist_amp.dtypes import OperationLog, kernel_rows, layers_of
 from mnist_amp.errors import RequestError, RunError, warn
 from mnist_amp.files import written_whole
@@ -62,10 +61,6 @@ class Measurement(Callback):
         clock = StreamClock() if trainer.strategy.root_device.type == "cuda" else HostClock()
         self.profiler = StepProfiler(clock, self.script, self._end)
         trainer.profiler = self.profiler  # type: ignore[attr-defined]
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt):
-            raise exception  # or Lightning ends the process with status 1
 
     def _script(self) -> Generator[None]:
         yield from repeat(None, self.warmup)
@@ -167,7 +162,7 @@ def profile(cli: CommandCLI, steps: int = 200, warmup: int = 20) -> None:
     sys.stderr.write(f"mnist-amp: timing {steps:,} steps twice, with marks and without, after {warmup:,} to warm up\n")
     measurement = Measurement(steps, warmup)
     with closing(measurement.script):
-        MeasuredFit(settings, {}, [DefaultSignals(), measurement], **ENDLESS)
+        MeasuredFit(settings, {}, [measurement], **ENDLESS)
     if not measurement.record:
         raise RunError("the fit was stopped before it was measured; leave out the callback that stops it.")
     asked = None if settings["trainer"]["plugins"] else settings["trainer"]["precision"]
