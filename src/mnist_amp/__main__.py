@@ -5,6 +5,7 @@ What can be answered without torch and Lightning is answered before they are imp
 
 import importlib
 import os
+import re
 import sys
 
 from mnist_amp import __version__, helptexts
@@ -32,6 +33,7 @@ def main(args: list[str] | None = None) -> None:
         if os.environ.get(DEBUG):
             raise
         message, status = explained(error)
+        message = re.sub(r"(\S{60})\S{440,}", r"\1...", message)  # no name is so long, but a wrong value may be
         if int(os.environ.get("LOCAL_RANK", 0)) == 0 or not isinstance(error, RequestError | RunError):
             sys.stderr.write(f"mnist-amp: error: {message}\n")  # those two come to all processes alike
         sys.exit(status)
