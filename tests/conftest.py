@@ -1,6 +1,7 @@
 """What the tests share: MNIST prepared once, and the command run in this process in a fresh directory."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 
 from mnist_amp.__main__ import main
 from mnist_amp.arguments import ENV_PREFIX
@@ -22,6 +24,21 @@ WITH_TESTS = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
 
 Run = Callable[..., str]
 Refused = Callable[..., str]
+
+
+# the least that is a checkpoint, but for weights
+WHOLE: dict[str, Any] = {
+    "pytorch-lightning_version": "2.6.6",
+    "epoch": 1,
+    "global_step": 2,
+    "loops": {
+        "fit_loop": {
+            "epoch_progress": {"current": {"ready": 1}},
+            "epoch_loop.batch_progress": {"current": {"ready": 2}, "is_last_batch": True},
+        }
+    },
+    "hyper_parameters": {"hidden_dim": 4, "optimizer": None, "lr_scheduler": None, "lr_scheduler_interval": "epoch"},
+}
 
 
 class Malicious:
@@ -64,6 +81,23 @@ def run(
     yield run
     # Lightning's seed_everything leaves it behind
     os.environ.pop("PL_GLOBAL_SEED", None)
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where `checkpoint` keeps what it has made once."""
+    return tmp_path_factory.mktemp("kept") / "last.ckpt"
+
+
+@pytest.fixture
+def checkpoint(run: Run, kept: Path) -> dict[str, Any]:
+    """Return what is in the checkpoint of a run of an epoch with a schedule; the run itself is not there."""
+    if not kept.exists():
+        run("fit", "--config=smoke.yaml", "--lr_scheduler=StepLR", "--lr_scheduler.step_size=5")
+        shutil.move("lightning_logs/version_0/checkpoints/last.ckpt", kept)
+        shutil.rmtree("lightning_logs")
+    content: dict[str, Any] = torch.load(kept, weights_only=True)
+    return content
 
 
 @pytest.fixture

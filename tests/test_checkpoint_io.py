@@ -15,11 +15,10 @@ import torch
 from mnist_amp import runs
 from mnist_amp.checkpoint_io import WholeCheckpointIO
 from mnist_amp.errors import RequestError, RunError
-from tests.conftest import Malicious, Refused, Run
+from tests.conftest import WHOLE, Malicious, Refused, Run
 from tests.test_mnist import Mirror
 
 SMOKE = ("--config", "configs/smoke.yaml")
-WHOLE: dict[str, Any] = {"epoch": 1, "global_step": 2, "loops": {}, "hyper_parameters": {}}
 
 
 def content(value: float) -> dict[str, Any]:
@@ -77,11 +76,21 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
     ("part", "message"),
     [
         (
-            {"optimizer_states": [{"state": {0: {"exp_avg": torch.tensor([torch.nan])}}}]},
+            {
+                "optimizer_states": [
+                    {"state": {0: {"exp_avg": torch.tensor([torch.nan])}}, "param_groups": [{"params": [0]}]}
+                ]
+            },
             "has weights that are not finite, in exp_avg of parameter 0: its training had diverged.",
         ),
-        ({"state_dict": [1]}, "is a checkpoint of another project: its parts are not what they should be."),
-        ({"state_dict": {"a": "b"}}, "has weights that are not finite, in a: its training had diverged."),
+        (
+            {"state_dict": [1]},
+            "is damaged, or a checkpoint of another project: its state_dict is not what it should be.",
+        ),
+        (
+            {"optimizer_states": [{"state": {0: {"a": torch.zeros(1).expand(9)}}, "param_groups": [{"params": [0]}]}]},
+            "has weights in a form that no run writes: a of parameter 0.",
+        ),
     ],
 )
 def test_parts_that_are_not_what_they_should_be(tmp_path: Path, part: dict[str, Any], message: str) -> None:

@@ -173,8 +173,11 @@ def test_has_nothing_to_validate_on(run: Run, refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--data.batch_size", "0"), "mnist-amp: error: data.batch_size is 0; it must be at least 1.\n"),
-        (("--model.hidden_dim", "-3"), "mnist-amp: error: model.hidden_dim is -3; it must be at least 1.\n"),
+        (
+            ("--model.hidden_dim", "-3"),
+            "mnist-amp: error: model.hidden_dim is -3; it must be at least 1 and below 2147483648. "
+            "See mnist-amp fit --help.\n",
+        ),
         (
             ("--ckpt_path", "no.ckpt"),
             "mnist-amp: error: there is no checkpoint at no.ckpt. There are none under lightning_logs either.\n",

@@ -1,6 +1,7 @@
 """Whatever is in a config, a checkpoint or an image file: a result or one message, and never a traceback."""
 
 import contextlib
+import copy
 import io
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from mnist_amp import runs
 from mnist_amp.__main__ import main
 from mnist_amp.data import mnist
 from mnist_amp.errors import RequestError
-from tests.conftest import Run
+from tests.conftest import WHOLE, Run
 
 OPTIONS = (
     *("data.batch_size", "data.val_size", "data.seed", "model.hidden_dim", "model.lr_scheduler_interval"),
@@ -121,8 +122,7 @@ def damages(draw: st.DrawFn) -> Any:
 @settings(max_examples=150)
 @given(damage=damages())
 def test_checkpoint_bytes(damage: Any) -> None:
-    known = {"epoch": 1, "global_step": 2, "loops": {}, "hyper_parameters": {"hidden_dim": 4}}
-    torch.save({**known, "state_dict": {"weight": torch.ones(100)}}, "a.ckpt")
+    torch.save({**WHOLE, "state_dict": {"weight": torch.ones(100)}}, "a.ckpt")
     whole = Path("a.ckpt").read_bytes()
     Path("a.ckpt").write_bytes(damage(whole))
     try:
@@ -130,8 +130,36 @@ def test_checkpoint_bytes(damage: Any) -> None:
     except RequestError:
         return
     # what no checksum covers, such as a time stamp
-    assert {key: found[key] for key in known} == known
+    assert {key: found[key] for key in WHOLE} == WHOLE
     assert torch.equal(found["state_dict"]["weight"], torch.ones(100))
+
+
+def leaves(nest: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the ways to all parts of a nest."""
+    items = nest.items() if isinstance(nest, dict) else enumerate(nest) if isinstance(nest, list) else ()
+    return [(*path, key) for key, _ in items] + [way for key, part in items for way in leaves(part, (*path, key))]
+
+
+JUNK: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, -1, 3, 2**70, 0.5, float("nan"), "", "junk", "a.b", [], [[]], {}, {3: 4}, {"a": None}]
+)
+TENSORS = st.sampled_from([torch.zeros(()), torch.zeros(3), torch.zeros(1, 2, 3), torch.zeros(2, 2).to_sparse()])
+
+
+@settings(max_examples=60)
+@given(data=st.data(), value=JUNK | TENSORS, subcommand=st.sampled_from(["fit", "fit", "validate", "test"]))
+def test_checkpoint_contents(checkpoint: dict[str, Any], data: st.DataObject, value: Any, subcommand: str) -> None:
+    content = copy.deepcopy(checkpoint)
+    first = data.draw(st.sampled_from(list(content)))  # or most would be of the progress, which has many parts
+    *way, last = data.draw(st.sampled_from([(first,), *leaves(content[first], (first,))]))
+    nest: Any = content
+    for key in way:
+        nest = nest[key]
+    nest[last] = value
+    torch.save(content, "a.ckpt")
+    limits = ("--trainer.limit_test_batches=1",) if subcommand == "test" else ("--trainer.limit_val_batches=1",)
+    more = ("--trainer.max_steps=9", "--trainer.max_epochs=2", "--trainer.logger=false") if subcommand == "fit" else ()
+    assert_answered(*answer(subcommand, "--ckpt_path=a.ckpt", *limits, *more))
 
 
 @settings(max_examples=12)

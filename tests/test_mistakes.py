@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -40,15 +41,17 @@ SETTINGS = [
     ),
     (
         "--model=3",
-        f'Parser key "model": Unable to load config \'3\' - Parser key "model": Unable to load config "3".{SEE}',
+        f"model can't be 3; its settings are given one by one, as --model.hidden_dim.{SEE}",
     ),
+    ("--data=3", f"data can't be 3; its settings are given one by one, as --data.data_dir.{SEE}"),
+    ("--data.batch_size=" + "[" * 2000, f"data.batch_size can't be {'[' * 60}... it takes int.{SEE}"),
     # out of range
-    ("--data.batch_size=0", "data.batch_size is 0; it must be at least 1."),
-    ("--data.batch_size=-4", "data.batch_size is -4; it must be at least 1."),
-    ("--model.hidden_dim=0", "model.hidden_dim is 0; it must be at least 1."),
+    ("--data.batch_size=0", f"data.batch_size is 0; it must be at least 1 and at most 60000.{SEE}"),
+    ("--data.batch_size=-4", f"data.batch_size is -4; it must be at least 1 and at most 60000.{SEE}"),
+    ("--model.hidden_dim=0", f"model.hidden_dim is 0; it must be at least 1 and below 2147483648.{SEE}"),
     (
         "--data.val_size=60000",
-        "data.val_size is 60000; it must be at least 0 and leave some of the 60,000 images to train on.",
+        f"data.val_size is 60000; it must be at least 0 and below 60000.{SEE}",
     ),
     ("--trainer.max_epochs=0", f"trainer.max_epochs is 0; it must be at least 1, or -1 for no limit.{SEE}"),
     ("--trainer.max_epochs=-2", f"trainer.max_epochs is -2; it must be at least 1, or -1 for no limit.{SEE}"),
@@ -69,15 +72,50 @@ SETTINGS = [
     ("--trainer.min_epochs=-3", f"trainer.min_epochs is -3; it must be at least 0.{SEE}"),
     ("--optimizer=null", f"optimizer is null; leave it out to have its default.{SEE}"),
     ("--checkpoint.every_n_train_steps=-1", f"checkpoint.every_n_train_steps is -1; it must be at least 0.{SEE}"),
-    ("--seed_everything=-1", f"seed_everything is -1; it must be at least 0.{SEE}"),
-    ("--data.seed=4294967296", f"data.seed is 4294967296; it must be at most 4294967295.{SEE}"),
+    ("--seed_everything=-1", f"seed_everything is -1; it must be at least 0 and at most 4294967295.{SEE}"),
+    ("--data.seed=4294967296", f"data.seed is 4294967296; it must be at least 0 and at most 4294967295.{SEE}"),
     (
         "--trainer.val_check_interval=99",
         "`val_check_interval` (99) must be less than or equal to the number of the training batches (8). If you want to "
         "disable validation set `limit_val_batches` to 0.0 instead. If you want to validate based on the total training "
         "batches, set `check_val_every_n_epoch=None`.",
     ),
+    (f"--data.batch_size={2**63}", f"data.batch_size is {2**63}; it must be at least 1 and at most 60000.{SEE}"),
+    (f"--model.hidden_dim={10**28}", f"model.hidden_dim is {10**28}; it must be at least 1 and below 2147483648.{SEE}"),
+    ("--trainer.max_time=00:00:00:00", f"trainer.max_time is 00:00:00:00; it must be above 0.{SEE}"),
+    ("--trainer.max_time=-1:00:00:00", f"trainer.max_time is -1:00:00:00; it must be above 0.{SEE}"),
+    ("--trainer.max_time={hours: -1}", f"trainer.max_time is {{'hours': -1}}; it must be above 0.{SEE}"),
+    ("--trainer.max_time={days: 1000000000000}", "Python int too large to convert to C int"),
+    ("--ckpt_path=", f"ckpt_path is empty; name a checkpoint, or leave it out.{SEE}"),
+    ("--trainer.default_root_dir=a\0b", "the name of a file or folder has a null character in it."),
+    (f"--trainer.default_root_dir={'x' * 300}", f"{'x' * 300} can't be read or written: File name too long."),
     # what can't be had here
+    *(
+        (
+            f"--trainer.strategy={name}",
+            f"trainer.strategy is {name}, whose processes can't hand back the figures of the run. Take ddp.{SEE}",
+        )
+        for name in ("ddp_spawn", "ddp_fork_find_unused_parameters_true", "ddp_notebook")
+    ),
+    *(
+        (
+            f"--trainer.callbacks={name}",
+            f"{name} trains for a while and begins anew, which a run that can be gone on with exactly can't. Leave it out, and give {option}.{SEE}",
+        )
+        for name, option in (("LearningRateFinder", "optimizer.lr"), ("BatchSizeFinder", "data.batch_size"))
+    ),
+    (
+        "--optimizer=SparseAdam",
+        "the optimizer can't be used: RuntimeError: SparseAdam does not support dense gradients, please consider Adam instead.",
+    ),
+    *(
+        (f"--{option}={path}.X", f"No module named '{path}'. Correct the name of the class, or install what it is in.")
+        for option, path in (("optimizer", "torch.nope"), ("trainer.callbacks", "nomod"))
+    ),
+    (
+        "--trainer.logger=WandbLogger",
+        "lightning.pytorch.loggers.WandbLogger can't be made: Requirement 'wandb>=0.12.10' not met.",
+    ),
     (
         "--trainer.precision=16-true",
         "trainer.precision is 16-true, in which training on a CPU comes to nan at once, as Adam's smallest numbers are "
@@ -101,6 +139,16 @@ def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str
     ("text", "message"),
     [
         (b"data:\n  batch_size: [3\nmodel: 3\n", "a.yaml:3:6: this is not YAML: expected ',' or ']', but got ':'."),
+        (b"data:\n  batch_size: 3\x01", "a.yaml:2: this is not YAML: it has the character '\\x01'."),
+        (b"data: &a {x: *a}", "a.yaml holds more values than settings could be: a YAML alias may refer to itself."),
+        (b"[" * 2000, "a.yaml is nested too deeply."),
+        (b"data: 2026-13-45", "a.yaml: this can't be read as YAML: month must be in 1..12."),
+        (
+            b"data: {batch_size: 0}",
+            f"data.batch_size is 0; it must be at least 1 and at most 60000. It is set by a.yaml.{SEE}",
+        ),
+        # which MNIST_AMP_DATA__DATA_DIR sets, too
+        (b"data: {data_dir: [3]}", f"data.data_dir can't be [3]; it takes str. It is set by a.yaml.{SEE}"),
         (b"some words", "a.yaml holds no settings; a config file has lines such as `data: {batch_size: 32}`."),
         (b"", "a.yaml holds no settings; a config file has lines such as `data: {batch_size: 32}`."),
         (
@@ -218,7 +266,10 @@ def test_checkpoints_of_others(run: Run, refused: Refused, tmp_path: Path) -> No
 
     more = ("fit", "--trainer.max_epochs=2")
     torch.save({**checkpoint, "hyper_parameters": {"dropout": 0.1}}, "it.ckpt")
-    assert said(*more) == "is a checkpoint of another project: it lacks 'hidden_dim'."
+    assert said(*more) == (
+        "is damaged, or a checkpoint of another project: its hyper_parameters.hidden_dim is missing. The newest whole "
+        f"checkpoint is {good}."
+    )
     weights = checkpoint["state_dict"]
     torch.save({**checkpoint, "state_dict": {**weights, "model.fc3.bias": torch.zeros(10)}}, "it.ckpt")
     assert said(*more) == (
@@ -235,6 +286,50 @@ def test_checkpoints_of_others(run: Run, refused: Refused, tmp_path: Path) -> No
         f"(10,000 bytes) is no checkpoint, or one that is cut short or damaged. The newest whole checkpoint is {good}."
     )
     assert files(tmp_path) - left == {"it.ckpt"}
+
+
+def test_a_config_that_can_be_read_once_only(refused: Refused, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    threading.Thread(target=(tmp_path / "pipe").write_text, args=("data: {batchsize: 3}",), daemon=True).start()
+    assert refused("fit", *SMOKE, "--config=pipe") == (
+        f"mnist-amp: error: there is no option data.batchsize (did you mean data.batch_size?).{SEE}\n"
+    )
+
+
+@pytest.mark.parametrize("root", [".", "lightning_logs"])
+def test_a_log_folder_that_is_a_link_to_nothing(refused: Refused, tmp_path: Path, root: str) -> None:
+    (tmp_path / "lightning_logs").symlink_to("nowhere")
+    assert refused("fit", *SMOKE, f"--trainer.default_root_dir={root}") == (
+        f"mnist-amp: error: no run can be written to {Path(root) / 'lightning_logs'}: Not a directory. Name a folder "
+        "that can be written with --trainer.default_root_dir.\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["lightning_logs"]
+
+
+def test_other_nodes_are_waited_for_aloud(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli.MnistAmpCLI, "instantiate_trainer", lambda self: 1 / 0)
+    with pytest.raises(SystemExit):
+        run("fit", *SMOKE, "--trainer.num_nodes=2")
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "mnist-amp: warning: the run begins when all 2 nodes are there. Start this command on each, with NODE_RANK (0 to 1), "
+        "MASTER_ADDR and MASTER_PORT in its environment."
+    )
+
+
+def test_a_last_that_is_missing_gives_way(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run("fit", *SMOKE)
+    last = Path("lightning_logs/version_0/checkpoints/last.ckpt")
+    last.unlink()
+    last.symlink_to("nowhere.ckpt")
+    Path("lightning_logs/version_1").mkdir()
+    main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"])
+    assert capsys.readouterr().err == (
+        "mnist-amp: warning: lightning_logs/version_1 has no last checkpoint yet, so that of lightning_logs/version_0 is "
+        f"taken.\nmnist-amp: warning: {last} can't be read: No such file or directory. Going on from the newest whole one, "
+        f"{last.with_name('best.ckpt')}.\n"
+    )
 
 
 def test_a_damaged_last_gives_way_to_the_newest_whole(

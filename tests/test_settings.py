@@ -12,6 +12,7 @@ GOOD: dict[str, Any] = {
     "data": DATA,
     "model": {"hidden_dim": 1, "steps_per_execution": 1},
     "seed_everything": False,
+    "matmul_precision": "highest",
     "optimizer": {},
 }
 

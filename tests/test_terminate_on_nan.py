@@ -110,3 +110,19 @@ def test_a_run_without_checkpoints(failed: Any) -> None:
         "mnist-amp: error: the loss of step 9 is not finite; the run is stopped. There is no check"
     )
     assert not list(Path().rglob("*.ckpt"))
+
+
+def test_anomaly_detection(failed: Any) -> None:
+    assert failed(
+        "--trainer.detect_anomaly=true", "--trainer.callbacks=null", "--optimizer=SGD", "--optimizer.lr=1e30"
+    ) == (
+        "mnist-amp: error: trainer.detect_anomaly has found a gradient that is not a number: Function "
+        "'LogSoftmaxBackward0' returned nan values in its 0th output. Set MNIST_AMP_DEBUG=1 to see where.\n"
+    )
+
+
+def test_early_stopping_does_not_hide_it(failed: Any) -> None:
+    """The validation comes before the epoch's end, where the loss is looked at, and would end the run well."""
+    stopping = ("--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val_loss")
+    message = failed(*stopping, "--trainer.log_every_n_steps=50", "--optimizer=SGD", "--optimizer.lr=1e30")
+    assert "is not finite; the run is stopped." in message

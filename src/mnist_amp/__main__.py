@@ -5,6 +5,7 @@ answered before anything is.
 """
 
 import os
+import re
 import sys
 import time
 
@@ -39,6 +40,7 @@ def _failed(error: Exception) -> int:
     if os.environ.get(DEBUG):
         raise error
     message, status = explained(error)
+    message = re.sub(r"(\S{60})\S{440,}", r"\1...", message)  # no name is so long, but a wrong value may be
     signals.end_others()
     if not _is_first():
         time.sleep(GRACE)  # the first ends this one, unless it can't

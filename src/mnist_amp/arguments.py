@@ -1,6 +1,8 @@
 """The command line before it is parsed: config files and environment variables put in their order of strength."""
 
-from collections.abc import Iterable, Mapping
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from mnist_amp.errors import RequestError
 OWN = ("compare", "profile")  # commands that Lightning does not have; each in the module of its name
 SUBCOMMANDS = ("fit", "validate", "test", "predict", *OWN)
 ENV_PREFIX = "MNIST_AMP_"
+MOST_VALUES = 10_000  # in a config
 DEBUG = "MNIST_AMP_DEBUG"  # shows tracebacks; not a setting
 
 
@@ -48,17 +51,22 @@ def peek(args: Iterable[str], key: str) -> Any:
     return found
 
 
-def source(args: Iterable[str], env: Mapping[str, str], key: str) -> str | None:
-    """Return which file or environment variable an option has its value from; None for the command line itself."""
+def source(args: Iterable[str], env: Mapping[str, str], key: str, message: str = "") -> str | None:
+    """Return which file or environment variable an option has its value from; None for the command line itself.
+
+    Where several set it, it is the strongest of those whose value is in `message`, as a weaker one can be wrong, too.
+    """
     variables = {argument: name for name, argument in _settings_of(env)}
-    found = None
+    found: list[tuple[str, str | None]] = []
     for arg in args:
         name, equals, value = arg.partition("=")
         if name == f"--{key}":
-            found = variables.get(arg)
-        elif name == "--config" and equals and not value.startswith("{") and _lookup(load(value), key) is not None:
-            found = value
-    return found
+            found.append((value, variables.get(arg)))
+        elif name == "--config" and equals and not value.startswith("{"):
+            said = _lookup(load(value), key)
+            found += [] if said is None else [(str(said), value)]
+    blamed = [where for value, where in found if value in message] or [where for _, where in found]
+    return blamed[-1] if blamed else None
 
 
 def load(config: str) -> dict[str, Any]:
@@ -67,23 +75,59 @@ def load(config: str) -> dict[str, Any]:
     Raises:
         RequestError: there is no such file, or it does not hold settings; the message says where in it.
     """
-    path = Path(config)
     try:
-        settings = yaml.safe_load(config if config.startswith("{") else path.read_text(encoding="utf-8"))
+        text = config if config.startswith("{") else Path(config).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         shipped = ", ".join(sorted(file.stem for file in shipped_configs().glob("*.yaml")))
         raise RequestError(f"there is no config file {config}. Shipped are {shipped} (.yaml).") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{config} can't be read as a config file: {error}.") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{config}:{mark.line + 1}:{mark.column + 1}" if mark else config
-        raise RequestError(f"{place}: this is not YAML: {getattr(error, 'problem', None) or error}.") from error
-    if not isinstance(settings, dict):
-        raise RequestError(f"{config} holds no settings; a config file has lines such as `data: {{batch_size: 32}}`.")
+    settings = parsed(text, config)
     if "config" in settings:
         raise RequestError(f"{config} names another config file; give each with a --config of its own.")
     return settings
+
+
+def parsed(text: str, name: str) -> dict[str, Any]:
+    """Return the settings in a YAML text, which messages call `name`.
+
+    Raises:
+        RequestError: it is not YAML, holds no settings, or more of them than anybody writes.
+    """
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise RequestError(
+            f"{name}:{line}: this is not YAML: it has the character {chr(error.character)!r}."
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise RequestError(f"{place}: this is not YAML: {getattr(error, 'problem', None) or error}.") from error
+    except RecursionError as error:
+        raise RequestError(f"{name} is nested too deeply.") from error
+    except ValueError as error:  # of a date that there is none of
+        raise RequestError(f"{name}: this can't be read as YAML: {error}.") from error
+    if not isinstance(settings, dict):
+        raise RequestError(f"{name} holds no settings; a config file has lines such as `data: {{batch_size: 32}}`.")
+    if len(list(itertools.islice(_values(settings), MOST_VALUES))) == MOST_VALUES:
+        raise RequestError(f"{name} holds more values than settings could be: a YAML alias may refer to itself.")
+    return settings
+
+
+def as_text(settings: dict[str, Any]) -> str:
+    """Return settings as text that `--config` takes in a file's place."""
+    return yaml.safe_dump(settings, default_flow_style=True, width=math.inf, sort_keys=False).strip()
+
+
+def _values(settings: Any) -> Iterator[Any]:
+    """Yield all values in a nest, which aliases may have made endless."""
+    waiting = [settings]
+    while waiting:
+        value = waiting.pop()
+        yield value
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def shipped_configs() -> Path:
@@ -109,9 +153,14 @@ def _split_configs(args: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _locate(config: str) -> str:
-    """Find `configs/guide.yaml` or `guide.yaml` among the shipped configs where there is no such file here."""
-    shipped = shipped_configs() / config.removeprefix("configs/")
-    return str(shipped) if not Path(config).exists() and shipped.is_file() else config
+    """Find `configs/guide.yaml` or `guide.yaml` among the shipped configs where there is no such file here.
+
+    What can be read only once, such as a pipe, is read here, and goes on as text.
+    """
+    path, shipped = Path(config), shipped_configs() / config.removeprefix("configs/")
+    if path.is_fifo():
+        return as_text(load(config))
+    return str(shipped) if not path.exists() and shipped.is_file() else config
 
 
 def _from_environment(env: Mapping[str, str]) -> list[str]:

@@ -1,6 +1,5 @@
 """The LightningCLI: fit, validate, test and predict."""
 
-import json
 import logging
 import os
 import secrets
@@ -20,7 +19,7 @@ from torch.optim import Optimizer
 from yaml import YAMLError
 
 from mnist_amp import helptexts, processes, resume, runs, scaler, settings, signals
-from mnist_amp.arguments import peek, source
+from mnist_amp.arguments import DEBUG, as_text, peek, source
 from mnist_amp.callbacks import (
     Banner,
     EvaluationReport,
@@ -37,11 +36,12 @@ from mnist_amp.callbacks import (
 from mnist_amp.checkpoint_io import WholeCheckpointIO
 from mnist_amp.complaints import reworded
 from mnist_amp.data import MNISTDataModule
-from mnist_amp.errors import RequestError, UsageError, warn
+from mnist_amp.errors import RequestError, RunError, UsageError, warn
 from mnist_amp.execution import WITHIN
 from mnist_amp.module import ADAM, LitSimpleNN
 from mnist_amp.report import counted
 from mnist_amp.scaler import ScalerSettings
+from mnist_amp.trust import trusted
 
 # the guide's, on one device however many there are; the banner has what the model summary says
 TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "enable_model_summary": False}
@@ -92,6 +92,7 @@ class MnistAmpCLI(LightningCLI):
         self.command = args[0]
         self.name = self.name or self.command
         self.checkpoint: dict[str, Any] | None = None
+        self.inherited = ""  # an argument with the checkpoint's settings
         self.changes: list[str] = []
         super().__init__(
             LitSimpleNN,
@@ -162,9 +163,13 @@ class MnistAmpCLI(LightningCLI):
         try:
             self._parse(parser, args)
         except UsageError as error:
-            where = source(args, os.environ, error.key)
+            text = str(error).removeprefix('Parser key "config": ')
+            key = error.key or text.partition(" ")[0]
+            where = source(args, os.environ, key, text)
+            if where is None and peek(args, key) is None and peek([self.inherited], key) is not None:
+                where = "the checkpoint"
             raise RequestError(
-                f"{error}{f' It is set by {where}.' if where else ''} See mnist-amp {self.name} --help."
+                f"{text}{f' It is set by {where}.' if where else ''} See mnist-amp {self.name} --help."
             ) from error
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
@@ -172,7 +177,10 @@ class MnistAmpCLI(LightningCLI):
         only_prints = any(arg.startswith(("--help", "-h", "--print_config")) for arg in own)
         root = Path(str(peek(own, "trainer.default_root_dir") or "."))
         usual = None if only_prints else runs.requeued(root) if subcommand == "fit" else "best"
-        wanted = peek(own, "ckpt_path") or usual
+        given = peek(own, "ckpt_path")
+        if given == "":
+            raise UsageError("ckpt_path is empty; name a checkpoint, or leave it out.", "ckpt_path")
+        wanted = given or usual
         if wanted in (None, "null"):
             self.config = parser.parse_args(args)
         else:
@@ -189,12 +197,16 @@ class MnistAmpCLI(LightningCLI):
         assert self.checkpoint is not None
         try:
             inherited = resume.inherited(self.checkpoint, subcommand)
-            runs.position(self.checkpoint)
-        except (AttributeError, KeyError, TypeError, ValueError, YAMLError) as error:
-            raise RequestError(f"{path} is a checkpoint of another project: it lacks {error}.") from error
+        except RequestError as error:
+            raise RequestError(f"{path} is damaged: {error}") from error
         if peek(own, "trainer.precision") is not None and not peek(own, "trainer.plugins"):
             inherited["trainer"]["plugins"] = None  # a precision given anew takes the place of the run's plugin
-        self.config = self.parser.parse_args([subcommand, f"--config={json.dumps(inherited)}", *own])
+        inherited = trusted(path, inherited, is_given=lambda option: peek(own, option) is not None)
+        try:
+            self.inherited = f"--config={as_text(inherited)}"
+        except YAMLError as error:
+            raise RequestError(f"{path} is damaged: its configuration has other things than plain values.") from error
+        self.config = self.parser.parse_args([subcommand, self.inherited, *own])
         config = self.config[subcommand]
         config.ckpt_path, config.weights_only = str(path), True
         resume.check(path, self.checkpoint, subcommand, config)
@@ -221,6 +233,12 @@ class MnistAmpCLI(LightningCLI):
         return path
 
     def before_instantiate_classes(self) -> None:
+        nodes = self.config[self.subcommand].trainer.num_nodes
+        if nodes > 1 and not {"NODE_RANK", "GROUP_RANK", "SLURM_NODEID"} & set(os.environ):
+            warn(
+                f"the run begins when all {nodes} nodes are there. Start this command on each, with NODE_RANK (0 to "
+                f"{nodes - 1}), MASTER_ADDR and MASTER_PORT in its environment."
+            )
         torch.set_float32_matmul_precision(self.config[self.subcommand].matmul_precision)
 
     def instantiate_classes(self) -> None:
@@ -228,6 +246,19 @@ class MnistAmpCLI(LightningCLI):
         if self.checkpoint:
             path = Path(self.config[self.subcommand].ckpt_path)
             resume.check_network(path, self.checkpoint, self.model.state_dict())
+            resume.check_loops(path, self.checkpoint, self.trainer.fit_loop.state_dict())
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            own = isinstance(error, RequestError | RunError | torch.OutOfMemoryError)
+            if own or not runs.is_restoring(self.trainer):
+                raise
+            raise RequestError(
+                f"{self.config[subcommand].ckpt_path} is damaged, or of another version, and can't be loaded: "
+                f"{type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
 
     def _parse_ckpt_path(self) -> None:
         """Do not let a checkpoint's hyperparameters override the command line, as Lightning does."""
@@ -267,7 +298,7 @@ class MnistAmpCLI(LightningCLI):
             plugins.append(WholeCheckpointIO())
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **replaced)
-        except (ValueError, TypeError, ImportError) as error:
+        except (ValueError, TypeError, ImportError, OverflowError) as error:
             raise MisconfigurationException(str(error)) from error
         # until a run listens for itself; Lightning's own ends a command some time later, with exit status 0
         trainer._signal_connector._sigterm_notifier_fn = signals.end_at_once  # type: ignore
@@ -295,11 +326,12 @@ class MnistAmpCLI(LightningCLI):
 
     def _run_folder(self, trainer: Any) -> RunFolder:
         parser, config = self._parser(self.subcommand), self.config[self.subcommand].clone()
+        start = None if self.checkpoint is None else (config.ckpt_path, self.checkpoint)
         source = f"# went on from {config.ckpt_path}\n" if config.ckpt_path else ""
         config.ckpt_path = None  # or a command that takes this config would start from there again
         root = Path(trainer.default_root_dir or ".")
         text = source + parser.dump(config, skip_unset=False)
-        return RunFolder(root, text, default_loggers=trainer.logger in (None, True))
+        return RunFolder(root, text, default_loggers=trainer.logger in (None, True), checkpoint=start)
 
     def _training(self, run: RunFolder, trainer: Any) -> list[Callback]:
         steps = self._next_steps(trainer)
@@ -346,7 +378,7 @@ def run(args: list[str]) -> None:
 
 def prepare() -> None:
     """Set what holds for the whole process: what is silenced, and how torch looks for a GPU, who speaks for all."""
-    for pattern in SILENCED:
+    for pattern in SILENCED if os.environ.get(DEBUG) else (*SILENCED, r"Error detected in \w+Backward"):
         warnings.filterwarnings("ignore", pattern)
     for name in QUIETED:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,5 +1,6 @@
 """What jsonargparse, Lightning, torch and the system complain of, in the words of this command."""
 
+import errno
 import importlib
 import inspect
 import re
@@ -34,6 +35,10 @@ def reworded(message: str, options: Iterable[str]) -> UsageError:
             return UsageError(f"{name} belongs to no option; settings are given as in --config {name}.", name)
         key = name.lstrip("-")
         return UsageError(f"there is no option {key}{nearest(key, [o.lstrip('-') for o in options])}.", key)
+    group = re.search(r"""Parser key "(\w+)":\s+Unable to load config '(.*?)'""", message)
+    if group:
+        first = next((o for o in options if o.startswith(f"--{group[1]}.")), f"--{group[1]}")
+        return UsageError(f"{group[1]} can't be {group[2]}; its settings are given one by one, as {first}.", group[1])
     keys = re.findall(r'Parser key "(.+?)"', message)
     if not keys or ("Expected" not in message and "Problem" not in message):
         return UsageError(f"{' '.join(message.split()).rstrip('.')}.", "")
@@ -57,8 +62,11 @@ def explained(error: Exception) -> tuple[str, int]:
     import torch  # an error of another kind comes from them or after them
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    text = " ".join(str(error).split())
-    status = 2 if isinstance(error, MisconfigurationException) else 1
+    text = " ".join(str(error).partition("Exception raised from")[0].split())  # without C++'s own traceback
+    wrong = isinstance(error, MisconfigurationException | RecursionError | ModuleNotFoundError)
+    wrong = wrong or "embedded null byte" in text or getattr(error, "errno", 0) == errno.ENAMETOOLONG
+    status = 2 if wrong else 1
+    unmade = re.search(r"given class_path '(.+?)': (.+?)(?: HINT| - Expected|$)", text)
     if "CUDAAccelerator` can not run" in text or "No supported gpu backend" in text:
         text = "trainer.accelerator asks for a GPU, but none can be used here. Leave it at auto, or ask for cpu."
     elif "You requested gpu" in text:
@@ -72,6 +80,16 @@ def explained(error: Exception) -> tuple[str, int]:
             "another process of this run was lost, killed or by an error of its own, so this one has ended, too. "
             f"If it has saved a checkpoint, go on with --ckpt_path last. ({text[:200]})"
         )
+    elif unmade:
+        text, status = f"{unmade[1]} can't be made: {unmade[2]}", 2
+    elif "returned nan values in its" in text:
+        text = f"trainer.detect_anomaly has found a gradient that is not a number: {text} Set {DEBUG}=1 to see where."
+    elif isinstance(error, ModuleNotFoundError):
+        text += ". Correct the name of the class, or install what it is in."
+    elif isinstance(error, RecursionError):
+        text = "a setting is nested too deeply."
+    elif "embedded null byte" in text:
+        text = "the name of a file or folder has a null character in it."
     elif isinstance(error, OSError):
         text = f"{error.filename or 'a file'} can't be read or written: {error.strerror or text}."
     elif not isinstance(error, MisconfigurationException):

@@ -23,6 +23,7 @@ from mnist_amp.execution import Execution
 from mnist_amp.metrics import EpochMeans, Scores, epoch_means, loss_and_accuracy
 from mnist_amp.model import SimpleNN
 from mnist_amp.scaler import newest_step_was_skipped
+from mnist_amp.trust import trusted
 
 ADAM: dict[str, Any] = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}
 
@@ -79,7 +80,8 @@ class LitSimpleNN(LightningModule):
             RequestError: the file is damaged or not a checkpoint, or has weights that are not finite.
         """
         checkpoint = runs.read(Path(checkpoint_path))
-        module = cls(**{**checkpoint["hyper_parameters"], **hparams})
+        saved = trusted(Path(checkpoint_path), checkpoint["hyper_parameters"], is_given=hparams.__contains__)
+        module = cls(**{**saved, **hparams})
         module.load_state_dict(checkpoint["state_dict"])
         return module
 

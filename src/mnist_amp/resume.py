@@ -4,35 +4,40 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 from mnist_amp import runs
+from mnist_amp.arguments import parsed
 from mnist_amp.errors import RequestError
 from mnist_amp.report import counted
+from mnist_amp.schema import NEEDED, misfit, shape_of
 
 # what the order of the images, and where an epoch's middle is, depend on
 ORDER = (
     *("data.batch_size", "data.val_size", "data.seed", "seed_everything"),
     *("trainer.accumulate_grad_batches", "trainer.limit_train_batches", "trainer.overfit_batches"),
 )
+# of a configuration
+GROUPS = {f"{name}?": {str: object} for name in ("model", "data", "trainer", "scaler", "checkpoint")}
 # a matter of each command
-NOT_TAKEN_OVER = ("max_time", "fast_dev_run")
-# what is not said where it differs: how long a run goes on, where it writes; the precision is said with its loss scale
-UNSAID = ("max_epochs", "max_steps", "min_epochs", "min_steps", "default_root_dir", "precision", "plugins")
+NOT_TAKEN_OVER = ("max_time", "fast_dev_run", "default_root_dir")
+# what is not said where it differs: how long a run goes on; the precision is said with its loss scale
+UNSAID = ("max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "plugins")
 
 
 def inherited(checkpoint: dict[str, Any], subcommand: str) -> dict[str, Any]:
     """Return the settings of a checkpoint's run that a command takes over: `fit` nearly all, the others few.
 
     Raises:
-        KeyError: the checkpoint is of another project.
+        RequestError: its configuration can't be read.
     """
     saved = dict(checkpoint["hyper_parameters"])
     config: dict[str, Any] = {key: saved.pop(key) for key in ("optimizer", "lr_scheduler") if saved.get(key)}
     config["model"] = {"hidden_dim": saved["hidden_dim"], "lr_scheduler_interval": saved["lr_scheduler_interval"]}
     # a checkpoint of the command has the whole configuration; one of somebody's own Trainer, the hyperparameters
-    config.update(yaml.safe_load(checkpoint.get(runs.CONFIG_KEY, "{}")))
+    config.update(parsed(checkpoint.get(runs.CONFIG_KEY, "{}"), "its configuration"))
+    if (problem := misfit(config, GROUPS)) is not None:
+        raise RequestError(f"in its configuration, {problem}.")
     trainer = {key: value for key, value in config.pop("trainer", {}).items() if key not in NOT_TAKEN_OVER}
     if subcommand == "fit":
         return config | {"trainer": trainer}
@@ -53,6 +58,12 @@ def check_network(path: Path, checkpoint: dict[str, Any], network: Mapping[str, 
         )
 
 
+def check_loops(path: Path, checkpoint: dict[str, Any], loops: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose progress is not of the kind of `loops`, a new Trainer's state."""
+    if (problem := misfit(checkpoint["loops"]["fit_loop"], shape_of(loops), "progress")) is not None:
+        raise RequestError(f"{path} is damaged, or of another version of Lightning: its {problem}.")
+
+
 def said(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """List the settings that differ from those that were taken over, without those that a command is about."""
     known = {key: value for key, value in before.items() if key not in ("ckpt_path", "weights_only")}
@@ -66,6 +77,10 @@ def check(path: Path, checkpoint: dict[str, Any], subcommand: str, config: Any) 
     Raises:
         RequestError: the message names both values and what to do.
     """
+    if subcommand == "fit" and "optimizer_states" not in checkpoint:
+        raise RequestError(f"{path} has no state of the optimizer, so no fit can go on from it; it can be tested.")
+    if (problem := misfit(checkpoint, NEEDED.get(subcommand, {}))) is not None:
+        raise RequestError(f"{path} is not enough to {subcommand} with: its {problem}.")
     trained = checkpoint["hyper_parameters"]
     if config.model.hidden_dim != trained["hidden_dim"]:
         raise RequestError(
@@ -117,8 +132,10 @@ def _check_optimizer(path: Path, trained: Mapping[str, Any] | None, config: Any)
 def _check_schedule(path: Path, checkpoint: Mapping[str, Any], config: Any) -> None:
     """Refuse what a schedule has worked into the optimizer already, and would not follow."""
     trained, states = checkpoint["hyper_parameters"]["lr_scheduler"], checkpoint.get("lr_schedulers")
-    if not trained or not states or config.lr_scheduler is None:
+    if not trained or config.lr_scheduler is None:
         return
+    if not states:
+        raise RequestError(f"{path} is damaged: it has no state of its schedule.")
     before, now = trained.get("init_args", {}), as_plain(config.lr_scheduler)["init_args"]
     fixed = [key for key, value in now.items() if key in before and before[key] != value and key not in states[0]]
     if fixed or trained["class_path"] != config.lr_scheduler.class_path:

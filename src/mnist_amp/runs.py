@@ -1,7 +1,9 @@
 """Run folders, `<root>/lightning_logs/version_N`, and the checkpoints in them."""
 
 import contextlib
+import errno
 import os
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import Tensor
 
 from mnist_amp.errors import RequestError, warn
+from mnist_amp.schema import CHECKPOINT, is_plain, misfit
 
 # where a checkpoint keeps its run's configuration, as YAML, its folder, and the precision that was in effect
 CONFIG_KEY = "mnist_amp_config"
@@ -49,6 +52,8 @@ def _claim(root: Path, kind: str) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
+            if not folder.parent.is_dir():  # but a link to nothing
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
             number += 1
         else:
             return folder
@@ -103,15 +108,16 @@ def read(path: Path) -> dict[str, Any]:
         plain = isinstance(checkpoint, dict) and all(isinstance(value, Tensor) for value in checkpoint.values())
         kind = "holds weights alone, as model.pth does" if plain else "is not a training checkpoint"
         raise RequestError(f"{path} {kind}; a run keeps its checkpoints in its folder checkpoints/.")
-    if not all(
-        isinstance(checkpoint.get(key, {}), dict) for key in ("state_dict", "loops", "hyper_parameters", "callbacks")
-    ):
-        raise RequestError(f"{path} is a checkpoint of another project: its parts are not what they should be.")
+    if (problem := misfit(checkpoint, CHECKPOINT)) is not None:
+        raise RequestError(f"{path} is damaged, or a checkpoint of another project: its {problem}.")
     tensors = {**checkpoint["state_dict"], **dict(_optimizer_tensors(checkpoint))}
-    spoilt = [name for name, value in tensors.items() if not (isinstance(value, Tensor) and value.isfinite().all())]
+    odd = [name for name, value in tensors.items() if not is_plain(value)]
+    if odd:
+        raise RequestError(f"{path} has weights in a form that no run writes: {', '.join(odd)}.")
+    spoilt = [name for name, value in tensors.items() if not value.isfinite().all()]
     if spoilt:
         raise RequestError(
-            f"{path} has weights that are not finite, in {', '.join(map(str, spoilt))}: its training had diverged."
+            f"{path} has weights that are not finite, in {', '.join(spoilt)}: its training had diverged."
         )
     return checkpoint
 
@@ -137,7 +143,8 @@ def _load(path: Path) -> Any:
         size = path.stat().st_size
         raise RequestError(f"{path} ({size:,} bytes) is no checkpoint, or one that is cut short or damaged.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what torch says of other kinds of tensors
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # with texts about torch's internals, some of which advise to allow code
         raise RequestError(
             f"{path} holds other things than weights and plain values. It is refused, as loading it could run code."
@@ -150,6 +157,11 @@ def position(checkpoint: dict[str, Any]) -> dict[str, int]:
     begun = int(loop["epoch_progress"]["current"]["ready"])
     epochs = begun if loop["epoch_loop.batch_progress"]["is_last_batch"] else max(begun - 1, 0)
     return {"epochs": epochs, "step": int(checkpoint["global_step"])}
+
+
+def is_restoring(trainer: Any) -> bool:
+    """Whether a Trainer is about to load a checkpoint, or in the midst of it."""
+    return bool(trainer._checkpoint_connector._loaded_checkpoint)
 
 
 def folder_of(checkpoint: Path) -> Path:
@@ -177,14 +189,16 @@ def requeued(root: Path) -> Path | None:
 
 
 def _newest(root: Path, name: str) -> Path:
+    """Find the newest run's `best` or `last`; a `last` that is missing has others beside it that can take its place."""
     newer: list[Path] = []
     for folder in folders(root):
         checkpoint = folder / "checkpoints" / f"{name}.ckpt"
-        if checkpoint.is_file() or checkpoint.is_symlink():  # a link to nothing is damage, to be said
-            if newer and name == "best":
-                warn(f"{newer[0]} has no best checkpoint yet, so that of {folder} is taken.")
+        others = name == "last" and any(map(Path.is_file, checkpoint.parent.glob("*.ckpt")))
+        if checkpoint.is_file() or checkpoint.is_symlink() or others:  # a link to nothing is damage, to be said
+            if newer:
+                warn(f"{newer[0]} has no {name} checkpoint yet, so that of {folder} is taken.")
             return checkpoint
-        newer += [folder] if (folder / "checkpoints" / "last.ckpt").is_file() else []
+        newer.append(folder)
     raise RequestError(
         f"there is no run with a checkpoint under {logs(root).absolute()}. "
         "Train one with `mnist-amp fit`, or name a checkpoint with --ckpt_path."

@@ -1,39 +1,47 @@
 """Which settings make no sense, checked before anything is made."""
 
 import math
+import operator
+import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from mnist_amp.errors import UsageError
 
-# key: least value, whether it may be that itself, and a value that stands for "no limit"
-RANGES: dict[str, tuple[float, bool, int | None]] = {
-    "optimizer.init_args.lr": (0, False, None),
-    "trainer.max_epochs": (1, True, -1),
-    "trainer.max_steps": (1, True, -1),
-    "trainer.limit_train_batches": (0, False, None),
-    "trainer.accumulate_grad_batches": (1, True, None),
-    "trainer.gradient_clip_val": (0, True, None),
-    "trainer.log_every_n_steps": (0, True, None),
-    "trainer.check_val_every_n_epoch": (1, True, None),
-    "trainer.val_check_interval": (0, False, None),
-    "trainer.num_sanity_val_steps": (0, True, -1),
-    "trainer.min_epochs": (0, True, None),
-    "trainer.min_steps": (0, True, None),
-    "checkpoint.every_n_train_steps": (0, True, None),
-    "scaler.init_scale": (0, False, None),
-    "scaler.growth_factor": (1, False, None),
-    "scaler.backoff_factor": (0, False, None),
-    "scaler.growth_interval": (1, True, None),
-    "data.seed": (0, True, None),
-    "seed_everything": (0, True, None),
+# what a number must be, in the words of the message
+RANGES = {
+    "optimizer.init_args.lr": "above 0",
+    "model.hidden_dim": "at least 1 and below 2147483648",
+    "model.steps_per_execution": "at least 1",
+    "data.batch_size": "at least 1 and at most 60000",
+    "data.val_size": "at least 0 and below 60000",
+    "data.seed": "at least 0 and at most 4294967295",  # numpy's limit
+    "seed_everything": "at least 0 and at most 4294967295",
+    "trainer.max_epochs": "at least 1, or -1 for no limit",
+    "trainer.max_steps": "at least 1, or -1 for no limit",
+    "trainer.limit_train_batches": "above 0",
+    "trainer.accumulate_grad_batches": "at least 1",
+    "trainer.gradient_clip_val": "at least 0",
+    "trainer.log_every_n_steps": "at least 0",
+    "trainer.check_val_every_n_epoch": "at least 1",
+    "trainer.val_check_interval": "above 0",
+    "trainer.num_sanity_val_steps": "at least 0, or -1 for no limit",
+    "trainer.min_epochs": "at least 0",
+    "trainer.min_steps": "at least 0",
+    "checkpoint.every_n_train_steps": "at least 0",
+    "scaler.init_scale": "above 0",
+    "scaler.growth_factor": "above 1",
+    "scaler.backoff_factor": "above 0 and below 1",
+    "scaler.growth_interval": "at least 1",
 }
+COMPARISONS = {"above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le}
 NEEDED = (
     *("data.data_dir", "data.batch_size", "data.val_size", "model.hidden_dim", "seed_everything", "optimizer"),
     *("model.steps_per_execution", "trainer.accumulate_grad_batches", "matmul_precision", "scaler"),
 )
 MONITORED = ("train_loss", "train_accuracy", "train_loss_step", "val_loss", "val_accuracy")
-MAX_SEED = 2**32 - 1  # numpy's
+TUNERS = {"LearningRateFinder": "optimizer.lr", "BatchSizeFinder": "data.batch_size"}
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -49,33 +57,60 @@ def check(config: Mapping[str, Any]) -> None:
     if "://" in root:
         raise UsageError(f"trainer.default_root_dir is {root}; runs are written to folders of this machine.", "")
     for key in NEEDED:
-        if _lookup(config, key) is None and key.partition(".")[0] in config:  # which the parser lets pass in a file
+        # which the parser lets pass in a file; evaluation has no scaler
+        if _lookup(config, key) is None and key.partition(".")[0] in config:
             raise UsageError(f"{key} is null; leave it out to have its default.", key)
-    _check_monitors(config)
-    for key, (least, included, unlimited) in RANGES.items():
-        value = _lookup(config, key)
-        name = key.replace(".init_args", "")
-        if not isinstance(value, int | float) or isinstance(value, bool) or value == unlimited:
-            continue
-        if not math.isfinite(value) or value < least or (value == least and not included):
-            bound = f"{'at least' if included else 'above'} {least}"
-            no_limit = "" if unlimited is None else f", or {unlimited} for no limit"
-            raise UsageError(f"{name} is {value}; it must be {bound}{no_limit}.", name)
-        if "seed" in name and value > MAX_SEED:
-            raise UsageError(f"{name} is {value}; it must be at most {MAX_SEED}.", name)
-        if key == "scaler.backoff_factor" and value >= 1:
-            raise UsageError(f"{name} is {value}; it must be below 1.", name)
+    _check_callbacks(config)
+    _check_trainer(config)
+    for key, bounds in RANGES.items():
+        value, name = _lookup(config, key), key.replace(".init_args", "")
+        if isinstance(value, int | float) and not isinstance(value, bool) and not _is_within(value, bounds):
+            raise UsageError(f"{name} is {value}; it must be {bounds}.", name)
 
 
-def _check_monitors(config: Mapping[str, Any]) -> None:
-    """Refuse to wait for figures that there are none of; Lightning would fail after the first epoch."""
+def _is_within(value: float, bounds: str) -> bool:
+    stated = re.findall(rf"({'|'.join(COMPARISONS)}) (\d+)", bounds)
+    return f"or {value} for" in bounds or (
+        abs(value) < math.inf and all(COMPARISONS[word](value, int(bound)) for word, bound in stated)
+    )
+
+
+def _check_trainer(config: Mapping[str, Any]) -> None:
+    strategy, max_time = _lookup(config, "trainer.strategy"), _lookup(config, "trainer.max_time")
+    start = str(_lookup(strategy, "init_args.start_method") or strategy)
+    if re.match(r"(ddp_)?(spawn|fork|notebook)", start):
+        raise UsageError(
+            f"trainer.strategy is {start}, whose processes can't hand back the figures of the run. Take ddp.",
+            "trainer.strategy",
+        )
+    if max_time is not None and _seconds(max_time) <= 0:
+        raise UsageError(f"trainer.max_time is {max_time}; it must be above 0.", "trainer.max_time")
+
+
+def _seconds(max_time: Any) -> float:
+    """Return the seconds of a time as Lightning takes it; of one that it does not take, which it says, infinity."""
+    try:
+        if isinstance(max_time, str):
+            max_time = dict(zip(("days", "hours", "minutes", "seconds"), map(int, max_time.split(":")), strict=True))
+        return float((timedelta(**max_time) if isinstance(max_time, Mapping) else max_time).total_seconds())
+    except (TypeError, ValueError, OverflowError):
+        return math.inf
+
+
+def _check_callbacks(config: Mapping[str, Any]) -> None:
+    """Refuse what does not fit in here, and to wait for figures that there are none of, which Lightning says late."""
     validates = _lookup(config, "data.val_size") != 0 and _lookup(config, "trainer.limit_val_batches") != 0
     given = _lookup(config, "trainer.callbacks") or []
     for part in (*(given if isinstance(given, list) else [given]), _lookup(config, "lr_scheduler")):
-        monitor = _lookup(part, "init_args.monitor")
+        monitor, name = _lookup(part, "init_args.monitor"), str(_lookup(part, "class_path")).rpartition(".")[2]
+        if name in TUNERS:
+            raise UsageError(
+                f"{name} trains for a while and begins anew, which a run that can be gone on with exactly can't. "
+                f"Leave it out, and give {TUNERS[name]}.",
+                "trainer.callbacks",
+            )
         if not monitor:
             continue
-        name = part["class_path"].rpartition(".")[2]
         if monitor not in MONITORED:
             raise UsageError(f"{name} monitors {monitor}; what there is to monitor is {', '.join(MONITORED)}.", "")
         if monitor.startswith("val_") and not validates:

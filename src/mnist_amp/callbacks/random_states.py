@@ -32,6 +32,8 @@ class RandomStates(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.loaded = checkpoint.get(KEY, {})
+        for state in self.loaded.get("cpu", []):
+            torch.Generator().set_state(state.clone())  # fails on what is none, before anything has run
         before = len(self.loaded["cpu"]) if self.loaded else trainer.world_size
         if before != trainer.world_size:
             warn(
