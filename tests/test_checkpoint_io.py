@@ -89,7 +89,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
         ),
         (
             {"optimizer_states": [{"state": {0: {"a": torch.zeros(1).expand(9)}}, "param_groups": [{"params": [0]}]}]},
-            "has weights in a form that no run writes: a of parameter 0.",
+            "is damaged, or a checkpoint of another project: its optimizer_states.state.0.a is not what it should be.",
         ),
     ],
 )

@@ -191,7 +191,10 @@ def test_accumulation_is_refused(refused: Refused, accumulating: tuple[str, ...]
 
 def test_less_than_one_step_is_refused(refused: Refused) -> None:
     message = refused("fit", "--model.steps_per_execution=0")
-    assert message == "mnist-amp: error: model.steps_per_execution is 0; it must be at least 1.\n"
+    assert (
+        message
+        == "mnist-amp: error: model.steps_per_execution is 0; it must be at least 1. See mnist-amp fit --help.\n"
+    )
 
 
 def test_says_how_the_steps_run(run: Run) -> None:

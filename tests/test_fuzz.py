@@ -146,7 +146,7 @@ JUNK: st.SearchStrategy[Any] = st.sampled_from(
 TENSORS = st.sampled_from([torch.zeros(()), torch.zeros(3), torch.zeros(1, 2, 3), torch.zeros(2, 2).to_sparse()])
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), value=JUNK | TENSORS, subcommand=st.sampled_from(["fit", "fit", "validate", "test"]))
 def test_checkpoint_contents(checkpoint: dict[str, Any], data: st.DataObject, value: Any, subcommand: str) -> None:
     content = copy.deepcopy(checkpoint)

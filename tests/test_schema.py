@@ -46,6 +46,11 @@ def put(nest: Any, path: tuple[Any, ...], value: Any) -> None:
         (("lr_schedulers",), [3], f"{OTHER}lr_schedulers is not what it should be."),
         (("lr_schedulers",), [], "is damaged: it has no state of its schedule."),
         (("mnist_amp_folder",), 3, f"{OTHER}mnist_amp_folder is not what it should be."),
+        (
+            ("hyper_parameters", "lr_scheduler", "init_args", "step_size"),
+            torch.zeros(2),
+            f"{OTHER}hyper_parameters.lr_scheduler is not what it should be.",
+        ),
         (("hyper_parameters", "optimizer"), GONE, f"{OTHER}hyper_parameters.optimizer is missing."),
         (("state_dict", 3), torch.zeros(2), f"{OTHER}state_dict.3 is not what it should be."),
         (("state_dict", "a"), torch.zeros(2).to_sparse(), f"{OTHER}state_dict.a is not what it should be."),

@@ -16,7 +16,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from torch.optim import Optimizer
-from yaml import YAMLError
 
 from mnist_amp import helptexts, processes, resume, runs, scaler, settings, signals
 from mnist_amp.arguments import DEBUG, as_text, peek, source
@@ -202,10 +201,7 @@ class MnistAmpCLI(LightningCLI):
         if peek(own, "trainer.precision") is not None and not peek(own, "trainer.plugins"):
             inherited["trainer"]["plugins"] = None  # a precision given anew takes the place of the run's plugin
         inherited = trusted(path, inherited, is_given=lambda option: peek(own, option) is not None)
-        try:
-            self.inherited = f"--config={as_text(inherited)}"
-        except YAMLError as error:
-            raise RequestError(f"{path} is damaged: its configuration has other things than plain values.") from error
+        self.inherited = f"--config={as_text(inherited)}"
         self.config = self.parser.parse_args([subcommand, self.inherited, *own])
         config = self.config[subcommand]
         config.ckpt_path, config.weights_only = str(path), True

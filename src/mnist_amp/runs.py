@@ -14,7 +14,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import Tensor
 
 from mnist_amp.errors import RequestError, warn
-from mnist_amp.schema import CHECKPOINT, is_plain, misfit
+from mnist_amp.schema import CHECKPOINT, misfit
 
 # where a checkpoint keeps its run's configuration, as YAML, its folder, and the precision that was in effect
 CONFIG_KEY = "mnist_amp_config"
@@ -111,9 +111,6 @@ def read(path: Path) -> dict[str, Any]:
     if (problem := misfit(checkpoint, CHECKPOINT)) is not None:
         raise RequestError(f"{path} is damaged, or a checkpoint of another project: its {problem}.")
     tensors = {**checkpoint["state_dict"], **dict(_optimizer_tensors(checkpoint))}
-    odd = [name for name, value in tensors.items() if not is_plain(value)]
-    if odd:
-        raise RequestError(f"{path} has weights in a form that no run writes: {', '.join(odd)}.")
     spoilt = [name for name, value in tensors.items() if not value.isfinite().all()]
     if spoilt:
         raise RequestError(

@@ -17,6 +17,16 @@ def is_plain(value: Any) -> bool:
     return ordinary and not value.is_quantized and value.is_contiguous()
 
 
+def is_state(value: Any) -> bool:
+    return is_plain(value) or not isinstance(value, Tensor)
+
+
+def is_setting(value: Any) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    plain = value is None or isinstance(value, bool | int | float | str | list | tuple | dict)
+    return plain and all(map(is_setting, parts))
+
+
 def is_version(value: Any) -> bool:
     try:
         return bool(Version(value))
@@ -33,7 +43,7 @@ def is_some(value: Any) -> bool:
     return isinstance(value, list) and bool(value)
 
 
-CLASS = {"class_path": str, "init_args?": {str: object}}
+CLASS = {"class_path": str, "init_args?": {str: is_setting}}
 FIGURES = {str: (int, float)}
 PROGRESS = {"current": {"ready": is_count}}
 # a key that ends in ? may be missing; one that is a class stands for all keys, which must be of it
@@ -44,11 +54,11 @@ CHECKPOINT: dict[str, Any] = {
     "state_dict": {str: is_plain},
     "loops": {"fit_loop": {"epoch_progress": PROGRESS, "epoch_loop.batch_progress": {"is_last_batch": bool}}},
     "hyper_parameters": {
-        **{"hidden_dim": is_count, "lr_scheduler_interval": str},
+        **{str: is_setting, "hidden_dim": is_count, "lr_scheduler_interval": str},
         **{"optimizer": (CLASS, None), "lr_scheduler": (CLASS, None)},
     },
     "datamodule_hyper_parameters?": {str: object},
-    "optimizer_states?": [{"state": {int: {str: object}}, "param_groups": [{str: object, "params": is_some}]}],
+    "optimizer_states?": [{"state": {int: {str: is_state}}, "param_groups": [{str: object, "params": is_some}]}],
     "lr_schedulers?": [{str: object, "_last_lr": list}],
     "MixedPrecision?": FIGURES,
     "callbacks?": {
