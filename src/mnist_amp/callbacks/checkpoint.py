@@ -53,6 +53,11 @@ class RunCheckpoint(ModelCheckpoint):
     def last(self) -> Path:
         return self.best.with_name("last.ckpt")
 
+    def go_on(self) -> str:
+        """Return the command that goes on from `last`, named in full, and in the same place."""
+        root = "" if self.run.root == Path() else f" --trainer.default_root_dir {shlex.quote(str(self.run.root))}"
+        return f"mnist-amp fit{root} --ckpt_path {shlex.quote(str(self.last))}"
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.dirpath = str(self.best.parent)
         super().setup(trainer, pl_module, stage)
@@ -151,9 +156,7 @@ class RunCheckpoint(ModelCheckpoint):
         if _any(trainer, self.stop.signum is not None):
             raise Stopped(
                 self.stop.signum or signal.SIGTERM,
-                f"after step {trainer.global_step:,}; its checkpoint is written. "
-                # in full, as the runs may be elsewhere than here
-                f"Go on with: mnist-amp fit --ckpt_path {shlex.quote(str(self.last))}",
+                f"after step {trainer.global_step:,}; its checkpoint is written. Go on with: {self.go_on()}",
             )
 
     def _save_last(self, trainer: Trainer) -> None:
@@ -169,7 +172,7 @@ class RunCheckpoint(ModelCheckpoint):
         trainer.save_checkpoint(self.last, weights_only=False)
         raise RunError(
             f"{self.run.path} was removed while the run wrote to it, so the run is stopped. A checkpoint of step "
-            f"{trainer.global_step:,} is there again. Go on with: mnist-amp fit --ckpt_path {self.last}"
+            f"{trainer.global_step:,} is there again. Go on with: {self.go_on()}"
         )
 
     def _precedes(self, best: dict[str, Any], checkpoint: dict[str, Any]) -> bool:

@@ -87,14 +87,17 @@ class TerminateOnNaN(Callback):
             )
 
     def _end(self, trainer: Trainer, what: str) -> None:
-        saved = self.checkpoint.last if self.checkpoint and self.checkpoint.last.is_file() else trainer.ckpt_path
+        saved = trainer.ckpt_path
+        go_on = f"mnist-amp fit{f' --ckpt_path {saved}' if saved else ''}"
+        if self.checkpoint and self.checkpoint.last.is_file():
+            saved, go_on = self.checkpoint.last, self.checkpoint.go_on()
         rate, precision = float(trainer.optimizers[0].param_groups[0]["lr"]), effective_precision(trainer)
         raise RunError(
             f"{what}; the run is stopped. "
             f"{f'The last good checkpoint is {saved}' if saved else 'There is no checkpoint yet'}. "
             f"Likely causes: too high a learning rate (it is {rate:g}; try a tenth), gradients that need clipping"
             f"{', or numbers beyond fp16 (try bf16-mixed or 32-true)' if precision.startswith('16') else ''}. "
-            f"Go on with: mnist-amp fit{f' --ckpt_path {saved}' if saved else ''} --optimizer.lr {rate / 10:g}"
+            f"Go on with: {go_on} --optimizer.lr {rate / 10:g}"
         )
 
 
