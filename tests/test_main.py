@@ -25,11 +25,15 @@ finally:
     [
         (["--help"], 0, ""),
         (["--version"], 0, ""),
-        ([], 2, "a command is missing; it is one of fit, validate, test, predict. See mnist-amp --help."),
+        (
+            [],
+            2,
+            "a command is missing; it is one of fit, validate, test, predict, compare, profile. See mnist-amp --help.",
+        ),
         (
             ["fitt"],
             2,
-            "there is no command fitt (did you mean fit?); it is one of fit, validate, test, predict. "
+            "there is no command fitt (did you mean fit?); it is one of fit, validate, test, predict, compare, profile. "
             "See mnist-amp --help.",
         ),
         (["--seed_everything=1", "fit"], 2, "options come after the command: mnist-amp fit --seed_everything=1"),

@@ -91,6 +91,10 @@ def test_what_is_said_to_go_on_with_goes_on(failed: Any, run: Run) -> None:
 
 def test_fp16_steps_that_are_all_skipped(failed: Any) -> None:
     message = failed("--config=configs/fp16-cpu.yaml", *spoilt("Overflow", 8), "--trainer.log_every_n_steps=4")
+    warning, message = message.split("\n", 1)
+    assert warning.startswith(
+        "mnist-amp: warning: steps are skipped again and again, as their fp16 gradients overflow: 9 "
+    )
     assert message.startswith(
         "mnist-amp: error: the last 20 steps were all skipped, as their fp16 gradients overflowed; the run is stopped. "
         f"The last good checkpoint is {LAST}. {CAUSES.strip('. ')}, or numbers beyond fp16 "
