@@ -20,6 +20,9 @@ finally:
 """
 
 
+COMMANDS = "fit, validate, test, predict, compare, profile"
+
+
 @pytest.mark.parametrize(
     ("args", "status", "message"),
     [
@@ -28,13 +31,12 @@ finally:
         (
             [],
             2,
-            "a command is missing; it is one of fit, validate, test, predict, compare, profile. See mnist-amp --help.",
+            f"a command is missing; it is one of {COMMANDS}. See mnist-amp --help.",
         ),
         (
             ["fitt"],
             2,
-            "there is no command fitt (did you mean fit?); it is one of fit, validate, test, predict, compare, profile. "
-            "See mnist-amp --help.",
+            f"there is no command fitt (did you mean fit?); it is one of {COMMANDS}. See mnist-amp --help.",
         ),
         (["--seed_everything=1", "fit"], 2, "options come after the command: mnist-amp fit --seed_everything=1"),
         (
