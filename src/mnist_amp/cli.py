@@ -91,6 +91,7 @@ class MnistAmpCLI(LightningCLI):
         self.command = args[0]
         self.name = self.name or self.command
         self.checkpoint: dict[str, Any] | None = None
+        self.taken_over: dict[str, Any] = {}  # settings, from the checkpoint
         self.inherited = ""  # an argument with the checkpoint's settings
         self.changes: list[str] = []
         super().__init__(
@@ -201,7 +202,7 @@ class MnistAmpCLI(LightningCLI):
         if peek(own, "trainer.precision") is not None and not peek(own, "trainer.plugins"):
             inherited["trainer"]["plugins"] = None  # a precision given anew takes the place of the run's plugin
         inherited = trusted(path, inherited, is_given=lambda option: peek(own, option) is not None)
-        self.inherited = f"--config={as_text(inherited)}"
+        self.taken_over, self.inherited = inherited, f"--config={as_text(inherited)}"
         self.config = self.parser.parse_args([subcommand, self.inherited, *own])
         config = self.config[subcommand]
         config.ckpt_path, config.weights_only = str(path), True
@@ -274,7 +275,12 @@ class MnistAmpCLI(LightningCLI):
             callbacks += self._training(run, config)
         elif writes:
             callbacks.append(self._evaluating())
-        return self.make_trainer(callbacks, logger=logger, **kwargs)
+        trainer = self.make_trainer(callbacks, logger=logger, **kwargs)
+        given = self.config_init["fit"].scaler.given() if self.subcommand == "fit" else {}
+        if given and scaler.scaler_of(trainer) is None:
+            names = ", ".join(f"scaler.{name}" for name in given)
+            warn(f"{names} has no effect: gradients are not scaled in {trainer.precision_plugin.precision}.")
+        return trainer
 
     def make_trainer(self, callbacks: list[Callback], **replaced: Any) -> Trainer:
         """Make the Trainer of the settings.
@@ -300,6 +306,10 @@ class MnistAmpCLI(LightningCLI):
         trainer._signal_connector._sigterm_notifier_fn = signals.end_at_once  # type: ignore
         if self.subcommand == "fit":
             scaler.install(trainer, self.config_init["fit"].scaler)
+            if (
+                scaler.scaler_of(trainer) is None
+            ):  # it would monitor nothing, but keep clipped steps from being captured
+                _remove(trainer, LossScaleMonitor)
         if not self.config[self.subcommand].get("ckpt_path"):
             # or under SLURM Lightning would go on from any hpc_ckpt_N.ckpt that lies about, another job's too
             trainer._checkpoint_connector._user_managed = True
@@ -331,9 +341,11 @@ class MnistAmpCLI(LightningCLI):
 
     def _training(self, run: RunFolder, trainer: Any) -> list[Callback]:
         steps = self._next_steps(trainer)
-        given = self.config_init["fit"].scaler.given()
-        if self.checkpoint:  # what is not given anew is the checkpoint's
-            given = {name: given[name] for name in given if any(f"scaler.{name} " in change for change in self.changes)}
+        given = {
+            name: value  # what is not given anew is the checkpoint's
+            for name, value in self.config_init["fit"].scaler.given().items()
+            if value != self.taken_over.get("scaler", {}).get(name)
+        }
         monitor = LossScaleMonitor(bool(trainer.gradient_clip_val), given)
         if trainer.enable_checkpointing is False:
             return [monitor, TerminateOnNaN(None), LoggedRows(run), FitSummary(run, None, steps)]
@@ -388,6 +400,10 @@ def prepare() -> None:
 def _list(given: Any) -> list[Any]:
     """Return what an option of the Trainer was given, which may be nothing, one or several."""
     return [] if given is None else [*given] if isinstance(given, list) else [given]
+
+
+def _remove(trainer: Trainer, kind: type[Callback]) -> None:
+    trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, kind)]  # type: ignore[attr-defined]
 
 
 def _leave_out_unused(callback: Callback) -> None:

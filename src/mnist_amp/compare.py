@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from mnist_amp import compare_report, measure, runs
+from mnist_amp import compare_report, measure, runs, signals
 from mnist_amp.cli import prepare
 from mnist_amp.data import mnist
 from mnist_amp.errors import RequestError, RunError
@@ -103,6 +103,12 @@ def _begin(cli: "CompareCLI", axes: dict[str, Any], amounts: dict[str, Any]) -> 
     for name, value in (("hidden_dims", own["hidden_dim"]), ("batch_sizes", own["batch_size"])):
         chosen[name] = sorted({*chosen[name], value})
     _check(chosen, amounts)
+    if cuda and "fp16-cpu" in chosen["precisions"]:
+        raise RequestError(
+            "precisions has fp16-cpu, and there is a GPU. Leave it out, or add --trainer.accelerator cpu."
+        )
+    if config["trainer"]["accumulate_grad_batches"] != 1:
+        config["model"]["steps_per_execution"] = 1  # they do not go together
     return {
         "command": cli.command_line,
         "date": datetime.date.today().isoformat(),
@@ -169,6 +175,8 @@ def _measure_all(results: dict[str, Any], folder: Path | None, root: Path) -> Pa
                 _save(results, folder)
     except KeyboardInterrupt as interrupt:
         raise Stopped(interrupt.args[0], _resume_hint(results, folder)) from None
+    finally:
+        signals.heed()
     assert folder is not None  # there is at least one cell
     if not any("effective" in cell for cell in results["cells"]):
         raise RunError(f"nothing could be measured: {results['cells'][0]['error']}")
@@ -201,9 +209,7 @@ def _is_needless(cell: Cell, results: dict[str, Any]) -> bool:
     """Whether it was measured already, has failed once, or is another name for what is measured."""
     done = [Cell(*(known[name] for name in Cell._fields)) for known in results["cells"]]
     failed = [known[1:4] for known, record in zip(done, results["cells"], strict=True) if "error" in record]
-    first_round = cell.kind == "speed" and cell.number == 0
-    renamed = not first_round and compare_report.twin(results, cell.precision) is not None
-    return cell in done or cell[1:4] in failed or renamed
+    return cell in done or cell[1:4] in failed or compare_report.twin(results, cell.precision) is not None
 
 
 def _measured(cell: Cell, results: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Row(NamedTuple):
     error: str | None
 
     @property
-    def bytes(self) -> int:
+    def total_bytes(self) -> int:
         """Return the peak where that is known, else the sum of what is."""
         parts = ("weights", "gradients", "optimizer", "batch", "activations")
         return self.memory["peak"] or sum(self.memory[part] or 0 for part in parts)
@@ -103,15 +103,21 @@ def verdicts(results: Results) -> list[str]:
         for row in measured
         if row.error
     ]
+    parts += [
+        f"Training in {cell['precision']} with seed {cell['number']} failed: {cell['error']}"
+        for cell in results["cells"]
+        if cell["kind"] == "accuracy" and "error" in cell
+    ]
+    reasons = {cell["precision"]: cell["not_captured"] for cell in results["cells"] if cell.get("not_captured")}
+    parts += [f"The steps of {name} were not captured as CUDA graphs, as {why}." for name, why in reasons.items()]
     parts += [text for row in others for text in (_where(row, results, measured),) if text]
     return [*parts, *_accuracy_in_words(results), *_memory_in_words(here)]
 
 
 def _advice(results: Results, here: list[Row]) -> str:
     baseline, own = results["precisions"][0], results["own"]
-    scores = accuracies(results)
     others = [row for row in here if row.speeds and row.precision != baseline]
-    good = [row for row in others if verdict.judged(row.speeds) == "faster" and not _is_worse(scores, baseline, row)]
+    good = [row for row in others if verdict.judged(row.speeds) == "faster" and not _is_worse(results, row)]
     best = max(good, key=lambda row: statistics.median(row.speeds), default=None)
     if not any(row.precision == baseline and row.seconds for row in here):
         return f"{baseline} failed here, so nothing can be compared with it."
@@ -120,13 +126,16 @@ def _advice(results: Results, here: list[Row]) -> str:
         return (
             f"{setting}, use {best.precision}: it is {statistics.median(best.speeds):.2f} times as fast as {baseline}."
         )
-    return f"{setting}, stay with {baseline}: nothing else is faster."
+    faster = any(verdict.judged(row.speeds) == "faster" for row in others)
+    return f"{setting}, stay with {baseline}: nothing {'faster keeps its accuracy' if faster else 'else is faster'}."
 
 
-def _is_worse(scores: dict[str, list[float]], baseline: str, row: Row) -> bool:
+def _is_worse(results: Results, row: Row) -> bool:
+    """Whether it is known that training in a precision fails, or costs accuracy."""
+    scores, baseline = accuracies(results), results["precisions"][0]
     before, after = scores.get(baseline, []), scores.get(row.precision, [])
     if not before or len(before) != len(after):
-        return False
+        return bool(before)
     return verdict.accuracy_differs(before, after) and statistics.mean(after) < statistics.mean(before)
 
 
@@ -167,9 +176,7 @@ def _where(row: Row, results: Results, measured: list[Row]) -> str | None:
     if not faster:
         return f"{row.precision} pays at no width and batch size that was measured."
     least = min(faster, key=lambda cell: cell.hidden_dim * cell.batch_size)
-    return (
-        f"{row.precision} pays where both are larger, as at hidden_dim {least.hidden_dim} and batch {least.batch_size}."
-    )
+    return f"{row.precision} pays elsewhere, as at hidden_dim {least.hidden_dim} and batch {least.batch_size}."
 
 
 def _accuracy_in_words(results: Results) -> list[str]:
@@ -180,7 +187,7 @@ def _accuracy_in_words(results: Results) -> list[str]:
     for name, found in scores.items():
         spread = f" ± {statistics.stdev(found):.2%}" if len(found) > 1 else ""
         text = f"{name} {statistics.mean(found):.2%}{spread}"
-        if name != baseline and len(found) == len(scores[baseline]):
+        if name != baseline and len(found) == len(scores[baseline]) > 1:
             differs = verdict.accuracy_differs(scores[baseline], found)
             text += " (a difference)" if differs else " (no difference beyond the spread)"
         texts.append(text)
@@ -194,7 +201,7 @@ def _memory_in_words(here: list[Row]) -> list[str]:
     known = [row for row in here if row.memory]
     if len(known) < 2:
         return []
-    return [f"Memory: {', '.join(f'{row.precision} {row.bytes / 1e6:,.2f} MB' for row in known)}."]
+    return [f"Memory: {', '.join(f'{row.precision} {row.total_bytes / 1e6:,.2f} MB' for row in known)}."]
 
 
 def speed_table(results: Results) -> list[list[str]]:
@@ -245,9 +252,12 @@ def environment(results: Results) -> dict[str, str]:
 def report(results: Results) -> str:
     """Return `report.md`."""
     own = results["own"]
-    after = counted(results["epochs"], "epoch")
+    steps = {cell["steps"] for cell in results["cells"] if "steps" in cell and cell["kind"] == "accuracy"}
+    after = " and ".join(counted(count, "step") for count in sorted(steps))
     setting = f"hidden_dim {own['hidden_dim']}, batch {own['batch_size']}"
-    rounds = f"{results['rounds']} interleaved rounds of {results['seconds']:g} s each, in processes of their own"
+    rounds = (
+        f"{results['rounds']} interleaved rounds of {results['seconds']:g} s each at least, in processes of their own"
+    )
     measured_on = {**environment(results), "command": f"`{results['command']}`"}
     parts = [
         "# What each precision does here",
@@ -279,7 +289,7 @@ def write(results: Results, folder: Path) -> str:
                 points = [(row.batch_size, row.precision, row.hidden_dim, row.seconds) for row in measured]
                 plots.times(points, _starts(measured), draft)
             elif name == "memory.png":
-                plots.memory([(r.hidden_dim, r.precision, r.batch_size, r.bytes) for r in measured], draft)
+                plots.memory([(r.hidden_dim, r.precision, r.batch_size, r.total_bytes) for r in measured], draft)
             elif name == "accuracy.png":
                 plots.accuracies(scores, draft)
             else:

@@ -1,6 +1,7 @@
 """Fits that write nothing and are measured, each in a process of its own, and the command line of what runs them."""
 
 import contextlib
+import gc
 import itertools
 import json
 import multiprocessing
@@ -35,6 +36,11 @@ BARE: dict[str, Any] = {
     "log_every_n_steps": 0,
 }
 WARMUP = 20  # optimizer steps, or half of the time that is measured if that is over sooner
+# a fit that goes on until it is told to end
+ENDLESS: dict[str, Any] = {
+    **{"max_epochs": -1, "max_steps": -1, "max_time": None, "min_epochs": None, "min_steps": None},
+    **{"fast_dev_run": False, "barebones": False, "profiler": None, "limit_val_batches": 0},
+}
 POINTS = 100  # of a loss curve
 
 
@@ -66,7 +72,7 @@ class CommandCLI(MnistAmpCLI):
         self.config = parser.parse_args(args)
         config = self.config["fit"]
         settings.check(config.as_dict())
-        if config.trainer.devices not in (1, "1", "auto") or config.trainer.num_nodes != 1:
+        if config.trainer.devices not in (1, "1") or config.trainer.num_nodes != 1:
             raise RequestError(f"{self.name} measures one device; leave trainer.devices and trainer.num_nodes at 1.")
         if isinstance(config.seed_everything, bool):
             raise RequestError(f"{self.name} needs a number as seed_everything, to repeat what it does.")
@@ -147,7 +153,7 @@ class StepTimer(Callback):
         steps, execution = trainer.global_step, cast(LitSimpleNN, module).execution
         if execution.steps > 1 and execution.reason is None:
             return trainer.current_epoch >= 3  # by then each CUDA graph was captured
-        return steps >= min(3, WARMUP) and (steps >= WARMUP or self.clock() - self.begun > self.seconds / 2)
+        return steps >= 3 and (steps >= WARMUP or self.clock() - self.begun > self.seconds / 2)
 
     def _now(self, trainer: Trainer) -> float:
         if trainer.strategy.root_device.type == "cuda":
@@ -181,9 +187,25 @@ class LossCurve(Callback):
 def speed(config: dict[str, Any], changed: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Measure a step of a fit with these settings for some seconds; see `StepTimer.record`."""
     timer = StepTimer(seconds)
-    endless = {"max_epochs": -1, "max_steps": -1, "max_time": None, "limit_val_batches": 0}
-    fit = MeasuredFit(config, changed, [timer], **endless)
-    return {**_circumstances(fit.trainer), **timer.record}
+    fit = MeasuredFit(config, changed, [timer], **ENDLESS)
+    if not timer.record:
+        raise RunError("the fit ended before it was measured; leave out the callback that ends it")
+    circumstances, graphs = _circumstances(fit.trainer), fit.model.execution.outcome()
+    del fit
+    if graphs is not None:
+        circumstances["not_captured"] = graphs[-1]
+        timer.record["memory"] = _memory_step_by_step(config, changed)
+    return {**circumstances, **timer.record}
+
+
+def _memory_step_by_step(config: dict[str, Any], changed: dict[str, Any]) -> dict[str, int | None]:
+    """Return the memory of steps that are not captured: a graph's activations are not counted by the allocator."""
+    gc.collect()  # the fit before
+    torch.cuda.empty_cache()
+    timer = StepTimer(0.0)
+    MeasuredFit(config, {**changed, "model.steps_per_execution": 1}, [timer], **ENDLESS)
+    memory: dict[str, int | None] = timer.record["memory"]
+    return memory
 
 
 def accuracy(config: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:

@@ -18,16 +18,17 @@ def memory(trainer: Trainer, module: LightningModule, batch: Batch) -> dict[str,
     most that was allocated at once on a CUDA device since its statistics were reset, of which `data` is the images of
     the data set; None on a CPU, where torch does not count.
     """
+    on_cuda = trainer.strategy.root_device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if on_cuda else None  # before what is done here
     parameters = list(module.parameters())
     states = [value for state in trainer.optimizers[0].state.values() for value in state.values()]
-    on_cuda = trainer.strategy.root_device.type == "cuda"
     return {
         "weights": sum(parameter.nbytes for parameter in parameters),
         "gradients": sum(parameter.grad.nbytes for parameter in parameters if parameter.grad is not None),
         "optimizer": sum(state.nbytes for state in states if isinstance(state, Tensor)),
         "batch": batch.images.nbytes,
         "activations": _kept_for_backward(trainer, module, batch),
-        "peak": torch.cuda.max_memory_allocated() if on_cuda else None,
+        "peak": peak,
         "data": cast(Any, trainer).datamodule.images.nbytes if on_cuda else None,
     }
 

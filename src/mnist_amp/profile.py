@@ -21,7 +21,7 @@ from mnist_amp.dtypes import OperationLog, kernel_rows, layers_of
 from mnist_amp.errors import RequestError, RunError, warn
 from mnist_amp.files import written_whole
 from mnist_amp.gradients import gradients_of
-from mnist_amp.measure import CommandCLI, MeasuredFit
+from mnist_amp.measure import ENDLESS, CommandCLI, MeasuredFit
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.precision import described_precision, device_name, versions
 from mnist_amp.step_parts import ACTIONS, HostClock, Recorder, StepProfiler, StreamClock, parts_of
@@ -32,11 +32,8 @@ ROUND = 25
 GRADIENT_STEPS = 20
 KERNEL_STEPS = 5
 BUSY = 2  # times the median that a tenth of the steps take
-# the fit goes on until it is told to end
-ENDLESS: dict[str, Any] = {
-    **{"max_epochs": -1, "max_steps": -1, "max_time": None, "min_epochs": None, "min_steps": None},
-    **{"fast_dev_run": False, "barebones": False, "profiler": None},
-}
+# with its validation: what comes between steps is no part of them
+ENDLESS_FIT = {key: value for key, value in ENDLESS.items() if key != "limit_val_batches"}
 
 
 class Measurement(Callback):
@@ -162,7 +159,7 @@ def profile(cli: CommandCLI, steps: int = 200, warmup: int = 20) -> None:
     sys.stderr.write(f"mnist-amp: timing {steps:,} steps twice, with marks and without, after {warmup:,} to warm up\n")
     measurement = Measurement(steps, warmup)
     with closing(measurement.script):
-        MeasuredFit(settings, {}, [measurement], **ENDLESS)
+        MeasuredFit(settings, {}, [measurement], **ENDLESS_FIT)
     if not measurement.record:
         raise RunError("the fit was stopped before it was measured; leave out the callback that stops it.")
     asked = None if settings["trainer"]["plugins"] else settings["trainer"]["precision"]

@@ -9,8 +9,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
-from mnist_amp.errors import warn
-
 
 @dataclass(frozen=True)
 class ScalerSettings:
@@ -77,16 +75,13 @@ def scaler_of(trainer: Trainer) -> CountingGradScaler | None:
 
 def install(trainer: Trainer, settings: ScalerSettings) -> None:
     """Give a Trainer that scales gradients a scaler that counts, with these settings before those of its own one."""
-    plugin, given = trainer.precision_plugin, settings.given()
+    plugin = trainer.precision_plugin
     if not isinstance(plugin, MixedPrecision) or plugin.scaler is None:
-        if given:
-            names = ", ".join(f"scaler.{name}" for name in given)
-            warn(f"{names} has no effect: gradients are not scaled in {plugin.precision}.")
         return
     own = plugin.scaler.state_dict()
     if own:  # it is enabled
         kept = {key: own[key] for key in ("growth_factor", "backoff_factor", "growth_interval")}
-        plugin.scaler = CountingGradScaler(plugin.device, **({"init_scale": own["scale"]} | kept | given))
+        plugin.scaler = CountingGradScaler(plugin.device, **({"init_scale": own["scale"]} | kept | settings.given()))
 
 
 def newest_step_was_skipped(trainer: Trainer) -> bool:

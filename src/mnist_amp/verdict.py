@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 NOISE = 0.03  # of a time: what two medians may differ by and mean nothing
 AGREE = 0.8  # of the rounds must have it so
+QUANTILES = {2: 12.7, 3: 4.3, 4: 3.2, 5: 2.8}  # of Student's t, two-sided at 5 %, by the number of seeds
 
 
 def judged(speeds: Sequence[float]) -> str:
@@ -56,4 +57,5 @@ def accuracy_differs(baseline: Sequence[float], other: Sequence[float]) -> bool:
     mean = statistics.mean(differences)
     if len(differences) < 2 or abs(mean) < 0.001:
         return False
-    return abs(mean) > 2 * statistics.stdev(differences) / math.sqrt(len(differences))
+    quantile = QUANTILES.get(len(differences), 2.6)
+    return abs(mean) > quantile * statistics.stdev(differences) / math.sqrt(len(differences))

@@ -18,8 +18,8 @@ class LossScaleMonitor(Callback):
     """Where gradients are scaled, logs what that does, every `log_every_n_steps` optimizer steps and at no other time.
 
     It logs `loss_scale`, `skipped_steps` (so far), `grad_norm` (unscaled, before clipping; infinite in a skipped step),
-    and `fp16_underflow`: the share of gradient values that fp16 would turn into zero if it were not for the scaling.
-    Warns when steps are skipped again and again. What stops a run is `TerminateOnNaN`.
+    and in a step that was taken `fp16_underflow`: the share of gradient values that fp16 would turn into zero if it
+    were not for the scaling. Warns when steps are skipped again and again. What stops a run is `TerminateOnNaN`.
 
     Args:
         clipped: whether gradients are clipped: then it looks before they are, which a step captured as a CUDA graph
@@ -54,11 +54,14 @@ class LossScaleMonitor(Callback):
         figures = self.gradients or gradient_figures(pl_module)
         self.gradients = {}
         self._look(trainer, scaler)
+        if figures["grad_norm"].isinf():
+            del figures["fp16_underflow"]  # a fused optimizer has left them scaled
         pl_module.log_dict({"loss_scale": scaler.get_scale(), "skipped_steps": float(self.skipped), **figures})
 
     def _look(self, trainer: Trainer, scaler: CountingGradScaler) -> None:
         steps, self.step = trainer.global_step - self.step, trainer.global_step
-        new, self.skipped = scaler.skipped() - self.skipped, scaler.skipped()
+        before, self.skipped = self.skipped, scaler.skipped()
+        new = self.skipped - before
         self.looks, self.found = (self.looks + 1, self.found + new) if new else (0, 0)
         if self.looks == LOOKS:
             warn(

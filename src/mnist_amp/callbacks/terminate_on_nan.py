@@ -75,8 +75,8 @@ class TerminateOnNaN(Callback):
         self.step = trainer.global_step
         if scaler is None or not steps:
             return
-        new, self.skipped = scaler.skipped() - self.skipped, scaler.skipped()
-        self.in_a_row = self.in_a_row + steps if new == steps else 0
+        before, self.skipped = self.skipped, scaler.skipped()
+        self.in_a_row = self.in_a_row + steps if self.skipped - before == steps else 0
         if self.in_a_row >= PATIENCE:
             self._end(trainer, f"the last {self.in_a_row} steps were all skipped, as their fp16 gradients overflowed")
         if scaler.get_scale() < MIN_SCALE:
