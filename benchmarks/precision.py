@@ -135,7 +135,7 @@ def keep_compare(folder: Path, results: Path) -> None:
     _, *sections = sections_of(folder)
     verdict = sections[0].partition("\n\n")[2]
     whole = "\n".join(part.replace("](", f"](results/compare-{DEVICE}/") for part in sections)
-    (results / f"verdict-{DEVICE}.md").write_text(verdict.strip() + "\n", encoding="utf-8")
+    (results / f"verdict-{DEVICE}.md").write_text(f"{verdict.strip()}\n{measured_on(folder)}", encoding="utf-8")
     (results / f"compare-{DEVICE}.md").write_text(plain(whole.partition("\n\n")[2]), encoding="utf-8")
     keep_files(folder, results / f"compare-{DEVICE}")
 
@@ -143,7 +143,8 @@ def keep_compare(folder: Path, results: Path) -> None:
 def keep_profile(folder: Path, results: Path) -> None:
     _, times, layers, *others = sections_of(folder)
     step = times.partition("\n\n")[2]
-    (results / f"profile-{DEVICE}.md").write_text(plain(f"{step}\n{layers}"), encoding="utf-8")
+    text = plain(f"{step}\n{layers}") + measured_on(folder)
+    (results / f"profile-{DEVICE}.md").write_text(text, encoding="utf-8")
     rest = "\n".join(others).replace("](", f"](results/profile-{DEVICE}/")
     (results / f"operations-{DEVICE}.md").write_text(plain(rest), encoding="utf-8")
     keep_files(folder, results / f"profile-{DEVICE}")
@@ -153,9 +154,15 @@ def keep_gradients(folder: Path, results: Path) -> None:
     """Keep what a profile late in training says of the gradients."""
     found = next(part for part in sections_of(folder) if "gradient values" in part).partition("\n\n")[2]
     text = found.replace("gradients.png", f"results/profile-{DEVICE}/gradients-late.png")
-    command = f"`mnist-amp profile --warmup={LATE}`"
-    (results / f"gradients-{DEVICE}.md").write_text(f"{text.strip()}\n\nMade by {command}.\n", encoding="utf-8")
+    (results / f"gradients-{DEVICE}.md").write_text(text.strip() + "\n" + measured_on(folder), encoding="utf-8")
     shutil.copyfile(folder / "gradients.png", results / f"profile-{DEVICE}" / "gradients-late.png")
+
+
+def measured_on(folder: Path) -> str:
+    """Return a line that says what a report's figures were measured on, and by which command."""
+    record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    command = plain(record["command"] + " ").strip()
+    return f"\nOn: {record['device']}, torch {record['versions']['torch']}, {record['date'][:10]}. `{command}`\n"
 
 
 def sections_of(folder: Path) -> list[str]:
