@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import precision
 import readme
 import speed
 import startup
@@ -173,3 +174,43 @@ def test_tables_are_those_of_the_saved_runs(tmp_path: Path) -> None:
     assert (tmp_path / "targets.md").read_text() == (RESULTS / "targets.md").read_text(encoding="utf-8")
     saved = json.loads((RESULTS / "startup.json").read_text(encoding="utf-8"))
     assert startup.table(saved) == (RESULTS / "startup.md").read_text(encoding="utf-8")
+
+
+def test_ratios_of_half_precision() -> None:
+    runs = [
+        {"hidden_dim": width, "batch_size": batch, "precision": way, "round": turn, "bare": bare, "compare": compared}
+        for width, batch in precision.SETTINGS
+        for turn in range(3)
+        for way, bare, compared in ((precision.BOTH[0], 1.0, 1.2), (precision.BOTH[1], 2.0, 2.0 + turn / 10))
+    ]
+    record = {
+        "device": "CPU",
+        "versions": {"torch": "2.15.0"},
+        "date": "2026-11-25",
+        "command": "python x",
+        "runs": runs,
+    }
+    assert precision.ratio_table(record) == (
+        f"How many times as fast {speed.HALF} is as float32:\n\n"
+        "| hidden_dim | batch | a bare loop | `mnist-amp compare` | difference |\n"
+        "|---|---|---|---|---|\n"
+        "| 128 | 64 | 0.50 | 0.57 | +14% |\n"
+        "| 2048 | 512 | 0.50 | 0.57 | +14% |\n\n"
+        "Medians of 3 interleaved rounds on: CPU, torch 2.15.0, 2026-11-25.\n`python x`\n"
+    )
+
+
+def test_what_is_kept_of_a_report(tmp_path: Path) -> None:
+    (tmp_path / "report.md").write_text("# Title\n\n- verdict\n\n## Time\n\n![x](time.png)\n")
+    record = {"device": "CPU", "versions": {"torch": "2.15.0"}, "date": "2026-11-25T01:02", "path": "/tmp/x/data"}
+    record["command"] = "mnist-amp compare --seeds=1 --trainer.default_root_dir=/tmp/x --data.data_dir=/tmp/x/data"
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    (tmp_path / "kept").mkdir()
+    precision.keep_compare(tmp_path, tmp_path / "kept")
+    assert (tmp_path / "kept" / f"verdict-{speed.DEVICE}.md").read_text() == (
+        "- verdict\n\nOn: CPU, torch 2.15.0, 2026-11-25. `mnist-amp compare --seeds=1`\n"
+    )
+    whole = (tmp_path / "kept" / f"compare-{speed.DEVICE}.md").read_text()
+    assert whole == f"- verdict\n\n\n### Time\n\n![x](results/compare-{speed.DEVICE}/time.png)\n"
+    saved = json.loads((tmp_path / "kept" / f"compare-{speed.DEVICE}" / "results.json").read_text())
+    assert (saved["path"], saved["command"]) == ("", "mnist-amp compare --seeds=1")
