@@ -133,7 +133,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         (("--precisions=[32-true,32-true]",), "precisions needs at least two that differ."),
         (("--hidden_dims=[0]",), "hidden_dims has 0; it must be at least 1."),
         (("--batch_sizes=[64,-1]",), "batch_sizes has -1; it must be at least 1."),
-        (("--batch_sizes=[60001]",), "batch_sizes has 60001; there are 60,000 images."),
+        (("--batch_sizes=[60001]",), "batch_sizes has 60001; there are 55,000 images to train on."),
         (("--rounds=0",), "rounds is 0; it must be at least 1."),
         (("--seeds=-1",), "seeds is -1; it must be at least 0."),
         (("--seconds=0",), "seconds is 0.0; it must be above 0."),

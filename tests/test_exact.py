@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_amp import runs
@@ -201,3 +202,27 @@ def test_on_from_a_limit_of_steps(run: Run, limit: int) -> None:
     assert last(1)["global_step"] == limit
     goes_on(run, "--trainer.max_steps=-1")
     assert_same(2)
+
+
+def test_from_the_best_of_a_validation_within_an_epoch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = (*SETTINGS, "--trainer.val_check_interval=6", "--checkpoint.every_n_train_steps=0")
+    run("fit", *settings)
+    # killed, it would not write what it has logged so far
+    monkeypatch.setattr(CSVLogger, "finalize", lambda self, status: None)
+    interrupted(run, 8, *settings)
+    best = Path("lightning_logs/version_1/checkpoints/best.ckpt")
+    assert runs.read(best)["global_step"] == 6
+    run("fit", f"--ckpt_path={best}", "--trainer.callbacks=null")
+    assert_same(2)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint(run: Run) -> None:
+    """Its folder has the best of the run before, carried over, but not yet a last one."""
+    settings = (*SETTINGS, "--trainer.val_check_interval=6")
+    run("fit", *settings)
+    interrupted(run, 17, *settings)
+    interrupted(run, 16, "--ckpt_path=last")
+    folder = Path("lightning_logs/version_2/checkpoints")
+    assert [path.name for path in folder.iterdir()] == ["best.ckpt"]
+    goes_on(run)
+    assert_same(3)

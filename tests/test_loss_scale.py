@@ -174,7 +174,13 @@ def test_settings_given_anew_hold_on_resuming(run: Run) -> None:
     printed = run("fit", *more, "--scaler.init_scale=64", "--scaler.growth_interval=6")
     assert "scaler.init_scale None -> 64.0, scaler.growth_interval 4 -> 6" in printed
     rows = logged("loss_scale", "skipped_steps", version=1)[12:]
-    assert rows == [(64, 1)] * 3 + [(128, 1)] * 6 + [(256, 1)] * 3
+    assert rows == [(64, 1)] * 5 + [(128, 1)] * 6 + [(256, 1)]
+
+
+def test_a_lower_growth_interval_given_anew_is_not_past_already(run: Run) -> None:
+    run("fit", *FP16, "--scaler.init_scale=256")
+    run("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--scaler.growth_interval=4")
+    assert [scale for (scale,) in logged("loss_scale", version=1)[12:]] == [256] * 3 + [512] * 4 + [1024] * 4 + [2048]
 
 
 @pytest.mark.usefixtures("run")

@@ -113,7 +113,7 @@ and hold 50.00% with fewer bits than usual, if they were not scaled.
 """
 
 TERMINAL = """
-part               share   median µs  10% to 90% of steps, µs
+part               share   median µs  10% to 90% of steps, µs   (shares are of the mean)
 forward            33.3%       400.0  200.0 to 800.0
 unscale             0.0%         0.0  0.0 to 0.1
 the loop itself    66.7%       800.0  400.0 to 1,600.0

@@ -40,10 +40,12 @@ def test_claims_at_once_are_all_different(tmp_path: Path) -> None:
 
 def test_best_and_last_are_the_newest_runs_that_has_one(tmp_path: Path) -> None:
     checkpoint(tmp_path, 2, "best")
-    checkpoint(tmp_path, 9, "last")
+    last = checkpoint(tmp_path, 9, "last")
     best = checkpoint(tmp_path, 10, "best")
     (tmp_path / "lightning_logs" / "version_11").mkdir()
     assert runs.resolve("best", tmp_path, folder_means="best") == best
+    assert runs.resolve("last", tmp_path, folder_means="best") == last
+    last.unlink()
     # which is missing, and for which others of the same run stand in
     assert runs.resolve("last", tmp_path, folder_means="best") == best.with_name("last.ckpt")
 
@@ -139,3 +141,20 @@ def test_the_results_of_other_commands_are_numbered_apart(tmp_path: Path) -> Non
         tmp_path / "lightning_logs" / "profile" / f"version_{number}" for number in (0, 1)
     ]
     assert runs.claim(tmp_path) == tmp_path / "lightning_logs" / "version_1"
+
+
+def test_last_is_not_the_best_of_a_newer_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that was killed before its first checkpoint has the best of the one before, carried over."""
+    for path in (
+        "version_0/checkpoints/last.ckpt",
+        "version_0/checkpoints/best.ckpt",
+        "version_1/checkpoints/best.ckpt",
+    ):
+        (runs.logs(tmp_path) / path).parent.mkdir(parents=True, exist_ok=True)
+        (runs.logs(tmp_path) / path).touch()
+    found = runs.resolve("last", tmp_path, folder_means="last")
+    assert found == runs.logs(tmp_path) / "version_0" / "checkpoints" / "last.ckpt"
+    newer, older = runs.logs(tmp_path) / "version_1", runs.logs(tmp_path) / "version_0"
+    assert capsys.readouterr().err == (
+        f"mnist-amp: warning: {newer} has no last checkpoint yet, so that of {older} is taken.\n"
+    )

@@ -102,7 +102,7 @@ def _begin(cli: "CompareCLI", axes: dict[str, Any], amounts: dict[str, Any]) -> 
     chosen: dict[str, Any] = {name: usual[name] if axes[name] is None else axes[name] for name in axes}
     for name, value in (("hidden_dims", own["hidden_dim"]), ("batch_sizes", own["batch_size"])):
         chosen[name] = sorted({*chosen[name], value})
-    _check(chosen, amounts)
+    _check(chosen, amounts, mnist.TRAIN_SIZE - config["data"]["val_size"])
     if cuda and "fp16-cpu" in chosen["precisions"]:
         raise RequestError(
             "precisions has fp16-cpu, and there is a GPU. Leave it out, or add --trainer.accelerator cpu."
@@ -122,7 +122,7 @@ def _begin(cli: "CompareCLI", axes: dict[str, Any], amounts: dict[str, Any]) -> 
     }
 
 
-def _check(axes: dict[str, Any], amounts: dict[str, Any]) -> None:
+def _check(axes: dict[str, Any], amounts: dict[str, Any], images: int) -> None:
     for name in axes["precisions"]:
         if name not in PRECISIONS:
             raise RequestError(f"precisions has {name}; it takes {', '.join(PRECISIONS)}.")
@@ -131,8 +131,8 @@ def _check(axes: dict[str, Any], amounts: dict[str, Any]) -> None:
     for name in ("hidden_dims", "batch_sizes"):
         if min(axes[name]) < 1:
             raise RequestError(f"{name} has {min(axes[name])}; it must be at least 1.")
-    if max(axes["batch_sizes"]) > mnist.TRAIN_SIZE:
-        raise RequestError(f"batch_sizes has {max(axes['batch_sizes'])}; there are {mnist.TRAIN_SIZE:,} images.")
+    if max(axes["batch_sizes"]) > images:
+        raise RequestError(f"batch_sizes has {max(axes['batch_sizes'])}; there are {images:,} images to train on.")
     for name, least in (("seeds", 0), ("rounds", 1)):
         if amounts[name] < least:
             raise RequestError(f"{name} is {amounts[name]}; it must be at least {least}.")

@@ -108,7 +108,8 @@ def memory(points: list[tuple[int, str, int, int]], path: Path) -> None:
             )
             if line:
                 axes.plot(*zip(*line, strict=True), "o-", label=name)
-        axes.set(xscale="log", xlabel="batch size", ylabel="MB", title=f"hidden_dim {width}", ylim=(0, None))
+        axes.set(xscale="log", xlabel="batch size", ylabel="MB", title=f"hidden_dim {width}")
+        axes.set_ylim(0, 1.1 * max(size / 1e6 for place, _, _, size in points if place == width))
         _plain_ticks(axes, sorted({batch for _, _, batch, _ in points}))
     figure.savefig(path)
 

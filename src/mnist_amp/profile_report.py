@@ -29,7 +29,7 @@ def terminal(record: dict[str, Any], folder: str) -> str:
         f"{name:<16}  {share:>5.1f}%  {_microseconds(part['median']):>10}  {_range(part)}"
         for name, share, part in _parts(record)
     ]
-    header = "part               share   median µs  10% to 90% of steps, µs"
+    header = "part               share   median µs  10% to 90% of steps, µs   (shares are of the mean)"
     lines = {**_circumstances(record), "marks": _cost(record), "files": f"{folder}/ ({FILES})"}
     return "\n".join(["", header, *rows, "", facts(lines)])
 

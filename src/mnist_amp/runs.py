@@ -187,15 +187,15 @@ def requeued(root: Path) -> Path | None:
 
 def _newest(root: Path, name: str) -> Path:
     """Find the newest run's `best` or `last`; a `last` that is missing has others beside it that can take its place."""
-    newer: list[Path] = []
-    for folder in folders(root):
-        checkpoint = folder / "checkpoints" / f"{name}.ckpt"
-        others = name == "last" and any(map(Path.is_file, checkpoint.parent.glob("*.ckpt")))
-        if checkpoint.is_file() or checkpoint.is_symlink() or others:  # a link to nothing is damage, to be said
-            if newer:
-                warn(f"{newer[0]} has no {name} checkpoint yet, so that of {folder} is taken.")
-            return checkpoint
-        newer.append(folder)
+    found = [folder / "checkpoints" / f"{name}.ckpt" for folder in folders(root)]
+    there = [path for path in found if path.is_file() or path.is_symlink()]  # a link to nothing is damage, to be said
+    if not there and name == "last":
+        there = [path for path in found if any(map(Path.is_file, path.parent.glob("*.ckpt")))]
+    if there:
+        if there[0] != found[0]:
+            newest, taken = (path.parents[1] for path in (found[0], there[0]))
+            warn(f"{newest} has no {name} checkpoint yet, so that of {taken} is taken.")
+        return there[0]
     raise RequestError(
         f"there is no run with a checkpoint under {logs(root).absolute()}. "
         "Train one with `mnist-amp fit`, or name a checkpoint with --ckpt_path."

@@ -30,7 +30,7 @@ RANGES = {
     "trainer.min_epochs": "at least 0",
     "trainer.min_steps": "at least 0",
     "checkpoint.every_n_train_steps": "at least 0",
-    "scaler.init_scale": "above 0",
+    "scaler.init_scale": "above 0 and at most 1000000000000",
     "scaler.growth_factor": "above 1",
     "scaler.backoff_factor": "above 0 and below 1",
     "scaler.growth_interval": "at least 1",
