@@ -8,7 +8,6 @@ its own. All goes to docs/results, with `-cpu` or `-cuda` in its name. About 11 
 """
 
 import argparse
-import datetime
 import json
 import re
 import shutil
@@ -23,9 +22,8 @@ import contenders
 from mnist_amp import measure
 from mnist_amp.compare import PRECISIONS
 from mnist_amp.data import mnist
-from mnist_amp.precision import versions
 from mnist_amp.report import markdown
-from speed import DEVICE, HALF, RESULTS, device
+from speed import DEVICE, HALF, RESULTS, keep
 
 SETTINGS = ((128, 64), (2048, 512))  # hidden_dim and batch size
 BOTH = ("32-true", HALF)
@@ -64,17 +62,7 @@ def ratios(rounds: int, data_dir: Path, results: Path) -> None:
                 ]
                 print(cell, flush=True)
                 runs.append(cell)
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "device": device(),
-        "versions": versions(),
-        "command": f"python benchmarks/precision.py --only ratio --rounds {rounds}",
-        "runs": runs,
-    }
-    path = results / f"ratio-{DEVICE}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(ratio_table(record), encoding="utf-8")
-    print(ratio_table(record))
+    keep(results / f"ratio-{DEVICE}.json", f"precision.py --only ratio --rounds {rounds}", ratio_table, runs=runs)
 
 
 def bare(hidden_dim: int, batch_size: int, precision: str, data_dir: str) -> dict[str, Any]:

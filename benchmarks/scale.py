@@ -7,8 +7,6 @@ docs/results/scale-cpu.json (or scale-cuda.json), with the table beside it. Abou
 """
 
 import argparse
-import datetime
-import json
 import os
 import statistics
 import sys
@@ -17,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_amp.data import mnist
-from mnist_amp.precision import versions
-from speed import DEVICE, RESULTS, device, in_pipe, last_figure
+from speed import DEVICE, RESULTS, in_pipe, keep, last_figure
 
 TWO = ("--config=ddp-cpu.yaml",) if DEVICE == "cpu" else ("--trainer.devices=2",)
 # images, epochs, threads of each process, options
@@ -46,18 +43,7 @@ def main() -> None:
             for name in CASES:
                 runs.append({"case": name, "seed": seed, **run(name, seed, Path(folder))})
                 print(f"round {seed + 1} of {args.rounds}, {name}: {runs[-1]['seconds']:.2f} s", flush=True)
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "device": device(),
-        "versions": versions(),
-        "command": f"python benchmarks/scale.py --rounds {args.rounds}",
-        "runs": runs,
-    }
-    args.results.mkdir(parents=True, exist_ok=True)
-    path = args.results / f"scale-{DEVICE}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(table(record), encoding="utf-8")
-    print(table(record))
+    keep(args.results / f"scale-{DEVICE}.json", f"scale.py --rounds {args.rounds}", table, runs=runs)
 
 
 def run(name: str, seed: int, folder: Path) -> dict[str, Any]:

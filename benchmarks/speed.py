@@ -24,7 +24,7 @@ import sys
 import tempfile
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,16 @@ def in_terminal(program: list[str], folder: Path) -> tuple[str, int, int]:
         pass
     _, status, usage = os.wait4(pid, 0)
     return output.decode(), os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
+
+
+def keep(path: Path, command: str, table: Callable[[dict[str, Any]], str], **figures: Any) -> None:
+    """Save figures as JSON, with what they were measured on and by, and their table beside them; print the table."""
+    record = {"date": datetime.date.today().isoformat(), "device": device(), "versions": versions()}
+    record |= {"command": f"python benchmarks/{command}", **figures}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(table(record), encoding="utf-8")
+    print(table(record))
 
 
 def device() -> str:

@@ -8,8 +8,6 @@ on 2 CPU cores.
 """
 
 import argparse
-import datetime
-import json
 import re
 import statistics
 import subprocess
@@ -19,8 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mnist_amp.precision import versions
-from speed import RESULTS, device, write_targets
+from speed import RESULTS, keep, write_targets
 
 MNIST_AMP = [sys.executable, "-m", "mnist_amp"]
 CASES = {
@@ -54,19 +51,9 @@ def main() -> None:
                 started = time.perf_counter()
                 subprocess.run(program, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 seconds[name].append(time.perf_counter() - started)
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "device": device(),
-        "versions": versions(),
-        "command": f"python benchmarks/startup.py --rounds {args.rounds}",
-        "seconds": seconds,
-        "imports": imports(),
-    }
-    args.results.mkdir(parents=True, exist_ok=True)
-    (args.results / "startup.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (args.results / "startup.md").write_text(table(record), encoding="utf-8")
+    command = f"startup.py --rounds {args.rounds}"
+    keep(args.results / "startup.json", command, table, seconds=seconds, imports=imports())
     write_targets(args.results)
-    print(table(record))
 
 
 def imports() -> dict[str, float]:

@@ -176,8 +176,8 @@ def test_a_busy_machine(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--steps=0",), "steps is 0; it must be at least 1."),
-        (("--warmup=-1",), "warmup is -1; it must be at least 0."),
+        (("--steps=0",), "steps is 0; it must be at least 1. See mnist-amp profile --help."),
+        (("--warmup=-1",), "warmup is -1; it must be at least 0. See mnist-amp profile --help."),
         (
             ("--model.steps_per_execution=4",),
             "model.steps_per_execution is 4, and steps that are taken at once have no parts to measure. Leave it at 1.",

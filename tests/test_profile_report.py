@@ -62,7 +62,7 @@ pie showData title A step of 1,500.0 µs, in percent
 ```
 
 | part | share | median µs | mean µs | 10% to 90% of steps, µs | what it is |
-| --- | --- | --- | --- | --- | --- |
+|---|---|---|---|---|---|
 | forward | 33.3% | 400.0 | 500.0 | 200.0 to 800.0 | the network, with autocast's casts |
 | unscale | 0.0% | 0.0 | 0.1 | 0.0 to 0.1 | looking for inf and NaN in the gradients; \
 the fused optimizer unscales them in its own kernel |
@@ -76,7 +76,7 @@ times as long (1,200.0 µs; 1,000.0 µs without). Shares are of the mean, so the
 ## Which precision the layers ran in
 
 | layer | kind | weight | input | output |
-| --- | --- | --- | --- | --- |
+|---|---|---|---|---|
 | fc1 | Linear | float32 | float32 | float16 |
 
 ## Which precision the operations ran in
@@ -84,7 +84,7 @@ times as long (1,200.0 µs; 1,000.0 µs without). Shares are of the mean, so the
 Recorded from one optimizer step, as torch dispatched it; `_to_copy` is a cast.
 
 | part | name | inputs | output | count |
-| --- | --- | --- | --- | --- |
+|---|---|---|---|---|
 | forward | `addmm` | float16 | float16 | 2 |
 
 ## Which kernels used tensor cores
@@ -92,7 +92,7 @@ Recorded from one optimizer step, as torch dispatched it; `_to_copy` is a cast.
 Told by their names; 25.0% of the kernels' time was spent in those that did.
 
 | kernel | share | tensor cores |
-| --- | --- | --- |
+|---|---|---|
 | `ampere_sgemm_64x64` | 75.0% | no |
 | `nvjet_tttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttttt` | 25.0% | yes |
 

@@ -4,7 +4,6 @@ import datetime
 import itertools
 import json
 import shlex
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,7 +101,7 @@ def _begin(cli: "CompareCLI", axes: dict[str, Any], amounts: dict[str, Any]) -> 
     chosen: dict[str, Any] = {name: usual[name] if axes[name] is None else axes[name] for name in axes}
     for name, value in (("hidden_dims", own["hidden_dim"]), ("batch_sizes", own["batch_size"])):
         chosen[name] = sorted({*chosen[name], value})
-    _check(chosen, amounts, mnist.TRAIN_SIZE - config["data"]["val_size"])
+    _check(chosen, mnist.TRAIN_SIZE - config["data"]["val_size"])
     if cuda and "fp16-cpu" in chosen["precisions"]:
         raise RequestError(
             "precisions has fp16-cpu, and there is a GPU. Leave it out, or add --trainer.accelerator cpu."
@@ -122,7 +121,7 @@ def _begin(cli: "CompareCLI", axes: dict[str, Any], amounts: dict[str, Any]) -> 
     }
 
 
-def _check(axes: dict[str, Any], amounts: dict[str, Any], images: int) -> None:
+def _check(axes: dict[str, Any], images: int) -> None:
     for name in axes["precisions"]:
         if name not in PRECISIONS:
             raise RequestError(f"precisions has {name}; it takes {', '.join(PRECISIONS)}.")
@@ -133,11 +132,6 @@ def _check(axes: dict[str, Any], amounts: dict[str, Any], images: int) -> None:
             raise RequestError(f"{name} has {min(axes[name])}; it must be at least 1.")
     if max(axes["batch_sizes"]) > images:
         raise RequestError(f"batch_sizes has {max(axes['batch_sizes'])}; there are {images:,} images to train on.")
-    for name, least in (("seeds", 0), ("rounds", 1)):
-        if amounts[name] < least:
-            raise RequestError(f"{name} is {amounts[name]}; it must be at least {least}.")
-    if not 0 < amounts["seconds"] < float("inf"):
-        raise RequestError(f"seconds is {amounts['seconds']}; it must be above 0.")
 
 
 def _folder(resume: str, root: Path) -> Path:
@@ -164,9 +158,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _measure_all(results: dict[str, Any], folder: Path | None, root: Path) -> Path:
     """Measure what is not yet measured, and keep each cell as it comes; returns the folder that they are in."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(signum) is not signal.SIG_IGN:
-            signal.signal(signum, _interrupt)
+    signals.heed(_interrupt)
     try:
         for cell in tqdm(list(_plan(results)), desc="measuring", disable=not sys.stderr.isatty(), leave=False):
             if not _is_needless(cell, results):

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from mnist_amp.report import facts
+from mnist_amp.report import markdown as table
 
 # in the order of a step
 PARTS = {
@@ -157,5 +158,4 @@ def _range(part: dict[str, Any]) -> str:
 
 
 def _table(columns: list[str], rows: list[dict[str, Any]]) -> str:
-    lines = [columns, ["---"] * len(columns), *([str(row[column]) for column in columns] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table([columns, *([str(row[column]) for column in columns] for row in rows)])

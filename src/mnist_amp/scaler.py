@@ -101,6 +101,5 @@ def take_over(state: dict[str, Any], given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         state["scale" if name == "init_scale" else name] = value
     if given and "_growth_tracker" in state:
-        state["_growth_tracker"] = (
-            0  # torch lets the scale grow where it equals the interval, and it may be past a new one
-        )
+        # torch lets the scale grow where this equals the interval, and it may be past a new one
+        state["_growth_tracker"] = 0

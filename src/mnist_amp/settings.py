@@ -34,6 +34,12 @@ RANGES = {
     "scaler.growth_factor": "above 1",
     "scaler.backoff_factor": "above 0 and below 1",
     "scaler.growth_interval": "at least 1",
+    # of compare and profile
+    "seeds": "at least 0",
+    "rounds": "at least 1",
+    "seconds": "above 0",
+    "steps": "at least 1",
+    "warmup": "at least 0",
 }
 COMPARISONS = {"above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le}
 NEEDED = (

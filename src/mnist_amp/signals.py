@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -19,11 +20,15 @@ class Stopped(Exception):  # noqa: N818  (it is no error)
         self.signum = signum
 
 
-def heed() -> None:
-    """Have SIGINT and SIGTERM end this process at once, from now until a run listens for itself."""
+def heed(handler: Callable[[int, FrameType | None], None] | None = None) -> None:
+    """Have SIGINT and SIGTERM end this process at once, from now until a run listens for itself.
+
+    Args:
+        handler: what they do in the place of that.
+    """
     for signum in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(signum) is not signal.SIG_IGN:  # what is ignored stays so, as with nohup
-            signal.signal(signum, end_at_once)
+            signal.signal(signum, handler or end_at_once)
 
 
 def end_at_once(signum: int, frame: FrameType | None = None) -> None:
