@@ -228,7 +228,7 @@ def _save(results: dict[str, Any], folder: Path) -> None:
         draft.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-class CompareCLI(measure.CommandCLI):
+class CompareCLI(measure.FitsCLI):
     name = "compare"
     function = compare
 

@@ -5,21 +5,21 @@ import gc
 import itertools
 import json
 import multiprocessing
-import shlex
 import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from mnist_amp import helptexts, settings
+from mnist_amp import settings
 from mnist_amp.callbacks import TerminateOnNaN
 from mnist_amp.cli import MnistAmpCLI, prepare
+from mnist_amp.command import CommandCLI
 from mnist_amp.complaints import explained
 from mnist_amp.errors import RequestError, RunError
 from mnist_amp.memory import memory
@@ -44,29 +44,17 @@ ENDLESS: dict[str, Any] = {
 POINTS = 100  # of a loss curve
 
 
-class CommandCLI(MnistAmpCLI):
-    """The command line of a command that runs fits: the options of `fit`, but for checkpoints, and its own.
+class FitsCLI(CommandCLI):
+    """The command line of a command that runs fits: the options of `fit`, but for checkpoints, and its own."""
 
-    Attributes:
-        name: of the command.
-        function: what runs it; its parameters after the first, this object, are the command's own options.
-        command_line: as it was given, with what the environment set.
-    """
-
-    function: ClassVar[Callable[..., None]]
+    like = "fit"
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         return {"fit": {*super().subcommands()["fit"], "ckpt_path", "weights_only"}}
 
-    def __init__(self, args: list[str]) -> None:
-        self.command_line = shlex.join(["mnist-amp", *args])
-        super().__init__(["fit", *args[1:]])
-
     def add_command_arguments(self) -> None:
-        parser = self._subcommand_parsers["fit"]
-        parser.add_class_arguments(ScalerSettings, "scaler")
-        self.own = parser.add_function_arguments(type(self).function, skip={"cli"})
-        helptexts.describe({self.name: parser})
+        self._subcommand_parsers["fit"].add_class_arguments(ScalerSettings, "scaler")
+        super().add_command_arguments()
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
         self.config = parser.parse_args(args)
@@ -76,12 +64,6 @@ class CommandCLI(MnistAmpCLI):
             raise RequestError(f"{self.name} measures one device; leave trainer.devices and trainer.num_nodes at 1.")
         if isinstance(config.seed_everything, bool):
             raise RequestError(f"{self.name} needs a number as seed_everything, to repeat what it does.")
-
-    def instantiate_classes(self) -> None:
-        """Make nothing yet: each fit makes its own."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        type(self).function(self, **{key: self.config["fit"][key] for key in self.own})
 
     def fit_settings(self) -> dict[str, Any]:
         """Return the settings of the fits as plain values, which a `--config` of `fit` takes."""
@@ -93,7 +75,7 @@ class MeasuredFit(MnistAmpCLI):
     """A fit that writes nothing; it runs when it is made.
 
     Args:
-        config: settings, as `CommandCLI.fit_settings` returns them.
+        config: settings, as `FitsCLI.fit_settings` returns them.
         changed: options that go before them, by name.
         callbacks: that measure it.
         trainer: settings of the Trainer that go before all.

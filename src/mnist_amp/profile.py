@@ -21,7 +21,7 @@ from mnist_amp.dtypes import OperationLog, kernel_rows, layers_of
 from mnist_amp.errors import RequestError, RunError, warn
 from mnist_amp.files import written_whole
 from mnist_amp.gradients import gradients_of
-from mnist_amp.measure import ENDLESS, CommandCLI, MeasuredFit
+from mnist_amp.measure import ENDLESS, FitsCLI, MeasuredFit
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.precision import described_precision, device_name, versions
 from mnist_amp.step_parts import ACTIONS, HostClock, Recorder, StepProfiler, StreamClock, parts_of
@@ -135,7 +135,7 @@ def _spread(nanoseconds: list[int], whole: int) -> dict[str, Any]:
     }
 
 
-def profile(cli: CommandCLI, steps: int = 200, warmup: int = 20) -> None:
+def profile(cli: FitsCLI, steps: int = 200, warmup: int = 20) -> None:
     """Measure a fit's first steps, and write and print what was found.
 
     Args:
@@ -185,7 +185,7 @@ def write(record: dict[str, Any], root: Path) -> Path:
     return folder
 
 
-class ProfileCLI(CommandCLI):
+class ProfileCLI(FitsCLI):
     name = "profile"
     function = profile
 

@@ -1,0 +1,37 @@
+"""The command line of the commands that Lightning does not have: a function, with the options of one that it has."""
+
+import shlex
+from collections.abc import Callable
+from typing import ClassVar
+
+from mnist_amp import helptexts
+from mnist_amp.cli import MnistAmpCLI
+
+
+class CommandCLI(MnistAmpCLI):
+    """The command line of a function.
+
+    Attributes:
+        name: of the command.
+        like: the command of Lightning's whose options it has.
+        function: what runs it; its parameters after the first, this object, are the command's own options.
+        command_line: as it was given, with what the environment set.
+    """
+
+    like: ClassVar[str]
+    function: ClassVar[Callable[..., None]]
+
+    def __init__(self, args: list[str]) -> None:
+        self.command_line = shlex.join(["mnist-amp", *args])
+        super().__init__([self.like, *args[1:]])
+
+    def add_command_arguments(self) -> None:
+        parser = self._subcommand_parsers[self.like]
+        self.own = parser.add_function_arguments(type(self).function, skip={"cli"})
+        helptexts.describe({self.name: parser})
+
+    def instantiate_classes(self) -> None:
+        """Make nothing: it is the function's to do."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        type(self).function(self, **{key: self.config[subcommand][key] for key in self.own})

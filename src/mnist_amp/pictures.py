@@ -1,0 +1,194 @@
+"""Picture files, brought into MNIST's own form; Pillow and numpy alone, no torch.
+
+The form, as the data set's authors describe it and as its images are: ink light on dark; the digit's box scaled to fit
+20 x 20 by its aspect; moved by whole pixels, so that the centre of its mass comes to the centre of 28 x 28.
+(Y. LeCun, C. Cortes, C. Burges: The MNIST database of handwritten digits.)
+"""
+
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # of Pillow's, those that run no other program
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+SIDE, BOX, CENTRE = 28, 20, 14
+MOST_PIXELS = 100_000_000
+WORK = 384  # pixels of the longer side that a digit is looked for in; more cost time and show no more of it
+VISIBLE = 25  # levels of 255 that ink must differ from its paper by
+NOISE = 7  # times the paper's own spread that it must differ by
+INK = 0.2  # of the darkest ink: what counts as part of the digit's box, as in all of MNIST's images
+SPECK = 0.02  # of all the ink: what stands apart and has less is none of the digit
+
+Grey = NDArray[np.float32]
+
+
+class PictureError(ValueError):
+    """A picture can't be used; the message says why."""
+
+
+class NoInkError(PictureError):
+    """There is nothing on it."""
+
+
+def read(source: Path | bytes) -> Image.Image:
+    """Read a picture, upright, in the modes L, RGB or RGBA; of several frames the first, and no larger than is needed.
+
+    Raises:
+        PictureError: it is none, is damaged, or is too large.
+    """
+    if isinstance(source, Path) and not source.is_file():
+        raise PictureError("there is no such file" if not source.exists() else "it is not a file")
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(_opened(source), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise PictureError(
+                    f"it has {image.width * image.height:,} pixels; at most {MOST_PIXELS:,} are read. Scale it down"
+                )
+            image.draft("RGB", (WORK, WORK))  # a JPEG is decoded at a fraction of its size
+            image.load()
+            return ImageOps.exif_transpose(_plain(image))
+    except UnidentifiedImageError as error:
+        raise PictureError(f"it is no picture of a kind that is read ({', '.join(FORMATS)})") from error
+    except PictureError:
+        raise
+    except Exception as error:  # a damaged file comes as many kinds of error
+        raise PictureError(f"it can't be read: {error or type(error).__name__}") from error
+
+
+def _opened(source: Path | bytes) -> Path | BytesIO:
+    return source if isinstance(source, Path) else BytesIO(source)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Return a picture of 8 bits in the modes L, RGB or RGBA."""
+    if image.mode.startswith(("I", "F")):  # 16 bits and more, which Pillow would cut off at 255
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if values.max() > 1 or image.mode != "F" else 1.0
+        plain = Image.fromarray((values * (255 / top)).clip(0, 255).astype(np.uint8))
+    elif image.has_transparency_data or image.mode in ("LA", "La", "PA", "RGBa"):
+        plain = image.convert("RGBA")
+    else:
+        plain = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    plain.info = {}
+    plain.getexif()[0x0112] = image.getexif().get(0x0112, 1)  # which way up it is
+    return plain
+
+
+def as_is(image: Image.Image) -> NDArray[np.uint8]:
+    """Return a picture that is in MNIST's form already, (28, 28).
+
+    Raises:
+        PictureError: it is of another size.
+    """
+    if image.size != (SIDE, SIDE):
+        raise PictureError(f"it is {image.width} x {image.height} and not 28 x 28; without --preprocess none it may be")
+    return np.asarray(image.convert("L"))
+
+
+def mnist_form(image: Image.Image) -> NDArray[np.uint8]:
+    """Bring a picture of one digit, in whatever colours, into MNIST's form, (28, 28).
+
+    Raises:
+        NoInkError: nothing on it stands out from its background.
+    """
+    small = image.copy()
+    small.thumbnail((WORK, WORK), Image.Resampling.BOX)
+    ink = _cropped(_ink(_opaque(small)))
+    scaled = _scaled(ink)
+    rows, columns = (scaled.sum(axis=axis) for axis in (1, 0))
+    placed = np.zeros((SIDE, SIDE), dtype=np.float32)
+    top, left = _shift(rows), _shift(columns)
+    placed[top : top + len(rows), left : left + len(columns)] = scaled
+    return (placed * 255).round().astype(np.uint8)
+
+
+def _opaque(image: Image.Image) -> Grey:
+    """Return a picture as levels (height, width, channels), what is transparent as paper that its ink stands out from.
+
+    What can be seen of a picture that is transparent for the most part is its ink, else its paper, too.
+    """
+    levels = np.asarray(image, dtype=np.float32)
+    if image.mode != "RGBA":
+        return levels.reshape(*levels.shape[:2], -1)
+    colours, alpha = levels[..., :3], levels[..., 3:] / 255
+    seen = colours[alpha[..., 0] > 0.5]
+    if alpha.mean() > 0.5:
+        paper = np.median(seen, axis=0)
+    else:
+        paper = np.float32(255 if len(seen) == 0 or seen.mean() < 128 else 0)
+    return np.asarray(colours * alpha + paper * (1 - alpha), dtype=np.float32)
+
+
+def _ink(levels: Grey) -> Grey:
+    """Return how much ink is where, 0 to 1, as the difference from the paper: dark on light, light on dark, colours."""
+    paper = _paper(levels)
+    difference = np.abs(levels - paper).max(axis=2)
+    noise = 1.5 * float(np.median(_border(difference)))  # of normally distributed noise, the standard deviation
+    most = float(difference.max())
+    if most < max(VISIBLE, NOISE * noise):
+        raise NoInkError("no ink: nothing stands out from the background")
+    floor = 3 * noise
+    return ((difference - floor) / (most - floor)).clip(0, 1)
+
+
+def _paper(levels: Grey) -> Grey:
+    """Return the paper's levels: one colour, or where the border is not of one, a smooth shade over the picture."""
+    border = _border(levels)
+    colour = np.median(border, axis=0)
+    if (np.abs(border - colour).max(axis=1) < VISIBLE / 3).mean() > 0.8:
+        return np.asarray(colour)
+    height, width = levels.shape[:2]
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=2).astype(np.float32)
+    step = max(len(border) // 2000, 1)
+    near, border = _border(terms)[::step], border[::step]
+    weights = np.ones((len(border), 1), dtype=np.float32)
+    for _ in range(8):  # least absolute differences, by weighted least squares: the digit may reach to the border
+        shade = np.linalg.lstsq(near * weights, border * weights, rcond=None)[0]
+        away = np.abs(near @ shade - border).max(axis=1, keepdims=True)
+        weights = (1 / np.sqrt(away.clip(1))).astype(np.float32)
+    return np.asarray(terms @ shade, dtype=np.float32)
+
+
+def _border(values: Grey) -> Grey:
+    """Return the values along the four sides, (n, ...)."""
+    deep = max(min(values.shape[:2]) // 28, 1)
+    sides = values[:deep], values[-deep:], values[:, :deep], values[:, -deep:]
+    return np.concatenate([side.reshape(-1, *values.shape[2:]) for side in sides])
+
+
+def _cropped(ink: Grey) -> Grey:
+    """Return the digit's box, without specks that stand apart from it."""
+    for axis in (1, 0, 1, 0):
+        start, end = _extent((ink * (ink > INK)).sum(axis=axis))
+        ink = ink[start:end] if axis == 1 else ink[:, start:end]
+    return ink
+
+
+def _extent(profile: Grey) -> tuple[int, int]:
+    """Return where the ink in a profile starts and ends, but for runs at its ends that have next to none of it."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], profile > 0, [0]])))
+    runs = edges.reshape(-1, 2)
+    large = [(start, end) for start, end in runs if profile[start:end].sum() >= SPECK * profile.sum()]
+    return int(large[0][0]), int(large[-1][1])
+
+
+def _scaled(ink: Grey) -> Grey:
+    """Scale a box to fit 20 x 20 by its aspect; the darkest ink stays 1, also where a line is thinner than a pixel."""
+    height, width = ink.shape
+    factor = BOX / max(height, width)
+    size = max(round(width * factor), 1), max(round(height * factor), 1)
+    if size != (width, height):
+        resized = Image.fromarray(ink).resize(size, Image.Resampling.HAMMING)
+        ink = np.asarray(resized, dtype=np.float32)
+    return np.asarray(ink.clip(0) / ink.max())
+
+
+def _shift(profile: Grey) -> int:
+    """Return by how many pixels to move a profile, so that its centre of mass comes to the centre of the image."""
+    centre = float(np.average(np.arange(len(profile)), weights=profile))
+    return min(max(round(CENTRE - centre), 0), SIDE - len(profile))
