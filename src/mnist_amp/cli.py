@@ -25,6 +25,7 @@ from mnist_amp.callbacks import (
     FitSummary,
     LoggedRows,
     LossScaleMonitor,
+    PicturePredictions,
     PredictionWriter,
     ProgressBar,
     RandomStates,
@@ -34,7 +35,7 @@ from mnist_amp.callbacks import (
 )
 from mnist_amp.checkpoint_io import WholeCheckpointIO
 from mnist_amp.complaints import reworded
-from mnist_amp.data import MNISTDataModule
+from mnist_amp.data import MNISTDataModule, PictureDataModule
 from mnist_amp.errors import RequestError, RunError, UsageError, warn
 from mnist_amp.execution import WITHIN
 from mnist_amp.module import ADAM, LitSimpleNN
@@ -94,6 +95,7 @@ class MnistAmpCLI(LightningCLI):
         self.taken_over: dict[str, Any] = {}  # settings, from the checkpoint
         self.inherited = ""  # an argument with the checkpoint's settings
         self.changes: list[str] = []
+        self.pictures: PictureDataModule | None = None  # that are scored in the place of the test images
         super().__init__(
             LitSimpleNN,
             MNISTDataModule,
@@ -156,6 +158,11 @@ class MnistAmpCLI(LightningCLI):
             parser.add_class_arguments(ScalerSettings, "scaler")
         if self.command in ("validate", "test"):
             parser.set_defaults({"verbose": False})  # EvaluationReport prints the figures
+        if self.command == "predict":
+            parser.add_argument("--images", nargs="+", type=str, help=helptexts.IMAGES)
+            parser.add_argument(
+                "--preprocess", type=Literal["mnist", "none"], default="mnist", help=helptexts.PREPROCESS
+            )
         helptexts.describe(self._subcommand_parsers)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -239,11 +246,26 @@ class MnistAmpCLI(LightningCLI):
         torch.set_float32_matmul_precision(self.config[self.subcommand].matmul_precision)
 
     def instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        paths = config.get("images")
+        if paths:
+            self.pictures = PictureDataModule(paths, config.preprocess, config.data.batch_size)
+        elif paths is not None or config.get("preprocess", "mnist") != "mnist":
+            raise RequestError("no pictures are named to be scored: name files or folders with --images.")
         super().instantiate_classes()
+        self.datamodule = self.pictures or self.datamodule
         if self.checkpoint:
             path = Path(self.config[self.subcommand].ckpt_path)
             resume.check_network(path, self.checkpoint, self.model.state_dict())
             resume.check_loops(path, self.checkpoint, self.trainer.fit_loop.state_dict())
+
+    def after_predict(self) -> None:
+        """Have the exit status say that files could not be read, now that the others are scored."""
+        if self.pictures is None or not (problems := self.pictures.unreadable()):
+            return
+        name, problem = next(iter(problems.items()))
+        rest = " The others are scored." if len(problems) < len(self.pictures.files) else ""
+        raise RunError(f"{counted(len(problems), 'file')} could not be read; {name}: {problem}.{rest}")
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -357,6 +379,9 @@ class MnistAmpCLI(LightningCLI):
         assert self.checkpoint is not None
         path = Path(self.config[self.subcommand].ckpt_path)
         folder = runs.folder_of(path) / f"{self.subcommand}_{path.stem}"
+        if self.pictures is not None:
+            root = Path(self.config[self.subcommand].trainer.default_root_dir or ".")
+            return PicturePredictions(root, self.pictures)
         if self.subcommand == "predict":
             return PredictionWriter(folder)
         facts = {"command": self.subcommand, "checkpoint": str(path), **runs.position(self.checkpoint)}

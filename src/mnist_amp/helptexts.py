@@ -16,7 +16,7 @@ SUMMARIES = {
     "fit": "Train on MNIST, or go on with a run.",
     "validate": "Score a run on the training images that it held out.",
     "test": "Score a run on the 10,000 test images.",
-    "predict": "Write a run's predictions for the 10,000 test images.",
+    "predict": "Write a run's predictions for the 10,000 test images, or for pictures of your own (--images).",
     "compare": "Measure what each precision does to time, memory and accuracy, and say which to use here.",
     "profile": "Measure where the time of a training step goes, and which precision each operation runs in.",
 }
@@ -53,6 +53,11 @@ HELP = {
     "lr_scheduler": "Learning-rate schedule, by name: --lr_scheduler StepLR --lr_scheduler.step_size 2",
     "config": "YAML file of settings, yours or a shipped one such as configs/guide.yaml; may be given several times.",
 }
+IMAGES = (
+    "Pictures of digits to score in the place of the test images: files, folders and patterns such as 'scans/*.png'; "
+    "PNG, JPEG, BMP, GIF, TIFF and WebP, in any size and colours. The predictions go to lightning_logs/predict."
+)
+PREPROCESS = "Whether to bring pictures into MNIST's form (mnist), or to take those of 28 x 28 as they are (none)."
 
 
 def describe(subparsers: dict[str, "LightningArgumentParser"]) -> None:

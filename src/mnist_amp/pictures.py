@@ -5,13 +5,18 @@ The form, as the data set's authors describe it and as its images are: ink light
 (Y. LeCun, C. Cortes, C. Burges: The MNIST database of handwritten digits.)
 """
 
+import functools
 import warnings
+from collections.abc import Iterable
+from glob import glob, has_magic
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mnist_amp.errors import RequestError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # of Pillow's, those that run no other program
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -34,29 +39,58 @@ class NoInkError(PictureError):
     """There is nothing on it."""
 
 
+def found(paths: Iterable[str]) -> list[Path]:
+    """Return the files that paths name: a file itself, a folder's pictures at any depth, what matches a pattern.
+
+    A file that is named twice comes once.
+
+    Raises:
+        RequestError: a folder holds no pictures, or nothing matches a pattern.
+    """
+    files: dict[Path, None] = {}
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            here = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        elif not path.exists() and has_magic(given):
+            matches = map(Path, glob(given, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
+            here = sorted(file for file in matches if not file.is_dir())
+        else:
+            here = [path]
+        if not here:
+            what = "holds no pictures" if path.is_dir() else "matches no file"
+            raise RequestError(f"{printable(path)} {what}; those that are read end in {', '.join(SUFFIXES)}.")
+        files.update(dict.fromkeys(here))
+    return list(files)
+
+
+def printable(path: Path) -> str:
+    """Return a file's name as text that can be written, whatever bytes it is made of."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 def read(source: Path | bytes) -> Image.Image:
-    """Read a picture, upright, in the modes L, RGB or RGBA; of several frames the first, and no larger than is needed.
+    """Read a picture, upright, in the modes L, RGB or RGBA; of several frames the first.
 
     Raises:
         PictureError: it is none, is damaged, or is too large.
     """
     if isinstance(source, Path) and not source.is_file():
-        raise PictureError("there is no such file" if not source.exists() else "it is not a file")
+        raise PictureError("it is not a file" if source.exists() else "there is no such file")
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(_opened(source), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise PictureError(
-                    f"it has {image.width * image.height:,} pixels; at most {MOST_PIXELS:,} are read. Scale it down"
-                )
+                raise Image.DecompressionBombError
             image.draft("RGB", (WORK, WORK))  # a JPEG is decoded at a fraction of its size
             image.load()
-            return ImageOps.exif_transpose(_plain(image))
+            return _plain(ImageOps.exif_transpose(image))
     except UnidentifiedImageError as error:
         raise PictureError(f"it is no picture of a kind that is read ({', '.join(FORMATS)})") from error
-    except PictureError:
-        raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"it has more than the {MOST_PIXELS:,} pixels that are read; scale it down") from error
     except Exception as error:  # a damaged file comes as many kinds of error
-        raise PictureError(f"it can't be read: {error or type(error).__name__}") from error
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise PictureError(f"it can't be read: {reason}") from error
 
 
 def _opened(source: Path | bytes) -> Path | BytesIO:
@@ -66,16 +100,12 @@ def _opened(source: Path | bytes) -> Path | BytesIO:
 def _plain(image: Image.Image) -> Image.Image:
     """Return a picture of 8 bits in the modes L, RGB or RGBA."""
     if image.mode.startswith(("I", "F")):  # 16 bits and more, which Pillow would cut off at 255
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max() > 1 or image.mode != "F" else 1.0
-        plain = Image.fromarray((values * (255 / top)).clip(0, 255).astype(np.uint8))
-    elif image.has_transparency_data or image.mode in ("LA", "La", "PA", "RGBa"):
-        plain = image.convert("RGBA")
-    else:
-        plain = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    plain.info = {}
-    plain.getexif()[0x0112] = image.getexif().get(0x0112, 1)  # which way up it is
-    return plain
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        top = next((top for top in (1.0, 255.0) if image.mode == "F" and values.max() <= top), 65535.0)
+        return Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
+    if image.has_transparency_data or image.mode in ("LA", "La", "PA", "RGBa"):
+        return image.convert("RGBA")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
 def as_is(image: Image.Image) -> NDArray[np.uint8]:
@@ -85,7 +115,7 @@ def as_is(image: Image.Image) -> NDArray[np.uint8]:
         PictureError: it is of another size.
     """
     if image.size != (SIDE, SIDE):
-        raise PictureError(f"it is {image.width} x {image.height} and not 28 x 28; without --preprocess none it may be")
+        raise PictureError(f"it is {image.width} x {image.height}, not 28 x 28; leave out --preprocess none")
     return np.asarray(image.convert("L"))
 
 
@@ -95,10 +125,10 @@ def mnist_form(image: Image.Image) -> NDArray[np.uint8]:
     Raises:
         NoInkError: nothing on it stands out from its background.
     """
-    small = image.copy()
-    small.thumbnail((WORK, WORK), Image.Resampling.BOX)
-    ink = _cropped(_ink(_opaque(small)))
-    scaled = _scaled(ink)
+    if max(image.size) > WORK:
+        image = image.copy()
+        image.thumbnail((WORK, WORK), Image.Resampling.BOX)
+    scaled = _scaled(_cropped(_ink(_opaque(image))))
     rows, columns = (scaled.sum(axis=axis) for axis in (1, 0))
     placed = np.zeros((SIDE, SIDE), dtype=np.float32)
     top, left = _shift(rows), _shift(columns)
@@ -119,28 +149,28 @@ def _opaque(image: Image.Image) -> Grey:
     if alpha.mean() > 0.5:
         paper = np.median(seen, axis=0)
     else:
-        paper = np.float32(255 if len(seen) == 0 or seen.mean() < 128 else 0)
+        paper = np.full(3, 255.0 if len(seen) == 0 or seen.mean() < 128 else 0.0)
     return np.asarray(colours * alpha + paper * (1 - alpha), dtype=np.float32)
 
 
 def _ink(levels: Grey) -> Grey:
     """Return how much ink is where, 0 to 1, as the difference from the paper: dark on light, light on dark, colours."""
     paper = _paper(levels)
-    difference = np.abs(levels - paper).max(axis=2)
+    difference = functools.reduce(np.maximum, np.moveaxis(np.abs(levels - paper), 2, 0))
     noise = 1.5 * float(np.median(_border(difference)))  # of normally distributed noise, the standard deviation
     most = float(difference.max())
     if most < max(VISIBLE, NOISE * noise):
         raise NoInkError("no ink: nothing stands out from the background")
     floor = 3 * noise
-    return ((difference - floor) / (most - floor)).clip(0, 1)
+    return np.asarray(((difference - floor) / (most - floor)).clip(0, 1))
 
 
 def _paper(levels: Grey) -> Grey:
     """Return the paper's levels: one colour, or where the border is not of one, a smooth shade over the picture."""
     border = _border(levels)
-    colour = np.median(border, axis=0)
+    colour = np.asarray(np.median(border, axis=0), dtype=np.float32)
     if (np.abs(border - colour).max(axis=1) < VISIBLE / 3).mean() > 0.8:
-        return np.asarray(colour)
+        return colour
     height, width = levels.shape[:2]
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=2).astype(np.float32)
@@ -148,10 +178,10 @@ def _paper(levels: Grey) -> Grey:
     near, border = _border(terms)[::step], border[::step]
     weights = np.ones((len(border), 1), dtype=np.float32)
     for _ in range(8):  # least absolute differences, by weighted least squares: the digit may reach to the border
-        shade = np.linalg.lstsq(near * weights, border * weights, rcond=None)[0]
+        shade: Grey = np.linalg.lstsq(near * weights, border * weights, rcond=None)[0]
         away = np.abs(near @ shade - border).max(axis=1, keepdims=True)
         weights = (1 / np.sqrt(away.clip(1))).astype(np.float32)
-    return np.asarray(terms @ shade, dtype=np.float32)
+    return terms @ shade
 
 
 def _border(values: Grey) -> Grey:
@@ -173,7 +203,7 @@ def _extent(profile: Grey) -> tuple[int, int]:
     """Return where the ink in a profile starts and ends, but for runs at its ends that have next to none of it."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], profile > 0, [0]])))
     runs = edges.reshape(-1, 2)
-    large = [(start, end) for start, end in runs if profile[start:end].sum() >= SPECK * profile.sum()]
+    large = [(start, end) for start, end in runs if profile[start:end].sum() >= SPECK * profile.sum()] or runs
     return int(large[0][0]), int(large[-1][1])
 
 
@@ -183,8 +213,8 @@ def _scaled(ink: Grey) -> Grey:
     factor = BOX / max(height, width)
     size = max(round(width * factor), 1), max(round(height * factor), 1)
     if size != (width, height):
-        resized = Image.fromarray(ink).resize(size, Image.Resampling.HAMMING)
-        ink = np.asarray(resized, dtype=np.float32)
+        how = Image.Resampling.BOX if factor < 1 else Image.Resampling.BICUBIC
+        ink = np.asarray(Image.fromarray(ink).resize(size, how), dtype=np.float32)
     return np.asarray(ink.clip(0) / ink.max())
 
 

@@ -1,7 +1,12 @@
 """What the commands print, made from plain records; no torch here."""
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnist_amp.contact_sheet import Tile
+
+FEW = 30  # pictures that are listed, each with its guess; of more, as many of those that there is something to say of
 
 
 def facts(lines: dict[str, str]) -> str:
@@ -82,6 +87,25 @@ def evaluation(record: dict[str, Any], folder: str) -> str:
         "files": f"{folder}/ (metrics.json, confusion_matrix.png, misclassified.png)",
     }
     return "\n".join(["", "digit  precision  recall      F1  images", *rows, "", facts(lines)])
+
+
+def picture_predictions(tiles: list["Tile"], folder: str, files: list[str]) -> str:
+    """Lay out what a model made of pictures: of few in full, of many how many there is something to say of."""
+    noted = [tile for tile in tiles if tile.note]
+    listed = tiles if len(tiles) <= FEW else noted[:FEW]
+    rows = [
+        [tile.name, "" if tile.guess is None else str(tile.guess), _percent(tile.probability), tile.note]
+        for tile in listed
+    ]
+    unsure = sum(tile.guess is not None for tile in noted)
+    counts = f"{len(tiles):,}, {unsure:,} of them unsure, {len(noted) - unsure:,} not scored"
+    lines = {"pictures": counts, "files": f"{folder}/ ({', '.join(files)})"}
+    shown = ["", table([["file", "guess", "probability", "note"], *rows])] if rows else []
+    return "\n".join([*shown, "", facts(lines)])
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
 
 
 def table(lines: list[list[str]]) -> str:

@@ -5,6 +5,7 @@ from mnist_amp.callbacks.checkpoint import RunCheckpoint
 from mnist_amp.callbacks.evaluation import EvaluationReport
 from mnist_amp.callbacks.logged_rows import LoggedRows
 from mnist_amp.callbacks.loss_scale import LossScaleMonitor
+from mnist_amp.callbacks.picture_predictions import PicturePredictions
 from mnist_amp.callbacks.predictions import PredictionWriter
 from mnist_amp.callbacks.progress import ProgressBar
 from mnist_amp.callbacks.random_states import RandomStates
@@ -18,6 +19,7 @@ __all__ = [
     "FitSummary",
     "LoggedRows",
     "LossScaleMonitor",
+    "PicturePredictions",
     "PredictionWriter",
     "ProgressBar",
     "RandomStates",

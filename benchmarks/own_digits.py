@@ -1,0 +1,205 @@
+"""How well the trained model reads pictures that are not MNIST's files: `mnist-amp predict --images` on many of them.
+
+    python benchmarks/own_digits.py
+
+Trains with `mnist-amp fit` in a scratch folder, writes the 10,000 test images as picture files in several ways, digits
+in fonts and drawn with pens of several widths, has them all predicted, and saves the accuracies, with what they were
+measured on, to docs/results/own-digits.json and own-digits.md. About 5 minutes on 2 CPU cores.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+import speed
+import strokes
+from mnist_amp.data import mnist
+from mnist_amp.report import markdown
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+SEED = 0
+Picture = Image.Image
+Draw = np.random.Generator
+
+FONTS = {  # that come with matplotlib
+    "DejaVu Sans": ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
+    "DejaVu Sans Mono": (
+        *("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
+    ),
+    "DejaVu Serif": ("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "DejaVuSerif-BoldItalic"),
+    "STIX (Times)": ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta"),
+    "Computer Modern": ("cmr10", "cmb10", "cmss10", "cmtt10"),
+}
+FONT_SIZES = (24, 60, 180)  # pixels
+PENS = (1, 2, 4, 8, 12, 16, 24)  # widths in percent of the picture
+
+
+def enlarged(image: Picture, draw: Draw) -> Picture:
+    return image.resize((280, 280), Image.Resampling.BICUBIC)
+
+
+def padded(image: Picture, draw: Draw) -> Picture:
+    width, height = (int(side) for side in draw.integers(60, 200, 2))
+    wide = Image.new("L", (width, height))
+    wide.paste(image, (int(draw.integers(0, width - 28)), int(draw.integers(0, height - 28))))
+    return wide
+
+
+def coloured(image: Picture, draw: Draw) -> Picture:
+    """Give ink and paper colours that differ by at least 100 of 255 levels in one of red, green and blue."""
+    paper = ink = np.zeros(3)
+    while np.abs(ink - paper).max() < 100:
+        paper, ink = draw.integers(0, 256, (2, 3)).astype(float)
+    shade = np.asarray(image)[..., None] / 255
+    return Image.fromarray((paper * (1 - shade) + ink * shade).astype(np.uint8))
+
+
+def photographed(image: Picture, draw: Draw) -> Picture:
+    """Put it in grey ink on a larger sheet, with light that falls off to one side, and noise."""
+    ink = np.zeros((480, 400))
+    top, left = int(draw.integers(0, 200)), int(draw.integers(0, 120))
+    ink[top : top + 280, left : left + 280] = np.asarray(enlarged(image, draw)) / 255
+    y, x = np.mgrid[0:480, 0:400] / 400 - 0.5
+    light = 200 + x * draw.uniform(-40, 40) + y * draw.uniform(-40, 40) - 30 * (x**2 + y**2)
+    return Image.fromarray((light * (1 - 0.7 * ink) + draw.normal(0, 5, ink.shape)).clip(0, 255).astype(np.uint8))
+
+
+# how a test image is changed, and the ending of the file that it is saved to
+VARIANTS: dict[str, tuple[Callable[[Picture, Draw], Picture], str]] = {
+    "as PNG files": (lambda image, draw: image, "png"),
+    "inverted: dark on light": (lambda image, draw: ImageOps.invert(image), "png"),
+    "enlarged to 280 x 280": (enlarged, "png"),
+    "padded off-centre, to 60 to 200 pixels a side": (padded, "png"),
+    "in two colours": (coloured, "png"),
+    "as JPEG files": (lambda image, draw: image, "jpg"),
+    "as in a photograph: shaded, noisy, 400 x 480, JPEG": (photographed, "jpg"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=10_000, help="how many of the test images")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        command("fit", cwd=root)
+        command("test", cwd=root)
+        tested = json.loads((root / "lightning_logs/version_0/test_best/metrics.json").read_text(encoding="utf-8"))
+        images, digits = (part.numpy()[: args.images] for part in mnist.load(root / "data", train=False))
+        plain = accuracy(predicted(written(images, digits, "as PNG files", root / "plain"), "--preprocess", "none"))
+        variants = {
+            name: accuracy(predicted(written(images, digits, name, root / f"variant-{place}")))
+            for place, name in enumerate(VARIANTS)
+        }
+        fonts = {name: predicted(lettered(name, root / name)) for name in FONTS}
+        pens = {str(width): predicted(drawn(width, root / f"pen-{width}")) for width in PENS}
+    figures = {"images": len(images), "test_accuracy": tested["accuracy"], "precision": tested["precision"]}
+    found = {"plain": plain, "variants": variants, "fonts": fonts, "pens": pens}
+    speed.keep(args.results / "own-digits.json", "own_digits.py", table, **figures, **found)
+
+
+def command(*args: str, cwd: Path) -> None:
+    subprocess.run([sys.executable, "-m", "mnist_amp", *args], cwd=cwd, check=True, stdout=subprocess.DEVNULL)
+
+
+def written(images: NDArray[np.uint8], digits: NDArray[np.int64], variant: str, folder: Path) -> Path:
+    """Write images (N, 28, 28) as files `PLACE-DIGIT.png`, or as JPEG, in one of the variants; returns the folder."""
+    change, ending = VARIANTS[variant]
+    draw = np.random.default_rng(SEED)
+    folder.mkdir(parents=True)
+    for place, (image, digit) in enumerate(zip(images, digits, strict=True)):
+        change(Image.fromarray(image), draw).save(folder / f"{place:05}-{digit}.{ending}")
+    return folder
+
+
+def lettered(family: str, folder: Path) -> Path:
+    """Write the ten digits in each font of a family and each size, black on white."""
+    folder.mkdir(parents=True)
+    for face in FONTS[family]:
+        for size in FONT_SIZES:
+            font = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", f"{face}.ttf"), size)
+            for digit in range(10):
+                picture = Image.new("L", (2 * size, 2 * size), "white")
+                ImageDraw.Draw(picture).text((size, size), str(digit), "black", font, anchor="mm")
+                picture.save(folder / f"{face}{size}-{digit}.png")
+    return folder
+
+
+def drawn(width: int, folder: Path) -> Path:
+    """Write the ten digits drawn with a pen of this width, in percent of the picture."""
+    folder.mkdir(parents=True)
+    for digit in range(10):
+        strokes.picture(digit, size=400, width=4 * width).save(folder / f"pen-{digit}.png")
+    return folder
+
+
+def predicted(folder: Path, *options: str) -> list[tuple[int, int]]:
+    """Have a folder's pictures predicted, by the newest run beside it; returns digit and guess of each."""
+    command("predict", "--images", folder.name, *options, cwd=folder.parent)
+    newest = max(
+        folder.parent.glob("lightning_logs/predict/version_*"), key=lambda path: int(path.name.removeprefix("version_"))
+    )
+    with (newest / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [(int(Path(row["file"]).stem[-1]), int(row["guess"] or -1)) for row in rows]
+
+
+def accuracy(pairs: list[tuple[int, int]]) -> float:
+    return sum(digit == guess for digit, guess in pairs) / len(pairs)
+
+
+def table(record: dict[str, Any]) -> str:
+    """Lay the results out as Markdown."""
+    plain = record["plain"]
+    rows = [
+        [name, f"{score:.2%}", f"{100 * (score - plain):+.2f}"]
+        for name, score in {"28 x 28, taken as they are (`--preprocess none`)": plain, **record["variants"]}.items()
+    ]
+    where = f"{record['device']}, torch {record['versions']['torch']}, {record['date']}"
+    return "\n".join(
+        [
+            f"{record['images']:,} test images, of a run whose `mnist-amp test` says {record['test_accuracy']:.2%}:",
+            "",
+            markdown([["pictures", "accuracy", "points more or less"], *rows]),
+            "",
+            markdown(
+                [
+                    [f"digits printed in sizes {', '.join(map(str, FONT_SIZES))}", "fonts", "right", "read wrongly"],
+                    *([name, str(len(FONTS[name])), *_counted(pairs)] for name, pairs in record["fonts"].items()),
+                ]
+            ),
+            "",
+            markdown(
+                [
+                    ["digits drawn by a pen", "right", "read wrongly"],
+                    *([f"{pen}% of the picture wide", *_counted(pairs)] for pen, pairs in record["pens"].items()),
+                ]
+            ),
+            "",
+            f"One run of the default recipe ({record['precision']}), on: {where}. `{record['command']}`",
+            "",
+        ]
+    )
+
+
+def _counted(pairs: list[tuple[int, int]]) -> list[str]:
+    wrong = [f"{digit} as {guess if guess >= 0 else 'nothing'}" for digit, guess in pairs if digit != guess]
+    times = {text: wrong.count(text) for text in sorted(wrong)}
+    shown = ", ".join(text if count == 1 else f"{text} ({count} times)" for text, count in times.items())
+    return [f"{len(pairs) - len(wrong)} of {len(pairs)}", shown or "-"]
+
+
+if __name__ == "__main__":
+    main()

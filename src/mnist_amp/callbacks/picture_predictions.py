@@ -1,0 +1,76 @@
+"""The predictions of `predict --images`."""
+
+import csv
+import shutil
+from pathlib import Path
+from typing import cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mnist_amp import runs
+from mnist_amp.contact_sheet import Tile, contact_sheet
+from mnist_amp.data.picture_module import PictureDataModule
+from mnist_amp.files import written_whole
+from mnist_amp.metrics import Scores
+from mnist_amp.pictures import printable
+from mnist_amp.report import picture_predictions
+
+SURE = 0.8  # the probability of the guess that the model is called unsure below
+SHEET = 1000  # pictures on a sheet
+
+
+class PicturePredictions(Callback):
+    """Writes `predictions.csv` and `predictions.png`, and prints a table of few pictures.
+
+    Args:
+        root: of the runs; the files go to a new folder `lightning_logs/predict/version_N` in it.
+        pictures: what is scored.
+    """
+
+    def __init__(self, root: Path, pictures: PictureDataModule) -> None:
+        self.root, self.pictures = root, pictures
+        self.rows: list[Tile] = []
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scored = cast(Scores, pl_module.scores).compute()  # on every process, as it gathers from them all
+        places = scored.places.reshape(-1)  # of one picture, it has come as a scalar
+        found = dict(zip(places.tolist(), scored.logits.double().softmax(dim=1).tolist(), strict=True))
+        images = self.pictures.images.cpu().numpy()
+        for place, file in enumerate(self.pictures.files):
+            problem = self.pictures.problems.get(place)
+            probabilities = found.get(place) if problem is None else None
+            self.rows.append(Tile(printable(file), images[place], probabilities, _note(probabilities, problem)))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        folder = runs.claim(self.root, "predict")
+        files = ["predictions.csv"]
+        try:
+            self._write_table(folder / files[0])
+            for start in range(0, len(self.rows), SHEET):
+                files.append(f"predictions-{start // SHEET + 1}.png" if start else "predictions.png")
+                with written_whole(folder / files[-1]) as draft:
+                    contact_sheet(self.rows[start : start + SHEET], draft)
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+        print(picture_predictions(self.rows, str(folder), files), flush=True)
+
+    def _write_table(self, path: Path) -> None:
+        with written_whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "guess", "probability", *(f"p{digit}" for digit in range(10)), "note"])
+            for row in self.rows:
+                figures = [f"{p:.6f}" for p in row.probabilities or []] or [""] * 10
+                probability = "" if row.probability is None else f"{row.probability:.6f}"
+                writer.writerow([row.name, row.guess, probability, *figures, row.note])
+
+
+def _note(probabilities: list[float] | None, problem: Exception | None) -> str:
+    """Return what is to be said of a picture; nothing of most."""
+    if problem is not None:
+        return str(problem)
+    if probabilities is None:
+        return "not scored: trainer.limit_predict_batches ends it before"
+    return "unsure" if max(probabilities) < SURE else ""

@@ -1,0 +1,71 @@
+"""Picture files as a LightningDataModule, for `predict`."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mnist_amp import pictures
+from mnist_amp.data.loader import Batch, SequentialLoader
+
+MANY = 100  # files, from which on there is a progress bar
+FORMS = {"mnist": pictures.mnist_form, "none": pictures.as_is}
+
+
+class PictureDataModule(LightningDataModule):
+    """Pictures of digits from files, as images like MNIST's on the device that scores them.
+
+    Args:
+        paths: files, folders and patterns, see `pictures.found`.
+        preprocess: `mnist` brings the pictures into MNIST's form, `none` takes those of 28 x 28 as they are.
+        batch_size: images per batch.
+
+    Attributes:
+        files: the pictures' files, N of them.
+        images: (N, 28, 28) uint8; nothing but paper for a file that can't be scored.
+        problems: why those can't, by their place in `files`.
+    """
+
+    def __init__(self, paths: list[str], preprocess: Literal["mnist", "none"], batch_size: int) -> None:
+        super().__init__()
+        self.files, self.form, self.batch_size = pictures.found(paths), FORMS[preprocess], batch_size
+        self.problems: dict[int, pictures.PictureError] = {}
+
+    def setup(self, stage: str) -> None:
+        assert self.trainer is not None
+        hidden = None if len(self.files) >= MANY and self.trainer.is_global_zero else True  # None: but in a terminal
+        files = tqdm(self.files, "Reading", unit="picture", disable=hidden, file=sys.stderr)
+        images = [self._image(place, file) for place, file in enumerate(files)]
+        self.images = torch.from_numpy(np.stack(images)).to(self.trainer.strategy.root_device)
+
+    def _image(self, place: int, file: Path) -> NDArray[np.uint8]:
+        try:
+            return self.form(pictures.read(file))
+        except pictures.PictureError as problem:
+            self.problems[place] = problem
+            return np.zeros((pictures.SIDE, pictures.SIDE), dtype=np.uint8)
+
+    def unreadable(self) -> dict[str, pictures.PictureError]:
+        """Return what is wrong with the files that are no picture that can be scored, by name."""
+        return {
+            pictures.printable(self.files[place]): problem
+            for place, problem in self.problems.items()
+            if not isinstance(problem, pictures.NoInkError)
+        }
+
+    def predict_dataloader(self) -> SequentialLoader:
+        assert self.trainer is not None
+        unknown = torch.zeros(len(self.images), dtype=torch.int64, device=self.images.device)  # what they show
+        indices = torch.arange(len(self.images))
+        return SequentialLoader(
+            self.images, unknown, indices, self.batch_size, self.trainer.global_rank, self.trainer.world_size
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Return the batch as it is: it was cut from images on the device."""
+        return batch
