@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,18 @@ def network() -> SimpleNN:
     return SimpleNN(16)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[DemoServer]:
+@contextmanager
+def serving() -> Iterator[DemoServer]:
     server = DemoServer(0, ABOUT, list(DTYPES), demo.Reader(network(), torch.device("cpu")))
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[DemoServer]:
+    with serving() as server:
+        yield server
 
 
 def ask(
@@ -116,6 +123,15 @@ def test_reads_what_the_network_does(server: DemoServer) -> None:
         assert abs(sum(reading["probabilities"]) - 1) < 1e-6
         assert reading["guess"] == wanted.argmax().item()
         assert 0 < reading["seconds"] < 1
+
+
+def test_an_overflow_is_no_guess() -> None:
+    model = network()
+    with torch.no_grad():
+        model.fc2.weight.mul_(1e6)
+    readings = demo.Reader(model, torch.device("cpu"))(SEVEN.tobytes(), ["float16", "bfloat16"])["readings"]
+    assert (readings["float16"]["guess"], readings["float16"]["probabilities"]) == (None, None)
+    assert readings["bfloat16"]["probabilities"][readings["bfloat16"]["guess"]] == 1
 
 
 @pytest.mark.parametrize(
@@ -218,9 +234,9 @@ def test_a_connection_that_says_nothing_is_closed(server: DemoServer, monkeypatc
             assert client.recv(1) == b""
 
 
-def test_has_room_for_so_many_connections(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "room", threading.BoundedSemaphore(1))
-    with socket.create_connection(("127.0.0.1", server.port)) as first:
+def test_has_room_for_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_server, "MOST_CONNECTIONS", 1)
+    with serving() as server, socket.create_connection(("127.0.0.1", server.port)) as first:
         first.sendall(b"GET /about HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % server.port)
         assert first.recv(12) == b"HTTP/1.1 200"
         with socket.create_connection(("127.0.0.1", server.port), timeout=20) as second:
@@ -287,6 +303,10 @@ def test_refuses_in_a_line(refused: Refused, kept: Path, server: DemoServer) -> 
             (f"--port={server.port}",),
             f"port {server.port} is in use already. Name another with --port; 0 is any that is free.",
         ),
+        (
+            ("--ckpt_path=null",),
+            "ckpt_path is null, but demo needs a checkpoint. Leave it out for the newest run's best.",
+        ),
         (("--trainer.devices=2",), "demo reads on one device; leave trainer.devices and trainer.num_nodes at 1."),
         (
             ("--model.hidden_dim=3",),
@@ -326,3 +346,13 @@ def test_stops_in_the_midst_of_a_request(tmp_path: Path, kept: Path) -> None:
             pass  # it is free at once
     assert process.communicate() == ("", "mnist-amp: stopped by SIGTERM; the page is served no more.\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda() -> None:
+    answers = [demo.Reader(network(), torch.device(kind))(SEVEN.tobytes(), list(DTYPES)) for kind in ("cpu", "cuda")]
+    for name, reading in answers[0]["readings"].items():
+        found = answers[1]["readings"][name]
+        assert found["guess"] == reading["guess"]
+        assert found["probabilities"] == pytest.approx(reading["probabilities"], abs=0.01)
+        assert 0 < found["seconds"] < 1

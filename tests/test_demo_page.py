@@ -35,7 +35,7 @@ QUIET = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 )
 QUICK = ("--trainer.max_epochs=2", "--trainer.precision=32-true", "--data.batch_size=128", "--optimizer.lr=0.003")
-WINDOW = (1060, 690, "light")
+WINDOW = (1060, 720, "light")
 EMPTY = ["\u2013", *[""] * 10, "no ink"]  # of a column: the guess, ten probabilities, the time
 
 
