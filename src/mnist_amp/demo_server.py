@@ -1,7 +1,7 @@
 """The demo's HTTP server: a page, what it says of the model, and readings of drawings; it knows no torch.
 
 It is Python's own `http.server` and one static page without a network resource. A library for such pages (Gradio,
-Streamlit) would bring tens of MB of packages for one canvas, and its pages fetch fonts and scripts from elsewhere.
+Streamlit) would bring tens of MB of packages for one canvas, and pages that may fetch from elsewhere.
 
 Only this machine reaches it, and of the pages in this machine's browsers only its own: another's requests bear that
 one's Origin, or, where its name was made to point here, that name as their Host.
@@ -58,7 +58,7 @@ class DemoServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    # from Python 3.14 on it is set, and then two servers can have the same port, each for some of the requests
+    # some versions of Python set it, and then two servers can have the same port, each for some of the requests
     allow_reuse_port = False
 
     def __init__(self, port: int, about: dict[str, Any], precisions: list[str], answer: Answer) -> None:
