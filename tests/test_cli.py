@@ -92,6 +92,7 @@ commands:
   predict   Write a run's predictions for the 10,000 test images.
   compare   Measure what each precision does to time, memory and accuracy, and say which to use here.
   profile   Measure where the time of a training step goes, and which precision each operation runs in.
+  demo      Serve a page on this machine: draw a digit, and see what a run reads in it, in each precision.
 
 options:
 """ in printed("--help")
@@ -107,6 +108,17 @@ def test_help_begins_with_this_projects_options(printed: Printed, subcommand: st
     for option in ("--model.hidden_dim", "--data.batch_size", "--data.val_size", "--data.data_dir", "--ckpt_path"):
         described = text[text.index(f"  {option} ") :].split("(type:")[0]
         assert len(described.split()) > 5, option
+
+
+def test_help_of_demo(printed: Printed) -> None:
+    text = printed("demo", "--help")
+    assert text.startswith("usage: mnist-amp demo [options]\n")
+    assert "\n  --port PORT           port of 127.0.0.1 to serve the page at; 0 takes one\n" in text
+    assert (
+        "\n  --ckpt_path CKPT_PATH\n                        Checkpoint to score: `best` or `last` of the newest\n"
+        in text
+    )
+    assert "return_predictions" not in text
 
 
 def test_says_first_what_really_runs(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The built wheel, installed elsewhere: it holds the data and the configs."""
+"""The built wheel, installed elsewhere: it holds the data, the configs and the demo's page."""
 
 import os
 import subprocess
@@ -21,6 +21,7 @@ def test_wheel(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"mnist_amp/configs/{path.name}" for path in shipped_configs().glob("*.yaml")} <= names
     assert {f"mnist_amp/data/archives/{path.name}" for path in mnist.ARCHIVES.glob("*")} <= names
+    assert "mnist_amp/demo.html" in names
 
     installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
     elsewhere.mkdir()

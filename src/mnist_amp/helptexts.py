@@ -19,6 +19,7 @@ SUMMARIES = {
     "predict": "Write a run's predictions for the 10,000 test images, or for pictures of your own (--images).",
     "compare": "Measure what each precision does to time, memory and accuracy, and say which to use here.",
     "profile": "Measure where the time of a training step goes, and which precision each operation runs in.",
+    "demo": "Serve a page on this machine: draw a digit, and see what a run reads in it, in each precision.",
 }
 OVERVIEW = "\n".join(
     [

@@ -50,14 +50,20 @@ def device_name(trainer: Trainer) -> str:
     return name if trainer.world_size == 1 else f"{trainer.world_size} x {name}"
 
 
-def half_hardware(trainer: Trainer) -> bool:
-    """Whether the device has instructions for matrix products in bfloat16; without them they are emulated, slowly."""
+def half_hardware(trainer: Trainer, dtype: torch.dtype = torch.bfloat16) -> bool:
+    """Whether the device has instructions for matrix products in a dtype; without them they are emulated, slowly.
+
+    Args:
+        trainer: with the device.
+        dtype: bfloat16 or float16.
+    """
     if trainer.strategy.root_device.type == "cuda":
-        return torch.cuda.get_device_capability(trainer.strategy.root_device)[0] >= 8
-    if platform.machine() in ("x86_64", "AMD64"):
+        return dtype == torch.float16 or torch.cuda.get_device_capability(trainer.strategy.root_device)[0] >= 8
+    if dtype == torch.bfloat16 and platform.machine() in ("x86_64", "AMD64"):
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return has_onednn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    name = "bf16" if dtype == torch.bfloat16 else "fp16"
+    return has_onednn and bool(getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported")())
 
 
 def versions() -> dict[str, str]:

@@ -34,12 +34,13 @@ RANGES = {
     "scaler.growth_factor": "above 1",
     "scaler.backoff_factor": "above 0 and below 1",
     "scaler.growth_interval": "at least 1",
-    # of compare and profile
+    # of compare, profile and demo
     "seeds": "at least 0",
     "rounds": "at least 1",
     "seconds": "above 0",
     "steps": "at least 1",
     "warmup": "at least 0",
+    "port": "at least 0 and at most 65535",
 }
 COMPARISONS = {"above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le}
 NEEDED = (
