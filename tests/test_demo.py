@@ -305,7 +305,8 @@ def test_refuses_in_a_line(refused: Refused, kept: Path, server: DemoServer) -> 
         ),
         (
             ("--ckpt_path=null",),
-            "ckpt_path is null, but demo needs a checkpoint. Leave it out for the newest run's best.",
+            "ckpt_path is null, but demo needs a checkpoint; leave it out for the newest run's best. "
+            "See mnist-amp demo --help.",
         ),
         (("--trainer.devices=2",), "demo reads on one device; leave trainer.devices and trainer.num_nodes at 1."),
         (

@@ -163,6 +163,10 @@ def test_nothing_is_overwritten_or_left(predict: Run, data_dir: Path, monkeypatc
 
 def test_refused(refused: Refused, kept: Path, checkpoint: dict[str, Any]) -> None:
     assert "there is no run with a checkpoint under" in refused("predict", "--images", "own.png")
+    assert refused("predict", "--ckpt_path=null") == (
+        "mnist-amp: error: ckpt_path is null, but predict needs a checkpoint; leave it out for the newest run's best. "
+        "See mnist-amp predict --help.\n"
+    )
     predict = functools.partial(refused, "predict", f"--ckpt_path={kept}")
     assert predict("--images", "scans/*.png") == (
         "mnist-amp: error: scans/*.png matches no file; those that are read end in .png, .jpg, .jpeg, .bmp, .gif, "

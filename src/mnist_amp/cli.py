@@ -187,6 +187,11 @@ class MnistAmpCLI(LightningCLI):
         given = peek(own, "ckpt_path")
         if given == "":
             raise UsageError("ckpt_path is empty; name a checkpoint, or leave it out.", "ckpt_path")
+        if given == "null" and subcommand != "fit" and not only_prints:
+            raise UsageError(
+                f"ckpt_path is null, but {self.name} needs a checkpoint; leave it out for the newest run's best.",
+                "ckpt_path",
+            )
         wanted = given or usual
         if wanted in (None, "null"):
             self.config = parser.parse_args(args)

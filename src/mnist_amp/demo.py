@@ -146,10 +146,7 @@ class DemoCLI(CommandCLI):
 
     def instantiate_classes(self) -> None:
         """Make what `predict` does, which verifies the checkpoint and the device."""
-        if self.checkpoint is None:
-            raise RequestError(
-                "ckpt_path is null, but demo needs a checkpoint. Leave it out for the newest run's best."
-            )
+        assert self.checkpoint is not None
         MnistAmpCLI.instantiate_classes(self)
         self.model.load_state_dict(self.checkpoint["state_dict"])
 
