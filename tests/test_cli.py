@@ -92,6 +92,7 @@ commands:
   predict   Write a run's predictions for the 10,000 test images.
   compare   Measure what each precision does to time, memory and accuracy, and say which to use here.
   profile   Measure where the time of a training step goes, and which precision each operation runs in.
+  export    Write a run's network to files that other programs take, each checked against the checkpoint.
 
 options:
 """ in printed("--help")

@@ -20,7 +20,7 @@ finally:
 """
 
 
-COMMANDS = "fit, validate, test, predict, compare, profile"
+COMMANDS = "fit, validate, test, predict, compare, profile, export"
 
 
 @pytest.mark.parametrize(
