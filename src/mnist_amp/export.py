@@ -35,8 +35,9 @@ INSTALL = 'pip install ".[export]"'
 # that came to 1.0 at most over widths from 1 to 4096, trained and not. In float32 it is the sums that are rounded, of
 # 784 products and then of one for each hidden unit, in one order here and in another there: by half an epsilon times
 # the root of how many there are, 35 at width 4096, if each were as large as the largest logit; it came to 5.8 at most.
-# A guess can differ only where two of the checkpoint's logits are nearer to each other than twice that. A wrong
-# normalisation or wrong weights do not hide in it: they are off by tenths of the largest logit.
+# A guess can differ only where two of the checkpoint's logits are nearer to each other than twice that. Another
+# normalisation or two classes swapped are off by 0.5 to 1.5 times the largest logit, pixels over 256 by 0.004, a weight
+# of fc2 that is 0 by 0.02 mostly and one of fc1 by 0.0001: float32 shows all of these, bfloat16 (0.03) the first alone.
 EPSILONS = {torch.float32: 32, torch.float16: 4, torch.bfloat16: 4}
 FIRST = [1, 7]  # images in the first batches, as a file must take any number of them
 BATCH = 1000  # images in the others
