@@ -89,9 +89,10 @@ commands:
   fit       Train on MNIST, or go on with a run.
   validate  Score a run on the training images that it held out.
   test      Score a run on the 10,000 test images.
-  predict   Write a run's predictions for the 10,000 test images.
+  predict   Write a run's predictions for the 10,000 test images, or for pictures of your own (--images).
   compare   Measure what each precision does to time, memory and accuracy, and say which to use here.
   profile   Measure where the time of a training step goes, and which precision each operation runs in.
+  export    Write a run's network to files that other programs take, each checked against the checkpoint.
   demo      Serve a page on this machine: draw a digit, and see what a run reads in it, in each precision.
 
 options:

@@ -20,7 +20,7 @@ finally:
 """
 
 
-COMMANDS = "fit, validate, test, predict, compare, profile, demo"
+COMMANDS = "fit, validate, test, predict, compare, profile, export, demo"
 
 
 @pytest.mark.parametrize(

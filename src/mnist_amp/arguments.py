@@ -10,7 +10,7 @@ import yaml
 
 from mnist_amp.errors import RequestError
 
-OWN = ("compare", "profile", "demo")  # commands that Lightning does not have; each in the module of its name
+OWN = ("compare", "profile", "export", "demo")  # commands that Lightning does not have; each in the module of its name
 SUBCOMMANDS = ("fit", "validate", "test", "predict", *OWN)
 ENV_PREFIX = "MNIST_AMP_"
 MOST_VALUES = 10_000  # in a config

@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -158,25 +157,19 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _measure_all(results: dict[str, Any], folder: Path | None, root: Path) -> Path:
     """Measure what is not yet measured, and keep each cell as it comes; returns the folder that they are in."""
-    signals.heed(_interrupt)
     try:
-        for cell in tqdm(list(_plan(results)), desc="measuring", disable=not sys.stderr.isatty(), leave=False):
-            if not _is_needless(cell, results):
-                results["cells"].append({**cell._asdict(), **_measured(cell, results)})
-                folder = folder or runs.claim(root, "compare")  # a wrong request has left none
-                _save(results, folder)
+        with signals.interrupts():
+            for cell in tqdm(list(_plan(results)), desc="measuring", disable=not sys.stderr.isatty(), leave=False):
+                if not _is_needless(cell, results):
+                    results["cells"].append({**cell._asdict(), **_measured(cell, results)})
+                    folder = folder or runs.claim(root, "compare")  # a wrong request has left none
+                    _save(results, folder)
     except KeyboardInterrupt as interrupt:
         raise Stopped(interrupt.args[0], _resume_hint(results, folder)) from None
-    finally:
-        signals.heed()
     assert folder is not None  # there is at least one cell
     if not any("effective" in cell for cell in results["cells"]):
         raise RunError(f"nothing could be measured: {results['cells'][0]['error']}")
     return folder
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(signum)
 
 
 def _resume_hint(results: dict[str, Any], folder: Path | None) -> str:

@@ -19,6 +19,7 @@ SUMMARIES = {
     "predict": "Write a run's predictions for the 10,000 test images, or for pictures of your own (--images).",
     "compare": "Measure what each precision does to time, memory and accuracy, and say which to use here.",
     "profile": "Measure where the time of a training step goes, and which precision each operation runs in.",
+    "export": "Write a run's network to files that other programs take, each checked against the checkpoint.",
     "demo": "Serve a page on this machine: draw a digit, and see what a run reads in it, in each precision.",
 }
 OVERVIEW = "\n".join(
@@ -75,3 +76,5 @@ def describe(subparsers: dict[str, "LightningArgumentParser"]) -> None:
             action.help = HELP.get(action.dest, action.help)
             if action.dest == "ckpt_path" and name == "fit":
                 action.help = f"Checkpoint to go on from: {START.format(default='last')}; by default, start anew."
+            elif action.dest == "ckpt_path":
+                action.help = HELP["ckpt_path"].replace("score", "export" if name == "export" else "score")

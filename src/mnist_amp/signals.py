@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -29,6 +30,20 @@ def heed(handler: Callable[[int, FrameType | None], None] | None = None) -> None
     for signum in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(signum) is not signal.SIG_IGN:  # what is ignored stays so, as with nohup
             signal.signal(signum, handler or end_at_once)
+
+
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Have SIGINT and SIGTERM raise KeyboardInterrupt with their number meanwhile, for what was begun to be tidied."""
+    heed(_interrupt)
+    try:
+        yield
+    finally:
+        heed()
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signum)
 
 
 def end_at_once(signum: int, frame: FrameType | None = None) -> None:

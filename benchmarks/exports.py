@@ -1,0 +1,69 @@
+"""What `mnist-amp export` writes, in every format and dtype, and how it agrees with the checkpoint on the test images.
+
+    python benchmarks/exports.py
+
+Trains with `mnist-amp fit` in a scratch folder, if --ckpt_path names no other run, and exports as a user does. Saves
+every figure to docs/results/exports.json, with the table beside it. About a minute on 2 CPU cores that do nothing else.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mnist_amp.export import rows
+from mnist_amp.formats import FORMATS
+from mnist_amp.pixels import DTYPES
+from mnist_amp.report import counted, markdown
+from speed import RESULTS, keep
+
+OPTIONS = (f"--formats=[{','.join(FORMATS)}]", f"--dtypes=[{','.join(DTYPES)}]")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt_path", type=Path, help="a checkpoint, in the place of a new run's best")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.ckpt_path is None:
+            mnist_amp(folder, "fit")
+        given = [] if args.ckpt_path is None else [f"--ckpt_path={args.ckpt_path.absolute()}"]
+        mnist_amp(folder, "export", *OPTIONS, *given)
+        exported = Path(folder, "lightning_logs", "export", "version_0", "results.json").read_text(encoding="utf-8")
+    command = "exports.py" if args.ckpt_path is None else f"exports.py --ckpt_path {args.ckpt_path}"
+    keep(args.results / "exports.json", command, table, export=json.loads(exported))
+
+
+def mnist_amp(folder: str, *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "mnist_amp", *arguments], cwd=folder, check=True)
+
+
+def table(record: dict[str, Any]) -> str:
+    """Lay the files out as Markdown."""
+    found = record["export"]
+    run, accuracy = found["run"], found["accuracy"]
+    return "\n".join(
+        [
+            markdown([[f"`{cells[0]}`", *cells[1:]] if row else cells for row, cells in enumerate(rows(found))]),
+            "",
+            f"The checkpoint, of hidden_dim {run['hidden_dim']} after {counted(run['epochs'], 'epoch')} in "
+            f"{run['precision']}, is right on {accuracy['correct'] / accuracy['images']:.2%} of the "
+            f"{accuracy['images']:,} test images; its largest logit there is {found['largest_logit']:.1f}.",
+            "",
+            f"On: {record['device']}, torch {record['versions']['torch']}, "
+            f"onnxruntime {onnxruntime(found)}, {record['date']}. `{record['command']}`",
+            "",
+        ]
+    )
+
+
+def onnxruntime(found: dict[str, Any]) -> str:
+    return str(next(file["versions"]["onnxruntime"] for file in found["files"] if "onnxruntime" in file["versions"]))
+
+
+if __name__ == "__main__":
+    main()
