@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 def test_mnist_amp_commands(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run them all in their order in one folder, as a reader does."""
+    (tmp_path / "docs").symlink_to(ROOT / "docs")  # where there are pictures
     ran = []
     for line in COMMANDS:
         words = shlex.split(line)
@@ -65,6 +67,8 @@ def run_one(run: Run, args: list[str], folder: Path) -> None:
         run(*args, "--seconds=0.01", "--rounds=1", "--seeds=1", "--hidden_dims=[16]", "--batch_sizes=[64]")
     elif args[0] == "profile":
         run(*args, "--steps=3", "--warmup=1")
+    elif args[0] == "demo":
+        serve(*args, folder=folder)
     elif args == ["--help"]:  # answered before jsonargparse, which leaves with SystemExit
         main(args)
     elif {"--help", "--print_config"} & set(args):
@@ -78,6 +82,16 @@ def run_one(run: Run, args: list[str], folder: Path) -> None:
         assert exit_info.value.code == 2
     else:
         run(*args)
+
+
+def serve(*args: str, folder: Path) -> None:
+    """Run what serves a page until Ctrl-C, and press it."""
+    program = [sys.executable, "-m", "mnist_amp", *args, "--port=0"]
+    with subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("page       http://127.0.0.1:") for line in iter(process.stdout.readline, ""))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.usefixtures("quick")
@@ -105,7 +119,10 @@ def test_make_targets_exist() -> None:
 def test_benchmarks_exist() -> None:
     scripts = [shlex.split(line)[1] for line in COMMANDS if line.startswith("python ")]
     assert sorted(set(scripts)) == [
-        f"benchmarks/{name}.py" for name in ("accuracy", "precision", "readme", "scale", "soak", "speed", "startup")
+        f"benchmarks/{name}.py"
+        for name in (
+            *("accuracy", "exports", "own_digits", "precision", "readme", "scale", "soak", "speed", "startup"),
+        )
     ]
     for script in scripts:
         subprocess.run([sys.executable, ROOT / script, "--help"], check=True, capture_output=True)
