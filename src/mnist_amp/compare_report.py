@@ -256,7 +256,8 @@ def report(results: Results) -> str:
     after = " and ".join(counted(count, "step") for count in sorted(steps))
     setting = f"hidden_dim {own['hidden_dim']}, batch {own['batch_size']}"
     rounds = (
-        f"{results['rounds']} interleaved rounds of {results['seconds']:g} s each at least, in processes of their own"
+        f"{counted(results['rounds'], 'interleaved round')} of {results['seconds']:g} s each at least, in "
+        "processes of their own"
     )
     measured_on = {**environment(results), "command": f"`{results['command']}`"}
     parts = [

@@ -4,6 +4,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from mnist_amp.report import counted
+
 NOISE = 0.03  # of a time: what two medians may differ by and mean nothing
 AGREE = 0.8  # of the rounds must have it so
 QUANTILES = {2: 12.7, 3: 4.3, 4: 3.2, 5: 2.8}  # of Student's t, two-sided at 5 %, by the number of seeds
@@ -21,7 +23,7 @@ def judged(speeds: Sequence[float]) -> str:
 
 def spoken(speeds: Sequence[float]) -> str:
     """Say how fast something is against the baseline, as in `0.52 times as fast (0.50 to 0.55 in 5 rounds)`."""
-    spread = f"{min(speeds):.2f} to {max(speeds):.2f} in {len(speeds)} rounds"
+    spread = f"{min(speeds):.2f} to {max(speeds):.2f} in {counted(len(speeds), 'round')}"
     middle = f"{statistics.median(speeds):.2f} times as fast"
     if judged(speeds) == "no different":
         return f"no difference beyond noise, {middle} ({spread})"
