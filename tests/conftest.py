@@ -13,10 +13,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from mnist_amp.__main__ import main
 from mnist_amp.arguments import ENV_PREFIX
 from mnist_amp.data import mnist
+from tests.forked import Forked
 
 # for a process of its own that takes a callback from the tests
 ROOT = Path(__file__).parents[1]
@@ -48,6 +50,18 @@ class Malicious:
         return exec, ("import pathlib; pathlib.Path('ran').touch()",)
 
 
+# of the longest tests; they come first, or one process would be left with them at the end
+LONGEST = ("test_readme", "test_signals", "test_wheel")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "pictures: draws the pictures of its runs to the end")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the real MNIST in it."""
@@ -66,8 +80,30 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def sketched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the figures as they are, but leave it to tests marked `pictures` to have matplotlib draw them.
+
+    That is a third to a half of the time of a short run, and what is drawn is for test_plots.py to know.
+    """
+    if not request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr(Figure, "savefig", lambda self, path: Path(path).write_bytes(b"\x89PNG"))
+
+
+@pytest.fixture
+def verified(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what `data_dir` has made and verified be, as to look at it again is a tenth of a short run's time."""
+    prepare = mnist.prepare
+    monkeypatch.setattr(mnist, "prepare", lambda folder: None if folder == data_dir else prepare(folder))
+
+
+@pytest.fixture
 def run(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    data_dir: Path,
+    sketched: None,
+    verified: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Run]:
     """Run `mnist-amp` with the arguments given, in a fresh directory; returns what it printed."""
     monkeypatch.chdir(tmp_path)
@@ -81,6 +117,31 @@ def run(
     yield run
     # Lightning's seed_everything leaves it behind
     os.environ.pop("PL_GLOBAL_SEED", None)
+
+
+@pytest.fixture(scope="session")
+def fits() -> dict[tuple[str, ...], tuple[str, Path]]:
+    """Return what `fitted` has carried out: what was printed and a copy of the run, by its number and arguments."""
+    return {}
+
+
+@pytest.fixture
+def fitted(run: Run, fits: dict[tuple[str, ...], tuple[str, Path]], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run `mnist-amp fit` for a run to start from: the same arguments are carried out once for all tests."""
+
+    def fitted(*args: str) -> str:
+        assert not any(arg.startswith("--ckpt_path") for arg in args)
+        folder = Path("lightning_logs") / f"version_{len(list(Path('lightning_logs').glob('version_*')))}"
+        key = (folder.name, *args)
+        if key not in fits:
+            printed = run("fit", *args)
+            fits[key] = printed, shutil.copytree(folder, tmp_path_factory.mktemp("fit") / folder.name)
+            return printed
+        printed, made = fits[key]
+        shutil.copytree(made, folder)
+        return printed
+
+    return fitted
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +175,7 @@ def refused(run: Run, capsys: pytest.CaptureFixture[str]) -> Refused:
 
 
 def command(*args: str, cwd: Path, status: int = 0, env: dict[str, str] | None = None) -> str:
-    """Run `mnist-amp` as a process of its own, which must end with `status`; returns what it wrote to stdout."""
+    """Run `python -m mnist_amp`, which must end with `status`; returns what it wrote to stdout."""
     done = subprocess.run(
         [sys.executable, "-m", "mnist_amp", *args],
         cwd=cwd,
@@ -125,6 +186,13 @@ def command(*args: str, cwd: Path, status: int = 0, env: dict[str, str] | None =
     )
     assert done.returncode == status, done.stderr
     return done.stdout
+
+
+def forked(*args: str, cwd: Path, status: int = 0, env: dict[str, str] | None = None) -> str:
+    """Run `mnist-amp` in a process of its own, but forked, which must end with `status`; returns its stdout."""
+    process = Forked(*args, cwd=cwd, env=env)
+    assert process.wait() == status, process.stderr
+    return process.stdout
 
 
 def files(folder: Path) -> set[str]:

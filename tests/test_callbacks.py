@@ -3,9 +3,8 @@
 import csv
 import json
 import re
+import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -174,8 +173,9 @@ def test_the_mistakes_that_the_model_was_surest_of_come_first() -> None:
     assert worst[0].probability == pytest.approx(logits.softmax(dim=1).max().item())
 
 
-def test_what_each_evaluation_leaves(run: Run) -> None:
-    run("fit", *SMOKE)
+@pytest.mark.pictures
+def test_what_each_evaluation_leaves(run: Run, fitted: Run) -> None:
+    fitted(*SMOKE)
     before = files(FOLDER)
     report = {"metrics.json", "confusion_matrix.png", "misclassified.png"}
     expected = {"validate": report, "test": report, "predict": {"predictions.csv"}}
@@ -212,21 +212,22 @@ def test_a_folder_that_is_removed_while_it_is_written_to(run: Run, capsys: pytes
     assert runs.read(Path("lightning_logs/version_1/checkpoints/last.ckpt"))["global_step"] == 8
 
 
-def test_a_limit_to_what_can_be_written(tmp_path: Path, data_dir: Path) -> None:
+def test_a_limit_to_what_can_be_written(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """The checkpoint of a wider network is too large; nothing of it is left."""
-    program = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000)); "
-        "from mnist_amp.__main__ import main; main()"
-    )
-    arguments = ["fit", *SMOKE, "--model.hidden_dim=1000", f"--data.data_dir={data_dir}"]
-    done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
+    try:
+        with pytest.raises(SystemExit) as exit_info:
+            run("fit", *SMOKE, "--model.hidden_dim=1000")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert exit_info.value.code == 1
     assert re.fullmatch(
         r"mnist-amp: error: lightning_logs/version_0/checkpoints/best.ckpt can't be written: File too large "
         r"\([\d,]+ MB free there\). What was there before is as it was.\n",
-        done.stderr,
+        capsys.readouterr().err,
     )
-    assert not any(path.is_file() for path in (tmp_path / "lightning_logs/version_0/checkpoints").iterdir())
+    assert not any(path.is_file() for path in Path("lightning_logs/version_0/checkpoints").iterdir())
 
 
 def test_a_gpu_out_of_memory(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

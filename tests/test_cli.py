@@ -219,8 +219,8 @@ def test_tf32_is_set_by_torchs_old_interface_and_its_new_one(run: Run, chosen: s
     torch.set_float32_matmul_precision("highest")
 
 
-def test_the_matmul_precision_is_taken_over_from_a_run(run: Run) -> None:
-    run("fit", "--config=configs/smoke.yaml", "--matmul_precision=high")
+def test_the_matmul_precision_is_taken_over_from_a_run(run: Run, fitted: Run) -> None:
+    fitted("--config=configs/smoke.yaml", "--matmul_precision=high")
     torch.set_float32_matmul_precision("highest")
     run("test")
     assert torch.get_float32_matmul_precision() == "high"

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,8 @@ import torch
 from mnist_amp.data import mnist
 from mnist_amp.data.loader import normalize
 from mnist_amp.model import SimpleNN
-from tests.conftest import command, files
+from tests.conftest import command, files, forked
+from tests.forked import Forked
 
 RUN = {
     *("EVENTS", "metrics.csv", "hparams.yaml", "config.yaml", "model.pth", "curves.png"),
@@ -44,12 +43,12 @@ def test_the_guides_job(tmp_path: Path) -> None:
         guesses = model(normalize(images)).argmax(dim=1)
     assert abs((guesses == labels).float().mean().item() - tested["accuracy"]) < 0.001
 
-    command("validate", cwd=tmp_path)
+    forked("validate", cwd=tmp_path)
     validated = json.loads((logs / "version_0" / "validate_best" / "metrics.json").read_text())
     assert f"accuracy  {validated['accuracy']:.2%} on the validation images, the best after " in summary
     assert validated["images"] == 5_000
 
-    command("predict", cwd=tmp_path)
+    forked("predict", cwd=tmp_path)
     with (logs / "version_0" / "predict_best" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["index", "digit", "guess", *(f"p{digit}" for digit in range(10))]
@@ -57,14 +56,13 @@ def test_the_guides_job(tmp_path: Path) -> None:
     assert sum(row["digit"] == row["guess"] for row in rows) == round(tested["accuracy"] * 10_000)
     assert all(abs(sum(float(row[f"p{digit}"]) for digit in range(10)) - 1) < 1e-4 for row in rows)
 
-    resumed = command("fit", "--ckpt_path", "last", "--trainer.max_epochs", "6", cwd=tmp_path)
+    resumed = forked("fit", "--ckpt_path", "last", "--trainer.max_epochs", "6", cwd=tmp_path)
     assert "checkpoint  lightning_logs/version_0/checkpoints/last.ckpt (5 epochs done, step 4,300)\n" in resumed
     assert "Epoch 5: 860 batches" in resumed
     assert files(logs / "version_1") == RUN
 
 
 def test_two_runs_at_once(tmp_path: Path, data_dir: Path) -> None:
-    program = [sys.executable, "-m", "mnist_amp", "fit", "--config=smoke.yaml", f"--data.data_dir={data_dir}"]
-    both = [subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)]
+    both = [Forked("fit", "--config=smoke.yaml", f"--data.data_dir={data_dir}", cwd=tmp_path) for _ in range(2)]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     assert files(tmp_path) == {f"lightning_logs/version_{number}/{name}" for number in (0, 1) for name in RUN}

@@ -13,7 +13,7 @@ import yaml
 from mnist_amp import runs
 from mnist_amp.arguments import shipped_configs
 from mnist_amp.data import MNISTDataModule
-from tests.conftest import Refused, Run, command
+from tests.conftest import Refused, Run, command, forked
 
 SMOKE = ("--config", "configs/smoke.yaml")
 FOLDER = Path("lightning_logs/version_0")
@@ -127,7 +127,7 @@ def test_profile(run: Run, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_two_processes_see_each_their_half_once(tmp_path: Path, data_dir: Path) -> None:
     args = ("--config=configs/ddp-cpu.yaml", "--trainer.max_epochs=1", f"--data.data_dir={data_dir}")
-    seen = ("--trainer.callbacks=tests.seen.Seen", "--trainer.limit_val_batches=1", "--data.batch_size=250")
+    seen = ("--trainer.callbacks=tests.seen.Seen", "--trainer.limit_val_batches=2", "--data.batch_size=250")
     command("fit", *args, *seen, cwd=tmp_path, env={"PYTHONPATH": str(Path(__file__).parents[1])})
     halves = [set(map(int, (tmp_path / f"seen_{rank}.txt").read_text().split())) for rank in (0, 1)]
     assert [len(half) for half in halves] == [27_500, 27_500]
@@ -143,8 +143,8 @@ def test_two_processes(tmp_path: Path, data_dir: Path) -> None:
     assert last["global_step"] == 8
 
     found = {}
-    for name, config in (("two", "configs/ddp-cpu.yaml"), ("one", "configs/bf16.yaml")):
-        command("test", "--config", config, data, "--data.batch_size=63", cwd=tmp_path)
+    for name, config, test in (("two", "configs/ddp-cpu.yaml", command), ("one", "configs/bf16.yaml", forked)):
+        test("test", "--config", config, data, "--data.batch_size=63", cwd=tmp_path)
         found[name] = json.loads((tmp_path / FOLDER / "test_best" / "metrics.json").read_text())
     assert found["two"].pop("device") != found["one"].pop("device")
     assert found["two"] == found["one"]

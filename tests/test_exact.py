@@ -58,15 +58,15 @@ def logged(version: int) -> tuple[str, list[tuple[str, int, float]]]:
     return (folder / "metrics.csv").read_text(), scalars
 
 
-def test_the_same_command_twice(run: Run) -> None:
-    for _ in range(2):
-        run("fit", *SETTINGS)
+def test_the_same_command_twice(run: Run, fitted: Run) -> None:
+    fitted(*SETTINGS)
+    run("fit", *SETTINGS)
     assert_same(1)
 
 
-def test_a_checkpoint_of_an_exception_is_gone_on_from_only_if_asked(run: Run) -> None:
+def test_a_checkpoint_of_an_exception_is_gone_on_from_only_if_asked(run: Run, fitted: Run) -> None:
     """Lightning's OnExceptionCheckpoint has the next fit go on by itself."""
-    run("fit", *SETTINGS)
+    fitted(*SETTINGS)
     kept = "{class_path: OnExceptionCheckpoint, init_args: {dirpath: kept}}"
     cut = "{class_path: tests.interrupt.Interrupt, init_args: {step: 10}}"
     with pytest.raises(SystemExit):
@@ -78,9 +78,9 @@ def test_a_checkpoint_of_an_exception_is_gone_on_from_only_if_asked(run: Run) ->
 
 
 @pytest.mark.parametrize("config", ["fp32", "bf16", "fp16-cpu"])
-def test_within_an_epoch(run: Run, config: str) -> None:
+def test_within_an_epoch(run: Run, fitted: Run, config: str) -> None:
     settings = ("-c", f"{config}.yaml", *SETTINGS)
-    run("fit", *settings)
+    fitted(*settings)
     assert last(0)["global_step"] == EPOCHS * BATCHES
     interrupted(run, 10, *settings)
     goes_on(run)
@@ -88,8 +88,8 @@ def test_within_an_epoch(run: Run, config: str) -> None:
 
 
 @pytest.mark.parametrize("steps", [(4, 11, 25, 43), (19, 20, 21, 59), (20, 40, 41)])
-def test_again_and_again(run: Run, steps: tuple[int, ...]) -> None:
-    run("fit", *SETTINGS)
+def test_again_and_again(run: Run, fitted: Run, steps: tuple[int, ...]) -> None:
+    fitted(*SETTINGS)
     interrupted(run, steps[0], *SETTINGS)
     for step in steps[1:]:
         interrupted(run, step, "--ckpt_path=last")
@@ -97,8 +97,8 @@ def test_again_and_again(run: Run, steps: tuple[int, ...]) -> None:
     assert_same(len(steps) + 1)
 
 
-def test_during_validation(run: Run) -> None:
-    run("fit", *SETTINGS)
+def test_during_validation(run: Run, fitted: Run) -> None:
+    fitted(*SETTINGS)
     interrupted(run, 20, *SETTINGS, validating=True)
     interrupted(run, 40, "--ckpt_path=last", validating=True)
     goes_on(run)
@@ -150,8 +150,8 @@ def test_after_the_last_validation_within_an_epoch(run: Run) -> None:
     assert last(3)["lr_schedulers"][0]["last_epoch"] == EPOCHS - 1  # the last epoch's comes after its checkpoint
 
 
-def test_to_more_epochs_than_at_first(run: Run) -> None:
-    run("fit", *SETTINGS)
+def test_to_more_epochs_than_at_first(run: Run, fitted: Run) -> None:
+    fitted(*SETTINGS)
     interrupted(run, 30, *SETTINGS, "--trainer.max_epochs=2")
     goes_on(run)
     goes_on(run, f"--trainer.max_epochs={EPOCHS}")
@@ -195,9 +195,9 @@ def test_where_steps_are_limited(run: Run) -> None:
 
 
 @pytest.mark.parametrize("limit", [14, 20, 33])
-def test_on_from_a_limit_of_steps(run: Run, limit: int) -> None:
+def test_on_from_a_limit_of_steps(run: Run, fitted: Run, limit: int) -> None:
     """A limit may end a run within an epoch; the next one ends that epoch."""
-    run("fit", *SETTINGS)
+    fitted(*SETTINGS)
     run("fit", *SETTINGS, f"--trainer.max_steps={limit}")
     assert last(1)["global_step"] == limit
     goes_on(run, "--trainer.max_steps=-1")

@@ -71,8 +71,8 @@ def assert_same_runs(version: int, whole: int = 0) -> None:
     ids=["fp32", "bf16", "fp16"],
 )
 @pytest.mark.parametrize("clip", [(), CLIP], ids=["", "clipped"])
-def test_the_same_run(run: Run, steps: int, settings: tuple[str, ...], clip: tuple[str, ...]) -> None:
-    run("fit", *settings, *clip, *SETTINGS)
+def test_the_same_run(run: Run, fitted: Run, steps: int, settings: tuple[str, ...], clip: tuple[str, ...]) -> None:
+    fitted(*settings, *clip, *SETTINGS)
     run("fit", *settings, *clip, *SETTINGS, f"--model.steps_per_execution={steps}")
     assert last(0)["global_step"] == 63
     assert_same_runs(1)
@@ -129,8 +129,8 @@ def test_executions_begin_with_the_step_of_a_log_row_if_a_callback_looks_at_it(r
     assert Executions.ends == [6, 7, 8, 14, 15, 16, 21]
 
 
-def test_goes_on_with_another_number_of_steps(run: Run) -> None:
-    run("fit", *SETTINGS, *SCHEDULE)
+def test_goes_on_with_another_number_of_steps(run: Run, fitted: Run) -> None:
+    fitted(*SETTINGS, *SCHEDULE)
     interrupted(run, 10, *SETTINGS, *SCHEDULE, "--model.steps_per_execution=4")
     interrupted(run, 40, "--ckpt_path=last", "--model.steps_per_execution=3")
     goes_on(run, "--model.steps_per_execution=1")

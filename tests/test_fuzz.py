@@ -157,7 +157,7 @@ def test_checkpoint_contents(checkpoint: dict[str, Any], data: st.DataObject, va
         nest = nest[key]
     nest[last] = value
     torch.save(content, "a.ckpt")
-    limits = ("--trainer.limit_test_batches=1",) if subcommand == "test" else ("--trainer.limit_val_batches=1",)
+    limits = ("--trainer.limit_test_batches=2",) if subcommand == "test" else ("--trainer.limit_val_batches=2",)
     more = ("--trainer.max_steps=9", "--trainer.max_epochs=2", "--trainer.logger=false") if subcommand == "fit" else ()
     assert_answered(*answer(subcommand, "--ckpt_path=a.ckpt", *limits, *more))
 
@@ -171,7 +171,7 @@ def test_a_runs_checkpoint(damage: Any, subcommand: str) -> None:
         shutil.rmtree("lightning_logs")
         Path("lightning_logs").mkdir()
     Path("a.ckpt").write_bytes(damage(Path("whole.ckpt").read_bytes()))
-    status, stderr = answer(subcommand, "--ckpt_path=a.ckpt", "--trainer.limit_test_batches=1")
+    status, stderr = answer(subcommand, "--ckpt_path=a.ckpt", "--trainer.limit_test_batches=2")
     assert_answered(status, stderr)
 
 

@@ -255,8 +255,8 @@ def test_a_folder_without_a_checkpoint(refused: Refused, tmp_path: Path) -> None
     )
 
 
-def test_checkpoints_of_others(run: Run, refused: Refused, tmp_path: Path) -> None:
-    run("fit", *SMOKE)
+def test_checkpoints_of_others(fitted: Run, refused: Refused, tmp_path: Path) -> None:
+    fitted(*SMOKE)
     left = files(tmp_path)
     good = Path("lightning_logs/version_0/checkpoints/last.ckpt")
     checkpoint = torch.load(good, weights_only=True)
@@ -318,8 +318,8 @@ def test_other_nodes_are_waited_for_aloud(
     )
 
 
-def test_a_last_that_is_missing_gives_way(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    run("fit", *SMOKE)
+def test_a_last_that_is_missing_gives_way(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    fitted(*SMOKE)
     last = Path("lightning_logs/version_0/checkpoints/last.ckpt")
     last.unlink()
     last.symlink_to("nowhere.ckpt")
@@ -333,9 +333,9 @@ def test_a_last_that_is_missing_gives_way(run: Run, capsys: pytest.CaptureFixtur
 
 
 def test_a_damaged_last_gives_way_to_the_newest_whole(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fitted: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("fit", *SMOKE)
+    fitted(*SMOKE)
     last = Path("lightning_logs/version_0/checkpoints/last.ckpt")
     last.write_bytes(last.read_bytes()[:-1000])
     size = f"{last.stat().st_size:,}"
@@ -352,10 +352,10 @@ def test_a_damaged_last_gives_way_to_the_newest_whole(
 
 
 def test_a_last_that_is_a_link_to_nothing_gives_way_too(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fitted: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        run("fit", *SMOKE)
+        fitted(*SMOKE)
     last = Path("lightning_logs/version_1/checkpoints/last.ckpt")
     last.unlink()
     last.symlink_to("gone.ckpt")
@@ -366,9 +366,9 @@ def test_a_last_that_is_a_link_to_nothing_gives_way_too(
     )
 
 
-def test_another_runs_checkpoint_takes_no_place_unasked(run: Run, refused: Refused) -> None:
+def test_another_runs_checkpoint_takes_no_place_unasked(fitted: Run, refused: Refused) -> None:
     for _ in range(2):
-        run("fit", *SMOKE)
+        fitted(*SMOKE)
     folder = Path("lightning_logs/version_1/checkpoints")
     (folder / "best.ckpt").unlink()
     (folder / "last.ckpt").write_bytes(b"torn")

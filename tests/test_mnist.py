@@ -1,7 +1,6 @@
 import functools
 import hashlib
 import http.server
-import multiprocessing
 import shutil
 import socket
 import threading
@@ -17,6 +16,7 @@ from mnist_amp.data import mnist
 from mnist_amp.data.loader import normalize
 from mnist_amp.errors import RequestError
 from tests.conftest import Refused
+from tests.forked import CONTEXT
 
 KNOWN = {**mnist.UNPACKED_MD5, **dict(MNIST.resources)}
 RAW = {f"MNIST/raw/{name}" for name in mnist.UNPACKED_MD5} | {f"MNIST/raw/{name}" for name, _ in MNIST.resources}
@@ -144,7 +144,7 @@ def test_says_where_it_can_not_write(tmp_path: Path) -> None:
 
 
 def test_processes_at_once_do_no_harm(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
+    with CONTEXT.Pool(3) as pool:
         pool.map(mnist.prepare, [tmp_path] * 3)
     assert raw_files(tmp_path) == RAW
     mnist.prepare(tmp_path)  # verifies

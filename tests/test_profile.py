@@ -1,10 +1,7 @@
 """`mnist-amp profile`, on its first few steps."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import torch.nn.functional as F
 from mnist_amp import plots, profile
 from mnist_amp.__main__ import main
 from tests.conftest import Refused, Run, files
+from tests.forked import Forked
 
 QUICK = ("--steps=3", "--warmup=1", "--data.val_size=50")
 FOLDER = Path("lightning_logs/profile/version_0")
@@ -80,6 +78,7 @@ def test_timing() -> None:
     }
 
 
+@pytest.mark.pictures
 def test_fp32(run: Run, tmp_path: Path) -> None:
     cross_entropy = F.cross_entropy
     printed = run("profile", *QUICK, "--trainer.precision=32-true")
@@ -221,14 +220,16 @@ def test_what_can_not_be_written_leaves_no_folder(run: Run, tmp_path: Path, monk
 
 
 def test_ctrl_c(tmp_path: Path, data_dir: Path) -> None:
-    program = [sys.executable, "-m", "mnist_amp", "profile", "--warmup=1000000", f"--data.data_dir={data_dir}"]
-    process = subprocess.Popen(program, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
-    assert process.stderr is not None
-    assert process.stderr.readline().startswith("mnist-amp: timing 200 steps twice")
+    process = Forked("profile", "--warmup=1000000", f"--data.data_dir={data_dir}", cwd=tmp_path)
+    while not process.stderr.endswith("\n"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    before = process.stderr
+    assert before.startswith("mnist-amp: timing 200 steps twice")
     time.sleep(2)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 130
-    assert process.stderr.read() == "mnist-amp: stopped by SIGINT at once.\n"
+    assert process.stderr == f"{before}mnist-amp: stopped by SIGINT at once.\n"
     assert files(tmp_path) == set()
 
 

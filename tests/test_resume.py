@@ -69,8 +69,8 @@ def test_the_best_is_carried_over(run: Run) -> None:
     assert Path("lightning_logs/version_1/checkpoints/best.ckpt").read_bytes() == best
 
 
-def test_another_optimizer_than_the_checkpoints_is_refused(run: Run, refused: Refused) -> None:
-    run("fit", *SMOKE)
+def test_another_optimizer_than_the_checkpoints_is_refused(fitted: Run, refused: Refused) -> None:
+    fitted(*SMOKE)
     assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--optimizer=SGD") == (
         "mnist-amp: error: optimizer is torch.optim.SGD, but lightning_logs/version_0/checkpoints/last.ckpt holds the "
         "state of torch.optim.Adam, which another optimizer can't go on from. Leave optimizer out, or start without "
@@ -103,8 +103,8 @@ def test_what_is_changed_is_said_and_done(run: Run) -> None:
     assert last(1)["lr_schedulers"][0]["step_size"] == 3
 
 
-def test_nothing_changed_is_not_said(run: Run) -> None:
-    run("fit", *SMOKE)
+def test_nothing_changed_is_not_said(run: Run, fitted: Run) -> None:
+    fitted(*SMOKE)
     assert "changed" not in run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
 
 
@@ -119,8 +119,8 @@ def test_limits_of_steps_are_taken_over_and_those_of_time_not(run: Run, refused:
     assert (config["trainer"]["max_steps"], config["trainer"]["max_time"]) == (7, None)
 
 
-def test_trainer_settings_that_change_are_said(run: Run) -> None:
-    run("fit", *SMOKE)
+def test_trainer_settings_that_change_are_said(run: Run, fitted: Run) -> None:
+    fitted(*SMOKE)
     printed = run("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--trainer.gradient_clip_val=0.5")
     assert "\nchanged     trainer.gradient_clip_val None -> 0.5\n" in printed
 
@@ -136,9 +136,9 @@ def test_what_a_schedule_would_not_follow_is_refused(run: Run, refused: Refused)
         )
 
 
-def test_a_newer_run_that_has_no_best_yet_is_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_newer_run_that_has_no_best_yet_is_named(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
-        run("fit", *SMOKE)
+        fitted(*SMOKE)
     Path("lightning_logs/version_1/checkpoints/best.ckpt").unlink()
     main(["test", "--trainer.limit_test_batches=2"])
     assert capsys.readouterr().err == (
@@ -147,8 +147,8 @@ def test_a_newer_run_that_has_no_best_yet_is_named(run: Run, capsys: pytest.Capt
     )
 
 
-def test_a_damaged_log_costs_itself_and_no_more(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    run("fit", *SMOKE)
+def test_a_damaged_log_costs_itself_and_no_more(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    fitted(*SMOKE)
     log = Path("lightning_logs/version_0/metrics.csv")
     log.write_bytes(log.read_bytes()[:-40] + bytes(30) + b",,,,,,,,,,\n")
     main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"])
@@ -157,8 +157,8 @@ def test_a_damaged_log_costs_itself_and_no_more(run: Run, capsys: pytest.Capture
     )
 
 
-def test_a_resumed_runs_config_starts_anew(run: Run) -> None:
-    run("fit", *SMOKE)
+def test_a_resumed_runs_config_starts_anew(run: Run, fitted: Run) -> None:
+    fitted(*SMOKE)
     run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
     text = Path("lightning_logs/version_1/config.yaml").read_text()
     assert text.startswith("# went on from lightning_logs/version_0/checkpoints/last.ckpt\n")
@@ -166,8 +166,8 @@ def test_a_resumed_runs_config_starts_anew(run: Run) -> None:
     assert "Epoch 0: 8 batches" in run("fit", "--config=lightning_logs/version_1/config.yaml")
 
 
-def test_images_that_were_trained_on_are_not_validated_on(run: Run, refused: Refused) -> None:
-    run("fit", *SMOKE)
+def test_images_that_were_trained_on_are_not_validated_on(fitted: Run, refused: Refused) -> None:
+    fitted(*SMOKE)
     where = "lightning_logs/version_0/checkpoints/best.ckpt"
     for args, found in ((("--seed_everything=5",), "seed is 5"), (("--data.val_size=9",), "data.val_size is 9")):
         was = 42 if found.startswith("seed") else 5000
@@ -177,9 +177,9 @@ def test_images_that_were_trained_on_are_not_validated_on(run: Run, refused: Ref
         )
 
 
-def test_an_older_best_is_not_of_this_run(run: Run) -> None:
+def test_an_older_best_is_not_of_this_run(run: Run, fitted: Run) -> None:
     """Going on from an early checkpoint must not take over the best of what came after it."""
-    run("fit", *SMOKE)
+    fitted(*SMOKE)
     early = Path("early.ckpt").write_bytes(Path("lightning_logs/version_0/checkpoints/last.ckpt").read_bytes())
     assert early
     run("fit", *SMOKE, "--trainer.max_epochs=3")
@@ -189,16 +189,16 @@ def test_an_older_best_is_not_of_this_run(run: Run) -> None:
     assert runs.read(Path("lightning_logs/version_2/checkpoints/best.ckpt"))["global_step"] == 16
 
 
-def test_a_file_and_a_folder(run: Run) -> None:
-    run("fit", *SMOKE)
+def test_a_file_and_a_folder(run: Run, fitted: Run) -> None:
+    fitted(*SMOKE)
     for start in ("lightning_logs/version_0/checkpoints/best.ckpt", "lightning_logs/version_0"):
         printed = run("fit", "--ckpt_path", start, "--trainer.max_epochs", "2")
         assert "lightning_logs/version_0/checkpoints/" in printed
         assert "(1 epoch done, step 8)" in printed
 
 
-def test_another_width_than_the_checkpoints_is_refused(run: Run, refused: Refused) -> None:
-    run("fit", *SMOKE, "--model.hidden_dim=32")
+def test_another_width_than_the_checkpoints_is_refused(fitted: Run, refused: Refused) -> None:
+    fitted(*SMOKE, "--model.hidden_dim=32")
     where = "lightning_logs/version_0/checkpoints/last.ckpt"
     assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--model.hidden_dim=64") == (
         f"mnist-amp: error: model.hidden_dim is 64, but {where} holds a network of hidden_dim 32. "
@@ -206,14 +206,14 @@ def test_another_width_than_the_checkpoints_is_refused(run: Run, refused: Refuse
     )
 
 
-def test_a_checkpoints_width_needs_no_saying(run: Run) -> None:
-    run("fit", *SMOKE, "--model.hidden_dim=32")
+def test_a_checkpoints_width_needs_no_saying(run: Run, fitted: Run) -> None:
+    fitted(*SMOKE, "--model.hidden_dim=32")
     assert "25,450 parameters" in run("test")
     assert "25,450 parameters" in run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
 
 
-def test_nothing_is_left_to_train(run: Run, refused: Refused) -> None:
-    run("fit", *SMOKE)
+def test_nothing_is_left_to_train(fitted: Run, refused: Refused) -> None:
+    fitted(*SMOKE)
     assert refused("fit", "--ckpt_path", "last") == (
         "mnist-amp: error: lightning_logs/version_0/checkpoints/last.ckpt has 1 epoch behind it and trainer.max_epochs "
         "is 1: nothing is left to train. Ask for more, as in --trainer.max_epochs 2.\n"
@@ -224,8 +224,8 @@ PRECISIONS = {"16-mixed": "fp16-cpu.yaml", "bf16-mixed": "bf16.yaml", "32-true":
 
 
 @pytest.mark.parametrize("before", PRECISIONS)
-def test_a_precision_given_anew_takes_the_place_of_the_runs(run: Run, before: str) -> None:
-    run("fit", f"--config={PRECISIONS[before]}", *SMOKE)
+def test_a_precision_given_anew_takes_the_place_of_the_runs(run: Run, fitted: Run, before: str) -> None:
+    fitted(f"--config={PRECISIONS[before]}", *SMOKE)
     assert f"precision   {before}\n" in run("test")
     for now in PRECISIONS.keys() - {before}:
         scale = ""
@@ -240,8 +240,8 @@ def test_a_precision_given_anew_takes_the_place_of_the_runs(run: Run, before: st
     assert "precision   32-true\n" in run("test", "--ckpt_path=lightning_logs/version_0", "--trainer.precision=32-true")
 
 
-def test_the_loss_scale_goes_on(run: Run) -> None:
-    run("fit", "--config=fp16-cpu.yaml", *SMOKE)
+def test_the_loss_scale_goes_on(run: Run, fitted: Run) -> None:
+    fitted("--config=fp16-cpu.yaml", *SMOKE)
     assert "changed" not in run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
     assert last(1)["MixedPrecision"]["_growth_tracker"] == 16
 
@@ -256,8 +256,10 @@ def test_the_loss_scale_goes_on(run: Run) -> None:
         ("--trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches 1 -> 2"),
     ],
 )
-def test_other_batches_are_warned_of(run: Run, capsys: pytest.CaptureFixture[str], argument: str, change: str) -> None:
-    run("fit", *SMOKE)
+def test_other_batches_are_warned_of(
+    fitted: Run, capsys: pytest.CaptureFixture[str], argument: str, change: str
+) -> None:
+    fitted(*SMOKE)
     main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2", argument])
     printed = capsys.readouterr()
     assert printed.err == (
@@ -273,8 +275,8 @@ def test_validation_is_on_the_runs_own_images(run: Run) -> None:
     assert f"accuracy  {accuracy} of 100 images\n" in run("validate")
 
 
-def test_clipping_can_change_on_resuming(run: Run) -> None:
-    run("fit", *SMOKE)
+def test_clipping_can_change_on_resuming(run: Run, fitted: Run) -> None:
+    fitted(*SMOKE)
     run("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--trainer.gradient_clip_val=1.0")
     assert last(1)["optimizer_states"][0]["param_groups"][0]["fused"] is None
     run("fit", "--ckpt_path=last", "--trainer.max_epochs=3", "--trainer.gradient_clip_val=0.0")

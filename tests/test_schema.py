@@ -91,7 +91,7 @@ def test_validation_needs_to_know_the_split(checkpoint: Any, refused: Refused) -
 def test_weights_alone_can_be_tested(checkpoint: Any, run: Run) -> None:
     del checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
     torch.save(checkpoint, "it.ckpt")
-    assert "accuracy" in run("test", "--ckpt_path=it.ckpt", "--trainer.limit_test_batches=1")
+    assert "accuracy" in run("test", "--ckpt_path=it.ckpt", "--trainer.limit_test_batches=2")
 
 
 def test_shapes() -> None:

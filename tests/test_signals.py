@@ -1,4 +1,4 @@
-"""Runs ended by signals, as processes of their own; they go on to the same end as a run that was left alone."""
+"""Runs in processes of their own, ended by signals; they go on to the same end as a run that was left alone."""
 
 import os
 import random
@@ -14,12 +14,13 @@ import pytest
 from mnist_amp import runs
 from mnist_amp.files import STALE
 from mnist_amp.signals import StopRequest
-from tests.conftest import WITH_TESTS, command
+from tests.conftest import forked
+from tests.forked import Forked
 from tests.test_exact import KEPT
 from tests.test_resume import flat
 
 SETTINGS = (
-    *("--config=configs/smoke.yaml", "--trainer.limit_train_batches=600", "--trainer.max_epochs=3"),
+    *("--config=configs/smoke.yaml", "--trainer.limit_train_batches=300", "--trainer.max_epochs=3"),
     *("--checkpoint.every_n_train_steps=10", "--trainer.log_every_n_steps=7"),
 )
 
@@ -32,29 +33,27 @@ def last(folder: Path, version: int) -> dict[str, Any]:
 def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, Any]:
     """Return the last checkpoint of a run that was left alone."""
     folder = tmp_path_factory.mktemp("whole")
-    command("fit", *SETTINGS, f"--data.data_dir={data_dir}", cwd=folder, env={"MNIST_AMP_TRAINER__ACCELERATOR": "cpu"})
+    forked("fit", *SETTINGS, f"--data.data_dir={data_dir}", cwd=folder, env={"MNIST_AMP_TRAINER__ACCELERATOR": "cpu"})
     return {**last(folder, 0), "metrics.csv": (folder / "lightning_logs/version_0/metrics.csv").read_text()}
 
 
 def ended(folder: Path, version: int, signum: int, delay: float, *args: str) -> tuple[int, str]:
     """Start a run, send it a signal `delay` seconds after its first checkpoint; returns exit status and stderr."""
-    program = [sys.executable, "-m", "mnist_amp", "fit", *args]
-    process = subprocess.Popen(program, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = Forked("fit", *args, cwd=folder)
     wait_for(folder / f"lightning_logs/version_{version}/checkpoints/last.ckpt", process)
     time.sleep(delay)
     process.send_signal(signum)
-    _, stderr = process.communicate(timeout=60)
-    return process.returncode, stderr
+    return process.wait(timeout=60), process.stderr
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Forked | subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
     while not path.is_file() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
 def assert_goes_on(folder: Path, version: int, whole: dict[str, Any]) -> None:
-    command("fit", "--ckpt_path=last", cwd=folder)
+    forked("fit", "--ckpt_path=last", cwd=folder)
     assert_same(folder, version, whole)
 
 
@@ -87,25 +86,24 @@ def test_stops_between_two_steps(
 @pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_moments(tmp_path: Path, data_dir: Path, whole: dict[str, Any], seed: int) -> None:
     delays = random.Random(seed)
-    returncode, _ = ended(tmp_path, 0, signal.SIGKILL, delays.uniform(0, 0.6), *SETTINGS, f"--data.data_dir={data_dir}")
+    returncode, _ = ended(tmp_path, 0, signal.SIGKILL, delays.uniform(0, 0.3), *SETTINGS, f"--data.data_dir={data_dir}")
     assert returncode == -signal.SIGKILL
-    returncode, _ = ended(tmp_path, 1, signal.SIGKILL, delays.uniform(0, 0.6), "--ckpt_path=last")
+    returncode, _ = ended(tmp_path, 1, signal.SIGKILL, delays.uniform(0, 0.3), "--ckpt_path=last")
     assert returncode == -signal.SIGKILL
     assert_goes_on(tmp_path, 2, whole)
 
 
 def test_killed_within_a_write(tmp_path: Path, data_dir: Path, whole: dict[str, Any]) -> None:
     callback = ("--trainer.callbacks=tests.interrupt.StuckWriting", "--trainer.callbacks.step=25")
-    program = [sys.executable, "-m", "mnist_amp", "fit", *SETTINGS, f"--data.data_dir={data_dir}", *callback]
-    process = subprocess.Popen(program, cwd=tmp_path, env={**os.environ, **WITH_TESTS}, text=True)
+    process = Forked("fit", *SETTINGS, f"--data.data_dir={data_dir}", *callback, cwd=tmp_path)
     wait_for(tmp_path / "stuck", process)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     (draft,) = (tmp_path / "lightning_logs/version_0/checkpoints").glob(f".last.{process.pid}.ckpt")
     assert draft.stat().st_size > 100_000  # half of it
     assert last(tmp_path, 0)["global_step"] == 20  # the whole one before it
     os.utime(draft, (0, time.time() - STALE - 1))
-    command("fit", "--ckpt_path=last", "--trainer.callbacks=null", cwd=tmp_path, env=WITH_TESTS)
+    forked("fit", "--ckpt_path=last", "--trainer.callbacks=null", cwd=tmp_path)
     assert_same(tmp_path, 1, whole)
     assert not draft.exists()
 
@@ -120,15 +118,9 @@ def test_killed_within_a_write(tmp_path: Path, data_dir: Path, whole: dict[str, 
 )
 def test_ends_at_once(tmp_path: Path, data_dir: Path, place: str, signums: list[signal.Signals], said: str) -> None:
     callback = ("--trainer.callbacks=tests.interrupt.Signalled", f"--trainer.callbacks.{place}")
-    program = [sys.executable, "-m", "mnist_amp", "fit", *SETTINGS, f"--data.data_dir={data_dir}", *callback]
-    done = subprocess.run(
-        [*program, f"--trainer.callbacks.signums={[int(signum) for signum in signums]}"],
-        cwd=tmp_path,
-        env={**os.environ, **WITH_TESTS},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 128 + signums[0]
+    sent = f"--trainer.callbacks.signums={[int(signum) for signum in signums]}"
+    done = Forked("fit", *SETTINGS, f"--data.data_dir={data_dir}", *callback, sent, cwd=tmp_path)
+    assert done.wait() == 128 + signums[0]
     assert done.stderr == f"{said}mnist-amp: stopped by {signums[0].name} at once.\n"
 
 
@@ -144,15 +136,15 @@ def test_a_job_that_slurm_requeues(
     for name, value in {"JOB_ID": "77", "NTASKS": "1", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     arguments = (*SETTINGS, f"--data.data_dir={data_dir}")
-    returncode, stderr = ended(tmp_path, 0, signal.SIGUSR1, 0.3, *arguments)
+    returncode, stderr = ended(tmp_path, 0, signal.SIGUSR1, 0.15, *arguments)
     assert returncode == 143
     assert f"mnist-amp: stopped by SIGTERM after step {last(tmp_path, 0)['global_step']:,};" in stderr
     assert (tmp_path / "scontrol.log").read_text() == "requeue 77\n"
-    command("fit", *arguments, cwd=tmp_path)
+    forked("fit", *arguments, cwd=tmp_path)
     assert_same(tmp_path, 1, whole)
     # another job there is another run
     monkeypatch.setenv("SLURM_JOB_ID", "78")
-    command("fit", *arguments, "--trainer.max_steps=3", cwd=tmp_path)
+    forked("fit", *arguments, "--trainer.max_steps=3", cwd=tmp_path)
     assert last(tmp_path, 2)["global_step"] == 3
 
 
@@ -204,14 +196,13 @@ def test_what_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_command_with_nothing_to_save_ends_at_once(tmp_path: Path, data_dir: Path, signum: int) -> None:
     arguments = ("--trainer.enable_checkpointing=false", "--trainer.max_epochs=-1", f"--data.data_dir={data_dir}")
-    program = [sys.executable, "-m", "mnist_amp", "fit", *arguments]
-    with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert any(line.startswith("Epoch 0") for line in process.stdout)
-        process.send_signal(signum)
-        assert process.wait(timeout=20) == 128 + signum
-        assert process.stderr.read() == f"mnist-amp: stopped by {signal.Signals(signum).name} at once.\n"
+    process = Forked("fit", *arguments, cwd=tmp_path)
+    while "\nEpoch 0" not in process.stdout:
+        assert process.poll() is None, process.stderr
+        time.sleep(0.01)
+    process.send_signal(signum)
+    assert process.wait(timeout=20) == 128 + signum
+    assert process.stderr == f"mnist-amp: stopped by {signal.Signals(signum).name} at once.\n"
 
 
 def test_a_lost_process_ends_the_others(tmp_path: Path, data_dir: Path) -> None:
