@@ -178,10 +178,13 @@ def _paper(levels: Grey) -> Grey:
     step = max(len(border) // 2000, 1)
     near, border = _border(terms)[::step], border[::step]
     weights = np.ones((len(border), 1), dtype=np.float32)
+    trifle = (
+        np.eye(6, dtype=np.float32) / 1000
+    )  # or a picture of a single row, which has no shade down, has no solution
     for _ in range(8):  # least absolute differences, by weighted least squares: the digit may reach to the border
-        shade: Grey = np.linalg.lstsq(near * weights, border * weights, rcond=None)[0]
-        away = np.abs(near @ shade - border).max(axis=1, keepdims=True)
-        weights = (1 / np.sqrt(away.clip(1))).astype(np.float32)
+        weighted = near * weights
+        shade: Grey = np.linalg.solve(weighted.T @ near + trifle, weighted.T @ border)
+        weights = 1 / np.abs(near @ shade - border).max(axis=1, keepdims=True).clip(1)
     return terms @ shade
 
 
