@@ -19,6 +19,8 @@ from mnist_amp.data import mnist
 from mnist_amp.errors import RequestError
 from tests.conftest import WHOLE, Run
 
+pytestmark = pytest.mark.pictures  # whatever figures a checkpoint holds, they are drawn
+
 OPTIONS = (
     *("data.batch_size", "data.val_size", "data.seed", "model.hidden_dim", "model.lr_scheduler_interval"),
     *("optimizer", "optimizer.lr", "optimizer.betas", "lr_scheduler", "seed_everything", "ckpt_path", "config"),
