@@ -359,8 +359,14 @@ def test_a_file_that_can_not_be_loaded_fails(
 
 
 def test_a_file_that_guesses_by_itself_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(export.MismatchError, match=r"^1 guesses are not those of the network that it was made from$"):
-        export._check_exact(torch.eye(3), torch.eye(3)[[0, 1, 1]])
+    wanted = torch.eye(3)
+    for wrong, differing, largest in ((wanted[[0, 1, 1]], 1, "1"), (wanted + torch.eye(3) / 50, 0, "0.02")):
+        with pytest.raises(export.MismatchError) as error_info:
+            export._check_exact(wrong, wanted, torch.bfloat16)
+        assert str(error_info.value) == (
+            f"{differing} guesses are not those of the network that it was made from, and a logit differs by {largest}"
+        )
+    export._check_exact(wanted + torch.eye(3) / 150, wanted, torch.bfloat16)
 
 
 def test_a_full_disk_leaves_nothing(

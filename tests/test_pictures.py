@@ -112,6 +112,14 @@ def test_modes(mode: str) -> None:
     assert apart(mnist_form(read(encoded(picture, kind))), SEVEN) < 2
 
 
+@pytest.mark.parametrize(
+    ("bits", "kind"), [(8, np.uint16), (10, np.uint16), (12, np.uint16), (16, np.uint16), (20, np.int32)]
+)
+def test_scanners_use_as_many_bits_as_they_like(bits: int, kind: type[np.integer[Any]]) -> None:
+    levels = (np.asarray(seven(mode="L"), dtype=np.float64) / 255 * (2**bits - 1)).astype(kind)
+    assert apart(mnist_form(read(encoded(Image.fromarray(levels), "TIFF"))), SEVEN) < 2
+
+
 def test_transparent_paper_and_transparent_rest() -> None:
     clear = (255, 255, 255, 0)
     assert apart(mnist_form(read(encoded(seven(paper=clear, mode="RGBA"), "PNG"))), SEVEN) < 2  # black ink
@@ -151,6 +159,40 @@ def test_uneven_light_and_noise() -> None:
     noise = np.random.default_rng(0).normal(0, 5, ink.shape)
     photo = (210 - 60 * x - 30 * y) * (1 - 0.7 * ink) + noise
     assert apart_but_for_a_pixel(mnist_form(Image.fromarray(photo.clip(0, 255).astype(np.uint8))), SEVEN) < 5
+
+
+def test_cut_off_where_the_ink_ends(images: NDArray[np.uint8]) -> None:
+    """The border is ink and paper then, and of a transparent picture all that can be seen may be ink."""
+    far = 0
+    for image in images[:100]:
+        rows, columns = (np.flatnonzero((image > 40).any(axis=axis))[[0, -1]] for axis in (1, 0))
+        cut = Image.fromarray(image[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1])
+        transparent = Image.new("RGBA", cut.size, "black")
+        transparent.putalpha(cut)
+        whole = mnist_form(Image.fromarray(image))
+        assert apart_but_for_a_pixel(mnist_form(transparent), whole) < 8
+        try:
+            far += apart_but_for_a_pixel(mnist_form(cut), whole) > 8
+        except NoInkError:
+            far += 1
+    assert far <= 3  # a 1 that fills its box may as well be paper
+
+
+def test_a_small_digit_on_a_large_sheet() -> None:
+    sheet = Image.new("RGB", (3000, 2500), "white")
+    sheet.paste(seven(), (2000, 1200))
+    assert apart_but_for_a_pixel(mnist_form(read(encoded(sheet, "JPEG"))), SEVEN) < 12
+
+
+def test_exif_that_makes_no_sense() -> None:
+    assert apart(mnist_form(read(encoded(seven(), "PNG", exif=b"garbage"))), SEVEN) < 2
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    name = f"{tmp_path}/{'x' * 300}.png"
+    assert list(map(str, found([name]))) == [name]
+    with pytest.raises(PictureError, match=r"^there is no such file$"):
+        read(Path(name))
 
 
 def test_specks_are_none_of_the_digit() -> None:
@@ -207,8 +249,10 @@ def test_extreme_shapes() -> None:
 def test_as_is() -> None:
     image = np.arange(784, dtype=np.uint32).reshape(28, 28).astype(np.uint8)
     np.testing.assert_array_equal(as_is(Image.fromarray(image)), image)
-    with pytest.raises(PictureError, match=r"^it is 30 x 28, not 28 x 28; leave out --preprocess none$"):
+    with pytest.raises(PictureError, match=r"^it is not 28 x 28 pixels; leave out --preprocess none$"):
         as_is(Image.new("L", (30, 28)))
+    with pytest.raises(PictureError, match=r"^it has transparent parts; leave out --preprocess none$"):
+        as_is(Image.new("RGBA", (28, 28)))
 
 
 def test_what_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,13 +313,28 @@ def test_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(map(str, found(["a/**/*.tif", "[1].png"]))) == ["a/b/3.tif", "[1].png"]
     assert list(map(str, found([f"{tmp_path}/*.webp"]))) == [f"{tmp_path}/x.webp"]
     assert list(map(str, found(["nothing.png"]))) == ["nothing.png"]
-    endings = "those that are read end in .png, .jpg, .jpeg, .bmp, .gif, .tif, .tiff, .webp."
-    for path, what in (("*.bmp", "matches no file"), ("c", "holds no pictures")):
+    for path, what in (("*.bmp", "matches no file"), ("c", "holds no pictures"), ("", "is no name")):
         Path("c").mkdir(exist_ok=True)
         with pytest.raises(RequestError) as error_info:
             found([path])
-        assert str(error_info.value) == f"{path} {what}; {endings}"
+        endings = "pictures end in .png, .jpg, .jpeg, .bmp, .gif, .tif, .tiff, .webp."
+        assert str(error_info.value) == f"{path or repr('')} {what}; {endings}"
+
+
+def test_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path("a").mkdir()
+    for name in ("a/1.png", "a/.hidden.png"):
+        Path(name).touch()
+    Path("a/folder.png").mkdir()
+    Path("a/loop").symlink_to(".")
+    Path("link.png").symlink_to("a/1.png")
+    assert list(map(str, found(["a/1.png", "link.png", "a/../a/1.png", f"{tmp_path}/a/1.png", "a", "**"]))) == [
+        "a/1.png"
+    ]
+    assert list(map(str, found(["~/a/1.png", "a/.hidden.png"]))) == [f"{tmp_path}/a/1.png", "a/.hidden.png"]
 
 
 def test_printable() -> None:
-    assert pictures.printable(Path(os.fsdecode(b"\xff7.png"))) == "\\udcff7.png"
+    assert pictures.printable(Path(os.fsdecode(b"\xff7\n\x1b[31m\xc3\xa4.png"))) == "\\udcff7\\n\\x1b[31mä.png"

@@ -13,7 +13,7 @@ from PIL import Image
 import own_digits
 from mnist_amp.callbacks.picture_predictions import PicturePredictions
 from mnist_amp.data import mnist
-from tests.conftest import Refused, Run, files
+from tests.conftest import Refused, Run, command, files
 
 COUNT = 150  # test images
 
@@ -54,8 +54,20 @@ def test_accuracy_is_that_of_the_test_images(run: Run, data_dir: Path) -> None:
         found = guesses[COUNT * place : COUNT * (place + 1)]
         same = sum(map(str.__eq__, found, plain))
         exact = variant in ("as PNG files", "inverted: dark on light", "in two colours")
-        assert same >= COUNT * (0.99 if exact or variant.startswith("padded") else 0.95), variant
+        assert same >= COUNT * (0.99 if exact or variant.startswith("padded") else 0.94), variant
         assert abs(sum(map(str.__eq__, found, truth)) - score) <= (2 if exact else 8), variant
+
+
+def test_two_processes(checkpoint: dict[str, Any], kept: Path, tmp_path: Path, data_dir: Path) -> None:
+    """Each scores every other batch, and the first writes it all, with a file that can't be read, too."""
+    images, digits = digits_of(data_dir, 5)
+    own_digits.written(images, digits.numpy(), "as PNG files", tmp_path / "own")
+    (tmp_path / "own" / "torn.png").write_bytes(b"torn")
+    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=2")
+    command("predict", f"--ckpt_path={kept}", "--images=own", *ddp, cwd=tmp_path, status=1)
+    found = rows()
+    assert [row["file"] for row in found] == [*(f"own/{name}" for name in sorted(files(tmp_path / "own")))]
+    assert [bool(row["guess"]) for row in found] == [True] * 5 + [False]
 
 
 def test_few_pictures(predict: Run, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,8 +181,8 @@ def test_refused(refused: Refused, kept: Path, checkpoint: dict[str, Any]) -> No
     )
     predict = functools.partial(refused, "predict", f"--ckpt_path={kept}")
     assert predict("--images", "scans/*.png") == (
-        "mnist-amp: error: scans/*.png matches no file; those that are read end in .png, .jpg, .jpeg, .bmp, .gif, "
-        ".tif, .tiff, .webp.\n"
+        "mnist-amp: error: scans/*.png matches no file; pictures end in .png, .jpg, .jpeg, .bmp, .gif, .tif, .tiff, "
+        ".webp.\n"
     )
     nothing = "mnist-amp: error: no pictures are named to be scored: name files or folders with --images.\n"
     assert predict("--preprocess", "none") == nothing

@@ -159,7 +159,7 @@ class MnistAmpCLI(LightningCLI):
         if self.command in ("validate", "test"):
             parser.set_defaults({"verbose": False})  # EvaluationReport prints the figures
         if self.command == "predict":
-            parser.add_argument("--images", nargs="+", type=str, help=helptexts.IMAGES)
+            parser.add_argument("--images", action="extend", nargs="+", type=str, help=helptexts.IMAGES)
             parser.add_argument(
                 "--preprocess", type=Literal["mnist", "none"], default="mnist", help=helptexts.PREPROCESS
             )
@@ -198,6 +198,10 @@ class MnistAmpCLI(LightningCLI):
         else:
             self._parse_over(self._find_checkpoint(str(wanted), root, subcommand), args)
         config = self.config[subcommand]
+        for name in settings.LIMITS:
+            # Lightning declares them as `float | int`, by which the parser makes 1.0 of 1
+            if str(peek(own, f"trainer.{name}")) == "1" and isinstance(config.trainer[name], float):
+                warn(f"trainer.{name} is 1, which is taken as a share: all batches. For few, give 2 or more.")
         settings.check(config.as_dict())
         if config.seed_everything is True:
             # the processes of a distributed run inherit the first one's
@@ -268,6 +272,7 @@ class MnistAmpCLI(LightningCLI):
         """Have the exit status say that files could not be read, now that the others are scored."""
         if self.pictures is None or not (problems := self.pictures.unreadable()):
             return
+        self.trainer.strategy.barrier()  # a process that fails ends the others, of which the first one writes
         name, problem = next(iter(problems.items()))
         rest = " The others are scored." if len(problems) < len(self.pictures.files) else ""
         raise RunError(f"{counted(len(problems), 'file')} could not be read; {name}: {problem}.{rest}")

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 from mnist_amp import helptexts
 from mnist_amp.cli import MnistAmpCLI
@@ -28,6 +28,8 @@ class CommandCLI(MnistAmpCLI):
     def add_command_arguments(self) -> None:
         parser = self._subcommand_parsers[self.like]
         self.own = parser.add_function_arguments(type(self).function, skip={"cli"})
+        groups = cast(list[Any], parser._action_groups)
+        groups.insert(0, groups.pop())  # first in --help, before the hundred that it has from Lightning
         helptexts.describe({self.name: parser})
 
     def instantiate_classes(self) -> None:

@@ -60,8 +60,7 @@ def _answer(tile: Tile) -> str:
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, keep_end: bool = False) -> str:
     """Shorten a text to the width of a tile."""
-    whole = text
-    while text and font.getlength(text) > WIDTH:
-        kept = len(text.strip(".")) - 1
-        text = f"...{whole[-kept:]}" if keep_end else f"{whole[:kept]}..."
-    return text
+    if font.getlength(text) <= WIDTH:
+        return text
+    shorter = (f"...{text[-kept:]}" if keep_end else f"{text[:kept]}..." for kept in range(len(text) - 1, 0, -1))
+    return next((short for short in shorter if font.getlength(short) <= WIDTH), "...")

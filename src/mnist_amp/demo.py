@@ -1,11 +1,12 @@
 """The command `demo`: a local page where one draws a digit, and sees what a run's network reads in it as one draws."""
 
+import contextlib
 import signal
 import statistics
 import sys
 import threading
 import time
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
@@ -129,9 +130,16 @@ def demo(cli: "DemoCLI", port: int = 8000) -> None:
     lines = {key: about[key] for key in ("checkpoint", "accuracy", "device") if about[key]}
     lines["precisions"] = ", ".join(DTYPES)
     print(report.facts(lines | {"page": f"http://{ADDRESS}:{server.port}/", "ends": "on Ctrl-C"}), flush=True)
-    signum = stop.get()
+    signum = _awaited(stop)
     server.stop()
     sys.stderr.write(f"mnist-amp: stopped by {signal.Signals(signum).name}; the page is served no more.\n")
+
+
+def _awaited(stop: SimpleQueue[int]) -> int:
+    """Wait for a signal's number, looking up now and then: one that comes as the wait begins would not end it."""
+    while True:
+        with contextlib.suppress(Empty):
+            return stop.get(timeout=0.5)
 
 
 class DemoCLI(CommandCLI):

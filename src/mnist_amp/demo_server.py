@@ -128,6 +128,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._guarded(self._read)
 
+    def handle_expect_100(self) -> bool:
+        goes_on = super().handle_expect_100()
+        self.wfile.flush()  # the client waits for it
+        return goes_on
+
     def _guarded(self, answer: Callable[[str], None]) -> None:
         try:
             answer(self._path())
@@ -141,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _path(self) -> str:
         """Return the path that is asked for, if this page or none asks for it."""
-        if self.headers.get("Host") not in self.server.hosts:
+        if self.headers.get("Host", "").lower() not in self.server.hosts:
             raise Refusal(HTTPStatus.FORBIDDEN, f"this is http://{self.server.hosts[0]}/, and answers to no other name")
         origin = self.headers.get("Origin")
         if origin is not None and origin not in [f"http://{host}" for host in self.server.hosts]:

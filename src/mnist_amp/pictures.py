@@ -6,6 +6,7 @@ The form, as the data set's authors describe it and as its images are: ink light
 """
 
 import functools
+import os
 import warnings
 from collections.abc import Iterable
 from glob import glob, has_magic
@@ -22,9 +23,11 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # of Pillow's, those th
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 SIDE, BOX, CENTRE = 28, 20, 14
 MOST_PIXELS = 100_000_000
-WORK = 384  # pixels of the longer side that a digit is looked for in; more cost time and show no more of it
+WORK = 768  # pixels of the longer side that a digit is looked for in: one of a 38th of that still has 20
 VISIBLE = 25  # levels of 255 that ink must differ from its paper by
 NOISE = 7  # times the paper's own spread that it must differ by
+NEAR = 6  # levels that paper of one colour differs by from it
+PLAIN = 0.4  # of the border that must be of one colour, or the light is uneven; the rest may be ink
 INK = 0.2  # of the darkest ink: what counts as part of the digit's box, as in all of MNIST's images
 FULL = 75  # percentile of the ink in a scaled box that is as dark as ink can be
 SPECK = 0.02  # of all the ink: what stands apart and has less is none of the digit
@@ -43,31 +46,32 @@ class NoInkError(PictureError):
 def found(paths: Iterable[str]) -> list[Path]:
     """Return the files that paths name: a file itself, a folder's pictures at any depth, what matches a pattern.
 
-    A file that is named twice comes once.
+    A file that is named twice, by a link or in another way, comes once; hidden files come only if they are named.
 
     Raises:
-        RequestError: a folder holds no pictures, or nothing matches a pattern.
+        RequestError: a folder holds no pictures, nothing matches a pattern, or a name is empty.
     """
-    files: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given)
-        if path.is_dir():
-            here = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        elif not path.exists() and has_magic(given):
-            matches = map(Path, glob(given, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
-            here = sorted(file for file in matches if not file.is_dir())
+    files: dict[str, Path] = {}
+    for given in map(os.path.expanduser, paths):
+        path, is_folder = Path(given), bool(given) and os.path.isdir(given)
+        if is_folder:
+            inside = path.rglob("[!.]*")
+            here = sorted(file for file in inside if file.suffix.lower() in SUFFIXES and not os.path.isdir(file))
+        elif has_magic(given) and not os.path.exists(given):
+            here = sorted(Path(file) for file in glob(given, recursive=True) if os.path.isfile(file))
         else:
-            here = [path]
+            here = [path] if given else []
         if not here:
-            what = "holds no pictures" if path.is_dir() else "matches no file"
-            raise RequestError(f"{printable(path)} {what}; those that are read end in {', '.join(SUFFIXES)}.")
-        files.update(dict.fromkeys(here))
-    return list(files)
+            what = "is no name" if not given else "holds no pictures" if is_folder else "matches no file"
+            raise RequestError(f"{printable(given) or repr('')} {what}; pictures end in {', '.join(SUFFIXES)}.")
+        for file in here:
+            files.setdefault(os.path.realpath(file), file)
+    return list(files.values())
 
 
-def printable(path: Path) -> str:
-    """Return a file's name as text that can be written, whatever bytes it is made of."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+def printable(name: Path | str) -> str:
+    """Return a file's name as text of a line, whatever characters and bytes it is made of."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
 def read(source: Path | bytes) -> Image.Image:
@@ -76,15 +80,15 @@ def read(source: Path | bytes) -> Image.Image:
     Raises:
         PictureError: it is none, is damaged, or is too large.
     """
-    if isinstance(source, Path) and not source.is_file():
-        raise PictureError("it is not a file" if source.exists() else "there is no such file")
+    if isinstance(source, Path) and not os.path.isfile(source):
+        raise PictureError("it is not a file" if os.path.exists(source) else "there is no such file")
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(_opened(source), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             image.draft("RGB", (WORK, WORK))  # a JPEG is decoded at a fraction of its size
             image.load()
-            return _plain(ImageOps.exif_transpose(image))
+            return _plain(_upright(image))
     except UnidentifiedImageError as error:
         raise PictureError(f"it is no picture of a kind that is read ({', '.join(FORMATS)})") from error
     except Image.DecompressionBombError as error:
@@ -98,11 +102,20 @@ def _opened(source: Path | bytes) -> Path | BytesIO:
     return source if isinstance(source, Path) else BytesIO(source)
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # what says which way up it is makes no sense, of which there are many kinds
+        return image
+
+
 def _plain(image: Image.Image) -> Image.Image:
     """Return a picture of 8 bits in the modes L, RGB or RGBA."""
     if image.mode.startswith(("I", "F")):  # 16 bits and more, which Pillow would cut off at 255
         values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        top = next((top for top in (1.0, 255.0) if image.mode == "F" and values.max() <= top), 65535.0)
+        # what white is, of the levels that cameras and scanners count to
+        tops = [1.0] * (image.mode == "F") + [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)]
+        top = next((top for top in tops if values.max() <= top), values.max())
         return Image.fromarray((values * (255 / top)).clip(0, 255).round().astype(np.uint8))
     if image.has_transparency_data or image.mode in ("LA", "La", "PA", "RGBa"):
         return image.convert("RGBA")
@@ -113,10 +126,12 @@ def as_is(image: Image.Image) -> NDArray[np.uint8]:
     """Return a picture that is in MNIST's form already, (28, 28).
 
     Raises:
-        PictureError: it is of another size.
+        PictureError: it is of another size, or transparent.
     """
     if image.size != (SIDE, SIDE):
-        raise PictureError(f"it is {image.width} x {image.height}, not 28 x 28; leave out --preprocess none")
+        raise PictureError("it is not 28 x 28 pixels; leave out --preprocess none")
+    if image.mode == "RGBA":
+        raise PictureError("it has transparent parts; leave out --preprocess none")
     return np.asarray(image.convert("L"))
 
 
@@ -140,25 +155,28 @@ def mnist_form(image: Image.Image) -> NDArray[np.uint8]:
 def _opaque(image: Image.Image) -> Grey:
     """Return a picture as levels (height, width, channels), what is transparent as paper that its ink stands out from.
 
-    What can be seen of a picture that is transparent for the most part is its ink, else its paper, too.
+    What can be seen of a transparent picture is its ink, and if that is of several colours and most of it, paper, too.
     """
     levels = np.asarray(image, dtype=np.float32)
     if image.mode != "RGBA":
         return levels.reshape(*levels.shape[:2], -1)
     colours, alpha = levels[..., :3], levels[..., 3:] / 255
     seen = colours[alpha[..., 0] > 0.5]
-    if alpha.mean() > 0.5:
+    if alpha.mean() > 0.5 and np.ptp(seen, axis=0).max() >= VISIBLE:
         paper = np.median(seen, axis=0)
     else:
         paper = np.full(3, 255.0 if len(seen) == 0 or seen.mean() < 128 else 0.0)
-    return np.asarray(colours * alpha + paper * (1 - alpha), dtype=np.float32)
+    opaque = colours * alpha + paper * (1 - alpha)
+    around = np.pad(opaque - paper, ((1, 1), (1, 1), (0, 0))) + paper  # it may be cut off where its ink ends
+    return np.asarray(around, dtype=np.float32)
 
 
 def _ink(levels: Grey) -> Grey:
     """Return how much ink is where, 0 to 1, as the difference from the paper: dark on light, light on dark, colours."""
     paper = _paper(levels)
     difference = functools.reduce(np.maximum, np.moveaxis(np.abs(levels - paper), 2, 0))
-    noise = 1.5 * float(np.median(_border(difference)))  # of normally distributed noise, the standard deviation
+    # of normally distributed noise, the standard deviation, also where ink is on most of the border
+    noise = float(np.quantile(_border(difference), 0.25)) / 0.319
     most = float(difference.max())
     if most < max(VISIBLE, NOISE * noise):
         raise NoInkError("no ink: nothing stands out from the background")
@@ -169,8 +187,8 @@ def _ink(levels: Grey) -> Grey:
 def _paper(levels: Grey) -> Grey:
     """Return the paper's levels: one colour, or where the border is not of one, a smooth shade over the picture."""
     border = _border(levels)
-    colour = np.asarray(np.median(border, axis=0), dtype=np.float32)
-    if (np.abs(border - colour).max(axis=1) < VISIBLE / 3).mean() > 0.8:
+    colour, share = _commonest(border)
+    if share > PLAIN:
         return colour
     height, width = levels.shape[:2]
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
@@ -186,6 +204,15 @@ def _paper(levels: Grey) -> Grey:
         shade: Grey = np.linalg.solve(weighted.T @ near + trifle, weighted.T @ border)
         weights = 1 / np.abs(near @ shade - border).max(axis=1, keepdims=True).clip(1)
     return terms @ shade
+
+
+def _commonest(border: Grey) -> tuple[Grey, float]:
+    """Return the colour that most of the border is of, or nearly, and how much of it that is, 0 to 1."""
+    bins = (border // (2 * NEAR)).astype(np.int64) @ np.array([1, 256, 65536])[: border.shape[1]]
+    values, counts = np.unique(bins, return_counts=True)
+    colour = np.median(border[bins == values[counts.argmax()]], axis=0)
+    near = (np.abs(border - colour) <= NEAR).all(axis=1)
+    return np.asarray(np.median(border[near], axis=0), dtype=np.float32), float(near.mean())
 
 
 def _border(values: Grey) -> Grey:

@@ -57,8 +57,11 @@ def half_hardware(trainer: Trainer, dtype: torch.dtype = torch.bfloat16) -> bool
         trainer: with the device.
         dtype: bfloat16 or float16.
     """
-    if trainer.strategy.root_device.type == "cuda":
-        return dtype == torch.float16 or torch.cuda.get_device_capability(trainer.strategy.root_device)[0] >= 8
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= (7 if dtype == torch.float16 else 8)
+    if device.type != "cpu":
+        return True  # of Apple's
     if dtype == torch.bfloat16 and platform.machine() in ("x86_64", "AMD64"):
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

@@ -91,7 +91,7 @@ def evaluation(record: dict[str, Any], folder: str) -> str:
 
 def picture_predictions(tiles: list["Tile"], folder: str, files: list[str]) -> str:
     """Lay out what a model made of pictures: of few in full, of many how many there is something to say of."""
-    noted = [tile for tile in tiles if tile.note]
+    noted = sorted((tile for tile in tiles if tile.note), key=lambda tile: tile.guess is not None)
     listed = tiles if len(tiles) <= FEW else noted[:FEW]
     rows = [
         [tile.name, "" if tile.guess is None else str(tile.guess), _percent(tile.probability), tile.note]
@@ -101,6 +101,8 @@ def picture_predictions(tiles: list["Tile"], folder: str, files: list[str]) -> s
     counts = f"{len(tiles):,}, {unsure:,} of them unsure, {len(noted) - unsure:,} not scored"
     lines = {"pictures": counts, "files": f"{folder}/ ({', '.join(files)})"}
     shown = ["", table([["file", "guess", "probability", "note"], *rows])] if rows else []
+    if (more := len(noted) - len(listed)) > 0:
+        shown.append(f"and {more:,} more with a note, see predictions.csv")
     return "\n".join([*shown, "", facts(lines)])
 
 
