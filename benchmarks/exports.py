@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mnist_amp.export import rows
+from mnist_amp.export_report import rows
 from mnist_amp.formats import FORMATS
 from mnist_amp.pixels import DTYPES
 from mnist_amp.report import counted, markdown

@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -166,10 +167,14 @@ def test_nothing_is_overwritten_or_left(predict: Run, data_dir: Path, monkeypatc
     def full(self: PicturePredictions, path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(PicturePredictions, "_write_table", full)
-    with pytest.raises(SystemExit) as exit_info:
-        predict("--images", "own")
-    assert exit_info.value.code == 1
+    def interrupted(self: PicturePredictions, path: Path) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    for instead, status in ((full, 1), (interrupted, 130)):
+        monkeypatch.setattr(PicturePredictions, "_write_table", instead)
+        with pytest.raises(SystemExit) as exit_info:
+            predict("--images", "own")
+        assert exit_info.value.code == status
     assert sorted(path.name for path in Path("lightning_logs/predict").iterdir()) == ["version_0", "version_1"]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mnist_amp import cli as command_line
-from mnist_amp import report, resume, runs, signals
+from mnist_amp import export_report, report, resume, runs, signals
 from mnist_amp.command import CommandCLI
 from mnist_amp.complaints import explained, nearest
 from mnist_amp.data import mnist
@@ -80,7 +80,8 @@ def export(cli: "ExportCLI", formats: list[str] | None = None, dtypes: list[str]
     names = ["float32"] if dtypes is None else _chosen("dtypes", dtypes, DTYPES)
     kinds = _available(formats)
     config = cli.config[cli.like]
-    job = _job(cli.checkpoint or {}, Path(config.ckpt_path), Path(config.data.data_dir))
+    assert cli.checkpoint is not None
+    job = _job(cli.checkpoint, Path(config.ckpt_path), Path(config.data.data_dir))
     root = Path(config.trainer.default_root_dir or ".")
     _write_all([f"model-{dtype}.{kind}" for dtype in names for kind in kinds], job, cli.command_line, root)
 
@@ -155,7 +156,7 @@ def _write_all(names: list[str], job: Job, command: str, root: Path) -> None:
         finally:
             _finish(record, folder)
     if record["files"]:
-        print(described(record, str(folder)), flush=True)
+        print(export_report.terminal(record, str(folder), _uses(record, folder)), flush=True)
     if failures:
         raise RunError(_told(failures, _kept(record, folder))) from next(iter(failures.values()))
 
@@ -267,6 +268,12 @@ def _kept(record: dict[str, Any], folder: Path) -> str:
     return f"{count} passed, kept in {folder}" if record["files"] else "no file passed, so none is kept"
 
 
+def _uses(record: dict[str, Any], folder: Path) -> dict[str, str]:
+    """Return how the first file of each format is used."""
+    files = {Path(file["file"]).suffix[1:]: f"{folder}/{file['file']}" for file in reversed(record["files"])}
+    return {name: kind.use.format(files[name]) for name, kind in FORMATS.items() if name in files}
+
+
 def _told(failures: dict[str, Exception], kept: str) -> str:
     texts = [
         f"{name}: {error if isinstance(error, MismatchError) else explained(error)[0]}"
@@ -277,36 +284,6 @@ def _told(failures: dict[str, Exception], kept: str) -> str:
         f"{count} could not be made, or did not do as the checkpoint does on the test images. {'. '.join(texts)}. "
         f"{kept[0].upper()}{kept[1:]}. Leave out with --formats or --dtypes what fails."
     )
-
-
-def rows(record: dict[str, Any]) -> list[list[str]]:
-    """Return the cells of a table of the files, its head first."""
-    head = ["file", "bytes", "arithmetic", "accuracy", "other guesses", "largest difference", "allowed"]
-    return [
-        head,
-        *(
-            [
-                *(file["file"], f"{file['bytes']:,}", file["arithmetic"]),
-                f"{file['accuracy']['correct'] / file['accuracy']['images']:.2%}",
-                f"{file['differing_guesses']:,}",
-                *(f"{file[key]:.2g}" for key in ("largest_difference", "allowed_difference")),
-            ]
-            for file in record["files"]
-        ),
-    ]
-
-
-def described(record: dict[str, Any], folder: str) -> str:
-    """Lay out what `results.json` holds."""
-    run, accuracy = record["run"], record["accuracy"]
-    share = f"{accuracy['correct'] / accuracy['images']:.2%} of {accuracy['images']:,} images"
-    used = {Path(file["file"]).suffix[1:]: f"{folder}/{file['file']}" for file in reversed(record["files"])}
-    lines = {
-        "checkpoint": f"{run['checkpoint']} ({report.counted(run['epochs'], 'epoch')}, step {run['step']:,}), {share}",
-        "files": f"{folder}/ ({RESULTS} has every figure)",
-        **{name: FORMATS[name].use.format(used[name]) for name in FORMATS if name in used},
-    }
-    return "\n".join([report.table(rows(record)), "", report.facts(lines)])
 
 
 class ExportCLI(CommandCLI):

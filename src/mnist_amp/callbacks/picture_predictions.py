@@ -7,13 +7,14 @@ from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_amp import runs
+from mnist_amp import runs, signals
 from mnist_amp.contact_sheet import Tile, contact_sheet
 from mnist_amp.data.picture_module import PictureDataModule
 from mnist_amp.files import written_whole
 from mnist_amp.metrics import Scores
 from mnist_amp.pictures import printable
 from mnist_amp.report import picture_predictions
+from mnist_amp.signals import Stopped
 
 SURE = 0.8  # the probability of the guess that the model is called unsure below
 SHEET = 1000  # pictures on a sheet
@@ -45,17 +46,25 @@ class PicturePredictions(Callback):
         if not trainer.is_global_zero:
             return
         folder = runs.claim(self.root, "predict")
-        files = ["predictions.csv"]
         try:
-            self._write_table(folder / files[0])
-            for start in range(0, len(self.rows), SHEET):
-                files.append(f"predictions-{start // SHEET + 1}.png" if start else "predictions.png")
-                with written_whole(folder / files[-1]) as draft:
-                    contact_sheet(self.rows[start : start + SHEET], draft)
-        except BaseException:
+            with signals.interrupts():
+                files = self._write(folder)
+        except BaseException as error:
             shutil.rmtree(folder)
+            if isinstance(error, KeyboardInterrupt):
+                raise Stopped(error.args[0], "before the predictions were written.") from None
             raise
         print(picture_predictions(self.rows, str(folder), files), flush=True)
+
+    def _write(self, folder: Path) -> list[str]:
+        """Write the files; returns their names."""
+        files = ["predictions.csv"]
+        self._write_table(folder / files[0])
+        for start in range(0, len(self.rows), SHEET):
+            files.append(f"predictions-{start // SHEET + 1}.png" if start else "predictions.png")
+            with written_whole(folder / files[-1]) as draft:
+                contact_sheet(self.rows[start : start + SHEET], draft)
+        return files
 
     def _write_table(self, path: Path) -> None:
         with written_whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
