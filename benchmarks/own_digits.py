@@ -4,7 +4,7 @@
 
 Trains with `mnist-amp fit` in a scratch folder, writes the 10,000 test images as picture files in several ways, digits
 in fonts and drawn with pens of several widths, has them all predicted, and saves the accuracies, with what they were
-measured on, to docs/results/own-digits.json and own-digits.md. About 5 minutes on 2 CPU cores.
+measured on, to docs/results/own-digits.json and own-digits.md. About 10 minutes on 2 CPU cores.
 """
 
 import argparse

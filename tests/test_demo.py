@@ -342,7 +342,7 @@ def test_stops_in_the_midst_of_a_request(tmp_path: Path, kept: Path) -> None:
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"POST /read HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: 78400\r\n\r\nhalf" % port)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
         with socket.create_server(("127.0.0.1", port)):
             pass  # it is free at once
     assert process.communicate() == ("", "mnist-amp: stopped by SIGTERM; the page is served no more.\n")

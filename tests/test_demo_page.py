@@ -219,7 +219,7 @@ def asked_nobody_else(page: Page, url: str) -> None:
 def says_that_the_server_has_stopped(page: Page, command: subprocess.Popen[str]) -> None:
     """Ctrl-C, while the browser holds connections open."""
     command.send_signal(signal.SIGINT)
-    assert command.wait(timeout=20) == 0
+    assert command.wait(timeout=60) == 0
     assert command.stderr is not None
     assert command.stderr.read() == "mnist-amp: stopped by SIGINT; the page is served no more.\n"
     page.draw([(0.5, 0.5)])

@@ -5,7 +5,6 @@ import re
 import runpy
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -86,13 +85,16 @@ def run_one(run: Run, args: list[str], folder: Path) -> None:
 
 
 def serve(*args: str, folder: Path) -> None:
-    """Run what serves a page until Ctrl-C, and press it."""
+    """Run what serves a page until it is told to stop, and stop it; by SIGTERM, as Ctrl-C may be ignored in a job."""
     program = [sys.executable, "-m", "mnist_amp", *args, "--port=0"]
     with subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert any(line.startswith("page       http://127.0.0.1:") for line in iter(process.stdout.readline, ""))
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0
+        try:
+            assert process.stdout is not None
+            assert any(line.startswith("page        http://127.0.0.1:") for line in iter(process.stdout.readline, ""))
+            process.terminate()
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.usefixtures("quick")
