@@ -16,7 +16,7 @@ fit: setup
 	$(BIN)/mnist-amp test $(RUNS)
 
 test: setup
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

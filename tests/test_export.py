@@ -47,6 +47,9 @@ class GuidesNN(nn.Module):
         return self.fc2(self.relu(self.fc1(x.view(-1, 784))))
 
 
+pytestmark = pytest.mark.xdist_group("export")  # what takes long, all files, is made once
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return where a run and its export are kept, once they were made."""

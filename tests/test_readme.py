@@ -67,6 +67,8 @@ def run_one(run: Run, args: list[str], folder: Path) -> None:
         run(*args, "--seconds=0.01", "--rounds=1", "--seeds=1", "--hidden_dims=[16]", "--batch_sizes=[64]")
     elif args[0] == "profile":
         run(*args, "--steps=3", "--warmup=1")
+    elif args[0] == "export":  # test_export.py makes the others, which take long
+        run(*args, "--formats=[pth]")
     elif args[0] == "demo":
         serve(*args, folder=folder)
     elif args == ["--help"]:  # answered before jsonargparse, which leaves with SystemExit
