@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from mnist_amp.export_formats import FORMATS
 from mnist_amp.export_report import rows
-from mnist_amp.formats import FORMATS
 from mnist_amp.pixels import DTYPES
 from mnist_amp.report import counted, markdown
 from speed import RESULTS, keep

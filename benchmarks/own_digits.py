@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-import speed
 import strokes
+from mnist_amp import runs
 from mnist_amp.data import mnist
 from mnist_amp.report import markdown
+from speed import RESULTS, keep
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SEED = 0
 Picture = Image.Image
 Draw = np.random.Generator
@@ -110,11 +110,11 @@ def main() -> None:
             name: accuracy(predicted(written(images, digits, name, root / f"variant-{place}")))
             for place, name in enumerate(VARIANTS)
         }
-        fonts = {name: predicted(lettered(name, root / name)) for name in FONTS}
-        pens = {str(width): predicted(drawn(width, root / f"pen-{width}")) for width in PENS}
+        fonts = {name: counted(predicted(lettered(name, root / name))) for name in FONTS}
+        pens = {str(width): counted(predicted(drawn(width, root / f"pen-{width}"))) for width in PENS}
     figures = {"images": len(images), "test_accuracy": tested["accuracy"], "precision": tested["precision"]}
     found = {"plain": plain, "variants": variants, "fonts": fonts, "pens": pens}
-    speed.keep(args.results / "own-digits.json", "own_digits.py", table, **figures, **found)
+    keep(args.results / "own-digits.json", "own_digits.py", table, **figures, **found)
     off = [name for name, score in variants.items() if name not in HARDER and abs(score - plain) > POINTS]
     if off:
         sys.exit(f"More than {100 * POINTS:g} points from the plain accuracy: {', '.join(off)}.")
@@ -158,9 +158,7 @@ def drawn(width: int, folder: Path) -> Path:
 def predicted(folder: Path, *options: str) -> list[tuple[int, int]]:
     """Have a folder's pictures predicted, by the newest run beside it; returns digit and guess of each."""
     command("predict", "--images", folder.name, *options, cwd=folder.parent)
-    newest = max(
-        folder.parent.glob("lightning_logs/predict/version_*"), key=lambda path: int(path.name.removeprefix("version_"))
-    )
+    newest = next(runs.folders(folder.parent, "predict"))
     with (newest / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [(int(Path(row["file"]).stem[-1]), int(row["guess"] or -1)) for row in rows]
@@ -168,6 +166,12 @@ def predicted(folder: Path, *options: str) -> list[tuple[int, int]]:
 
 def accuracy(pairs: list[tuple[int, int]]) -> float:
     return sum(digit == guess for digit, guess in pairs) / len(pairs)
+
+
+def counted(pairs: list[tuple[int, int]]) -> dict[str, Any]:
+    """Count pictures by how they were read wrongly, such as `1 as 7`."""
+    wrong = [f"{digit} as {guess if guess >= 0 else 'nothing'}" for digit, guess in pairs if digit != guess]
+    return {"pictures": len(pairs), "wrong": {text: wrong.count(text) for text in sorted(set(wrong))}}
 
 
 def table(record: dict[str, Any]) -> str:
@@ -187,14 +191,14 @@ def table(record: dict[str, Any]) -> str:
             markdown(
                 [
                     [f"digits printed in sizes {', '.join(map(str, FONT_SIZES))}", "fonts", "right", "read wrongly"],
-                    *([name, str(len(FONTS[name])), *_counted(pairs)] for name, pairs in record["fonts"].items()),
+                    *([name, str(len(FONTS[name])), *_cells(found)] for name, found in record["fonts"].items()),
                 ]
             ),
             "",
             markdown(
                 [
                     ["digits drawn by a pen", "right", "read wrongly"],
-                    *([f"{pen}% of the picture wide", *_counted(pairs)] for pen, pairs in record["pens"].items()),
+                    *([f"{pen}% of the picture wide", *_cells(found)] for pen, found in record["pens"].items()),
                 ]
             ),
             "",
@@ -204,11 +208,10 @@ def table(record: dict[str, Any]) -> str:
     )
 
 
-def _counted(pairs: list[tuple[int, int]]) -> list[str]:
-    wrong = [f"{digit} as {guess if guess >= 0 else 'nothing'}" for digit, guess in pairs if digit != guess]
-    times = {text: wrong.count(text) for text in sorted(wrong)}
-    shown = ", ".join(text if count == 1 else f"{text} ({count} times)" for text, count in times.items())
-    return [f"{len(pairs) - len(wrong)} of {len(pairs)}", shown or "-"]
+def _cells(found: dict[str, Any]) -> list[str]:
+    wrong = found["wrong"]
+    shown = ", ".join(text if count == 1 else f"{text} ({count} times)" for text, count in wrong.items())
+    return [f"{found['pictures'] - sum(wrong.values())} of {found['pictures']}", shown or "-"]
 
 
 if __name__ == "__main__":

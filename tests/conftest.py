@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ LONGEST = ("test_readme", "test_export", "test_signals", "test_wheel")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "pictures: draws the pictures of its runs to the end")
+    config.addinivalue_line("markers", "drawn: has matplotlib draw the figures of its runs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,7 +82,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sketched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the figures as they are, but leave it to tests marked `pictures` to have matplotlib draw them.
+    """Make the figures as they are, but leave it to tests marked `drawn` to have matplotlib draw them.
 
     That is a third to a half of the time of a short run, and what is drawn is for test_plots.py to know.
     """
@@ -186,6 +187,17 @@ def command(*args: str, cwd: Path, status: int = 0, env: dict[str, str] | None =
     )
     assert done.returncode == status, done.stderr
     return done.stdout
+
+
+@contextmanager
+def started(*args: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start `python -m mnist_amp`, which goes on until it is told to stop; if it was not, it is killed at the end."""
+    program = [sys.executable, "-m", "mnist_amp", *args]
+    with subprocess.Popen(program, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def forked(*args: str, cwd: Path, status: int = 0, env: dict[str, str] | None = None) -> str:

@@ -247,8 +247,8 @@ def test_table_of_own_digits() -> None:
         **{"images": 10_000, "plain": 0.9705, "test_accuracy": 0.9704, "precision": "bf16-mixed", "device": "a CPU"},
         **{"versions": VERSIONS, "date": "2026-11-25", "command": "python benchmarks/own_digits.py"},
         "variants": {"as PNG files": 0.9706, "in two colours": 0.97},
-        "fonts": {"DejaVu Serif": [[1, 8], [2, 2], [1, 8], [4, -1]]},
-        "pens": {"4": [[digit, digit] for digit in range(10)]},
+        "fonts": {"DejaVu Serif": own_digits.counted([(1, 8), (2, 2), (1, 8), (4, -1)])},
+        "pens": {"4": own_digits.counted([(digit, digit) for digit in range(10)])},
     }
     assert (
         own_digits.table(record)

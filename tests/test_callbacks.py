@@ -173,7 +173,7 @@ def test_the_mistakes_that_the_model_was_surest_of_come_first() -> None:
     assert worst[0].probability == pytest.approx(logits.softmax(dim=1).max().item())
 
 
-@pytest.mark.pictures
+@pytest.mark.drawn
 def test_what_each_evaluation_leaves(run: Run, fitted: Run) -> None:
     fitted(*SMOKE)
     before = files(FOLDER)

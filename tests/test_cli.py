@@ -116,7 +116,7 @@ def test_help_of_demo(printed: Printed) -> None:
     assert text.startswith("usage: mnist-amp demo [options]\n")
     assert "\n  --port PORT           port of 127.0.0.1 to serve the page at; 0 takes one\n" in text
     assert (
-        "\n  --ckpt_path CKPT_PATH\n                        Checkpoint to score: `best` or `last` of the newest\n"
+        "\n  --ckpt_path CKPT_PATH\n                        Checkpoint to use: `best` or `last` of the newest run,\n"
         in text
     )
     assert "return_predictions" not in text

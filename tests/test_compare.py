@@ -31,7 +31,7 @@ def measured(record: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [tuple(cell[name] for name in ("kind", "precision", "number", "effective")) for cell in record["cells"]]
 
 
-@pytest.mark.pictures
+@pytest.mark.drawn
 def test_the_whole_command(run: Run, tmp_path: Path) -> None:
     printed = run("compare", *QUICK, "--scaler.init_scale=16", "--precisions=[32-true,bf16-mixed,16-mixed,fp16-cpu]")
     assert files(tmp_path) == {f"{FOLDER}/{name}" for name in WRITTEN}

@@ -2,12 +2,9 @@
 
 import http.client
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +20,7 @@ from mnist_amp.demo_server import PAGE, SIDE, SIZE, DemoServer, Handler
 from mnist_amp.model import SimpleNN
 from mnist_amp.pixels import DTYPES, PixelNN
 from strokes import picture
-from tests.conftest import Refused
+from tests.conftest import Refused, started
 
 BINARY = {"Content-Type": "application/octet-stream"}
 ABOUT = {"checkpoint": "best.ckpt"}
@@ -320,32 +317,29 @@ def test_refuses_in_a_line(refused: Refused, kept: Path, server: DemoServer) -> 
 
 @pytest.mark.usefixtures("checkpoint")
 def test_stops_in_the_midst_of_a_request(tmp_path: Path, kept: Path) -> None:
-    program = [sys.executable, "-m", "mnist_amp", "demo", "--port=0", f"--ckpt_path={kept}"]
-    process = subprocess.Popen(
-        program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
-    assert process.stdout is not None
-    lines = dict(re.split(r"  +", process.stdout.readline().strip(), maxsplit=1) for _ in range(6))
-    port = int(lines["page"].rstrip("/").rpartition(":")[2])
-    assert lines.pop("device").startswith("CPU (")
-    assert re.fullmatch(r"[\d.]+% on the validation images", lines.pop("accuracy"))
-    assert lines == {
-        "checkpoint": f"{kept} (after 1 epoch)",
-        "precisions": "float32, float16, bfloat16",
-        "page": f"http://127.0.0.1:{port}/",
-        "ends": "on Ctrl-C",
-    }
-    assert (
-        json.loads(ask(port, "POST", ALL, SEVEN.tobytes(), **BINARY)[2])["image"]
-        == pictures.mnist_form(SEVEN).flatten().tolist()
-    )
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(b"POST /read HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: 78400\r\n\r\nhalf" % port)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
-        with socket.create_server(("127.0.0.1", port)):
-            pass  # it is free at once
-    assert process.communicate() == ("", "mnist-amp: stopped by SIGTERM; the page is served no more.\n")
+    with started("demo", "--port=0", f"--ckpt_path={kept}", cwd=tmp_path) as process:
+        assert process.stdout is not None
+        lines = dict(re.split(r"  +", process.stdout.readline().strip(), maxsplit=1) for _ in range(6))
+        port = int(lines["page"].rstrip("/").rpartition(":")[2])
+        assert lines.pop("device").startswith("CPU (")
+        assert re.fullmatch(r"[\d.]+% on the validation images", lines.pop("accuracy"))
+        assert lines == {
+            "checkpoint": f"{kept} (after 1 epoch)",
+            "precisions": "float32, float16, bfloat16",
+            "page": f"http://127.0.0.1:{port}/",
+            "ends": "on Ctrl-C",
+        }
+        assert (
+            json.loads(ask(port, "POST", ALL, SEVEN.tobytes(), **BINARY)[2])["image"]
+            == pictures.mnist_form(SEVEN).flatten().tolist()
+        )
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"POST /read HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Length: 78400\r\n\r\nhalf" % port)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+            with socket.create_server(("127.0.0.1", port)):
+                pass  # it is free at once
+        assert process.communicate() == ("", "mnist-amp: stopped by SIGTERM; the page is served no more.\n")
     assert list(tmp_path.iterdir()) == []
 
 

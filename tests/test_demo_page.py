@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from mnist_amp.__main__ import main
 from mnist_amp.pixels import DTYPES
 from strokes import STROKES, Stroke
-from tests.conftest import ROOT
+from tests.conftest import ROOT, started
 
 SCREENSHOT = ROOT / "build" / "demo.png"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -61,11 +60,8 @@ def command(browser: webdriver.Chrome, tmp_path: Path, data_dir: Path) -> Iterat
     with pytest.MonkeyPatch.context() as here:
         here.chdir(tmp_path)
         main(["fit", f"--data.data_dir={data_dir}", *QUICK])
-    program = [sys.executable, "-m", "mnist_amp", "demo", "--port=0"]
-    process = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    yield process
-    process.kill()
-    process.communicate()
+    with started("demo", "--port=0", cwd=tmp_path) as process:
+        yield process
 
 
 class Page:

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from mnist_amp import __version__, export, files, formats, pixels
+from mnist_amp import __version__, export, export_formats, files, pixels
 from mnist_amp.data import mnist
 from mnist_amp.data.loader import normalize
 from mnist_amp.model import SimpleNN
@@ -328,11 +328,11 @@ def test_a_wrong_normalisation_leaves_nothing(
 def test_a_file_that_fails_is_not_there_and_the_others_are(
     run: Run, trained: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def swapped(network: pixels.PixelNN) -> formats.Maker:
+    def swapped(network: pixels.PixelNN) -> export_formats.Maker:
         network.model.fc2.weight.copy_(network.model.fc2.weight[[1, 0, *range(2, 10)]])
-        return formats._pth_maker(network)
+        return export_formats._pth_maker(network)
 
-    monkeypatch.setitem(formats.FORMATS, "pth", formats.FORMATS["pth"]._replace(maker=swapped))
+    monkeypatch.setitem(export_formats.FORMATS, "pth", export_formats.FORMATS["pth"]._replace(maker=swapped))
     with pytest.raises(SystemExit) as exit_info:
         run("export", QUICK)
     assert exit_info.value.code == 1
@@ -347,7 +347,9 @@ def test_a_file_that_fails_is_not_there_and_the_others_are(
 def test_a_file_for_one_size_of_batch_fails(
     run: Run, trained: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(formats, "_program", lambda network: torch.export.export(network, formats.EXAMPLE))
+    monkeypatch.setattr(
+        export_formats, "_program", lambda network: torch.export.export(network, export_formats.EXAMPLE)
+    )
     assert " model-float32.pt2: " in failed(run, capsys, "--formats=[pt2]")
     assert left() == set()
 
@@ -355,8 +357,8 @@ def test_a_file_for_one_size_of_batch_fails(
 def test_a_file_that_can_not_be_loaded_fails(
     run: Run, trained: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torn = formats.FORMATS["pth"]._replace(maker=lambda network: lambda metadata: b"PK")
-    monkeypatch.setitem(formats.FORMATS, "pth", torn)
+    torn = export_formats.FORMATS["pth"]._replace(maker=lambda network: lambda metadata: b"PK")
+    monkeypatch.setitem(export_formats.FORMATS, "pth", torn)
     assert " model-float32.pth: " in failed(run, capsys, "--formats=[pth]")
     assert left() == set()
 
@@ -402,11 +404,11 @@ def test_ctrl_c(
 ) -> None:
     kept = ["pth", "safetensors"][done]
 
-    def interrupted(path: Path) -> formats.Scorer:
+    def interrupted(path: Path) -> export_formats.Scorer:
         signal.raise_signal(signal.SIGINT)
         raise AssertionError
 
-    monkeypatch.setitem(formats.FORMATS, kept, formats.FORMATS[kept]._replace(scorer=interrupted))
+    monkeypatch.setitem(export_formats.FORMATS, kept, export_formats.FORMATS[kept]._replace(scorer=interrupted))
     assert failed(run, capsys, "--formats=[pth,safetensors]", status=130).endswith(f"\nmnist-amp: {message}\n")
     assert conftest.files(Path("lightning_logs/export")) == (
         {"version_0/model-float32.pth", "version_0/results.json"} if done else set()
@@ -526,7 +528,7 @@ def test_help(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         run("export", "--help")
     text = " ".join(capsys.readouterr().out.split())
     assert text.startswith("usage: mnist-amp export [options] Write a run's network to files that other programs take")
-    assert "Checkpoint to export: `best` or `last` of the newest run" in text
+    assert "Checkpoint to use: `best` or `last` of the newest run" in text
     assert "--formats FORMATS, --formats+ FORMATS kinds of files, of pth, safetensors, onnx and pt2; by default" in text
     assert "verbose" not in text
 

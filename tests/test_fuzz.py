@@ -19,7 +19,7 @@ from mnist_amp.data import mnist
 from mnist_amp.errors import RequestError
 from tests.conftest import WHOLE, Run
 
-pytestmark = pytest.mark.pictures  # whatever figures a checkpoint holds, they are drawn
+pytestmark = pytest.mark.drawn  # whatever figures a checkpoint holds, they are drawn
 
 OPTIONS = (
     *("data.batch_size", "data.val_size", "data.seed", "model.hidden_dim", "model.lr_scheduler_interval"),

@@ -78,7 +78,7 @@ def test_timing() -> None:
     }
 
 
-@pytest.mark.pictures
+@pytest.mark.drawn
 def test_fp32(run: Run, tmp_path: Path) -> None:
     cross_entropy = F.cross_entropy
     printed = run("profile", *QUICK, "--trainer.precision=32-true")

@@ -15,7 +15,7 @@ import torch
 import readme
 from mnist_amp.__main__ import main
 from mnist_amp.model import SimpleNN
-from tests.conftest import Run, command
+from tests.conftest import Run, command, started
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -88,15 +88,11 @@ def run_one(run: Run, args: list[str], folder: Path) -> None:
 
 def serve(*args: str, folder: Path) -> None:
     """Run what serves a page until it is told to stop, and stop it; by SIGTERM, as Ctrl-C may be ignored in a job."""
-    program = [sys.executable, "-m", "mnist_amp", *args, "--port=0"]
-    with subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert any(line.startswith("page        http://127.0.0.1:") for line in iter(process.stdout.readline, ""))
-            process.terminate()
-            assert process.wait(timeout=60) == 0
-        finally:
-            process.kill()
+    with started(*args, "--port=0", cwd=folder) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("page        http://127.0.0.1:") for line in iter(process.stdout.readline, ""))
+        process.terminate()
+        assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.usefixtures("quick")

@@ -200,7 +200,7 @@ class MnistAmpCLI(LightningCLI):
         config = self.config[subcommand]
         for name in settings.LIMITS:
             # Lightning declares them as `float | int`, by which the parser makes 1.0 of 1
-            if str(peek(own, f"trainer.{name}")) == "1" and isinstance(config.trainer[name], float):
+            if isinstance(config.trainer[name], float) and str(peek(own, f"trainer.{name}")) == "1":
                 warn(f"trainer.{name} is 1, which is taken as a share: all batches. For few, give 2 or more.")
         settings.check(config.as_dict())
         if config.seed_everything is True:

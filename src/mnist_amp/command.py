@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 from mnist_amp import helptexts
-from mnist_amp.cli import MnistAmpCLI
+from mnist_amp.cli import MnistAmpCLI, prepare
 
 
 class CommandCLI(MnistAmpCLI):
@@ -14,16 +14,27 @@ class CommandCLI(MnistAmpCLI):
     Attributes:
         name: of the command.
         like: the command of Lightning's whose options it has.
+        unused: options of that one which it does without.
         function: what runs it; its parameters after the first, this object, are the command's own options.
         command_line: as it was given, with what the environment set.
     """
 
     like: ClassVar[str]
+    unused: ClassVar[set[str]] = {"weights_only"}
     function: ClassVar[Callable[..., None]]
+
+    @classmethod
+    def run(cls, args: list[str]) -> None:
+        """Run the command line `args`, as `cli.run` does."""
+        prepare()
+        cls(args)
 
     def __init__(self, args: list[str]) -> None:
         self.command_line = shlex.join(["mnist-amp", *args])
         super().__init__([self.like, *args[1:]])
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        return {command: skipped | self.unused for command, skipped in super().subcommands().items()}
 
     def add_command_arguments(self) -> None:
         parser = self._subcommand_parsers[self.like]

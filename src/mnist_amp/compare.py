@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 
 from mnist_amp import compare_report, measure, runs, signals
-from mnist_amp.cli import prepare
 from mnist_amp.data import mnist
 from mnist_amp.errors import RequestError, RunError
 from mnist_amp.files import written_whole
@@ -231,7 +230,4 @@ class CompareCLI(measure.FitsCLI):
         self._subcommand_parsers["fit"].set_defaults({"model.steps_per_execution": 50})
 
 
-def run(args: list[str]) -> None:
-    """Run the command line `args`, which `arrange` has put in order."""
-    prepare()
-    CompareCLI(args)
+run = CompareCLI.run

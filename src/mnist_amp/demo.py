@@ -7,14 +7,13 @@ import sys
 import threading
 import time
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor
 
-from mnist_amp import cli as command_line
 from mnist_amp import pictures, report, runs, signals
 from mnist_amp.cli import MnistAmpCLI
 from mnist_amp.command import CommandCLI
@@ -147,10 +146,8 @@ class DemoCLI(CommandCLI):
 
     name = "demo"
     like = "predict"
+    unused: ClassVar = {"return_predictions", "weights_only"}
     function = demo
-
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        return {"predict": {*super().subcommands()["predict"], "return_predictions", "weights_only"}}
 
     def instantiate_classes(self) -> None:
         """Make what `predict` does, which verifies the checkpoint and the device."""
@@ -165,7 +162,4 @@ class DemoCLI(CommandCLI):
         return trainer
 
 
-def run(args: list[str]) -> None:
-    """Run the command line `args`, as `cli.run` does."""
-    command_line.prepare()
-    DemoCLI(args)
+run = DemoCLI.run

@@ -7,20 +7,19 @@ import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mnist_amp import cli as command_line
 from mnist_amp import export_report, report, resume, runs, signals
 from mnist_amp.command import CommandCLI
 from mnist_amp.complaints import explained, nearest
 from mnist_amp.data import mnist
 from mnist_amp.data.loader import normalize
 from mnist_amp.errors import RequestError, RunError, warn
+from mnist_amp.export_formats import FORMATS, Metadata, Scorer, is_widened
 from mnist_amp.files import written_whole
-from mnist_amp.formats import FORMATS, Metadata, Scorer, is_widened
 from mnist_amp.model import SimpleNN
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.pixels import DTYPES, PixelNN
@@ -30,13 +29,10 @@ from mnist_amp.signals import Stopped
 RESULTS = "results.json"
 INSTALL = 'pip install ".[export]"'
 # How far a logit may be from the checkpoint's, in machine epsilons of the dtype times the largest logit. In half
-# precision each weight and each value is rounded once, by half an epsilon of it at most, some up and some down: in all
-# that came to 1.0 at most over widths from 1 to 4096, trained and not. In float32 it is the sums that are rounded, of
-# 784 products and then of one for each hidden unit, in one order here and in another there: by half an epsilon times
-# the root of how many there are, 35 at width 4096, if each were as large as the largest logit; it came to 5.8 at most.
-# A guess can differ only where two of the checkpoint's logits are nearer to each other than twice that. Another
-# normalisation or two classes swapped are off by 0.5 to 1.5 times the largest logit, pixels over 256 by 0.004, a weight
-# of fc2 that is 0 by 0.02 mostly and one of fc1 by 0.0001: float32 shows all of these, bfloat16 (0.03) the first alone.
+# precision each weight and each value is rounded once, by half an epsilon of it at most, some up and some down. In
+# float32 it is the sums that are rounded, of 784 products and then of one for each hidden unit, in one order here and
+# in another there: by half an epsilon times the root of how many there are, 35 at width 4096. A guess can differ only
+# where two of the checkpoint's logits are nearer to each other than twice that.
 EPSILONS = {torch.float32: 32, torch.float16: 4, torch.bfloat16: 4}
 FIRST = [1, 7]  # images in the first batches, as a file must take any number of them
 BATCH = 1000  # images in the others
@@ -289,16 +285,11 @@ def _told(failures: dict[str, Exception], kept: str) -> str:
 class ExportCLI(CommandCLI):
     name = "export"
     like = "test"
+    unused: ClassVar = {"verbose", "weights_only"}
     function = export
-
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        return {"test": {*super().subcommands()["test"], "verbose", "weights_only"}}
 
     def before_instantiate_classes(self) -> None:
         torch.set_float32_matmul_precision("highest")  # whatever the run trained with, it is float32 that is compared
 
 
-def run(args: list[str]) -> None:
-    """Run the command line `args`, as `cli.run` does."""
-    command_line.prepare()
-    ExportCLI(args)
+run = ExportCLI.run

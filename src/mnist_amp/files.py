@@ -1,12 +1,14 @@
 """Files that appear whole or not at all."""
 
+import csv
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mnist_amp.errors import RunError
 
@@ -32,6 +34,12 @@ def written_whole(path: Path) -> Iterator[Path]:
             _flush(path.parent)
         finally:
             draft.unlink(missing_ok=True)
+
+
+def write_table(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows, the head first, as CSV."""
+    with written_whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ TITLES = {
 }
 START = "`best` or `last` of the newest run, a checkpoint file, or a run's folder (its {default} one)"
 HELP = {
-    "ckpt_path": f"Checkpoint to score: {START.format(default='best')}; by default `best`.",
+    "ckpt_path": f"Checkpoint to use: {START.format(default='best')}; by default `best`.",
     "verbose": "Print Lightning's own table of the figures, too.",
     "return_predictions": "Has no effect: the predictions are written to predictions.csv.",
     "weights_only": "Has no effect: a checkpoint is never allowed to run code.",
@@ -76,5 +76,3 @@ def describe(subparsers: dict[str, "LightningArgumentParser"]) -> None:
             action.help = HELP.get(action.dest, action.help)
             if action.dest == "ckpt_path" and name == "fit":
                 action.help = f"Checkpoint to go on from: {START.format(default='last')}; by default, start anew."
-            elif action.dest == "ckpt_path":
-                action.help = HELP["ckpt_path"].replace("score", "export" if name == "export" else "score")

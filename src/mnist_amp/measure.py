@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import yaml
@@ -48,9 +48,7 @@ class FitsCLI(CommandCLI):
     """The command line of a command that runs fits: the options of `fit`, but for checkpoints, and its own."""
 
     like = "fit"
-
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        return {"fit": {*super().subcommands()["fit"], "ckpt_path", "weights_only"}}
+    unused: ClassVar = {"ckpt_path", "weights_only"}
 
     def add_command_arguments(self) -> None:
         self._subcommand_parsers["fit"].add_class_arguments(ScalerSettings, "scaler")

@@ -10,7 +10,6 @@ import os
 import warnings
 from collections.abc import Iterable
 from glob import glob, has_magic
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -74,16 +73,16 @@ def printable(name: Path | str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
-def read(source: Path | bytes) -> Image.Image:
+def read(path: Path) -> Image.Image:
     """Read a picture, upright, in the modes L, RGB or RGBA; of several frames the first.
 
     Raises:
         PictureError: it is none, is damaged, or is too large.
     """
-    if isinstance(source, Path) and not os.path.isfile(source):
-        raise PictureError("it is not a file" if os.path.exists(source) else "there is no such file")
+    if not os.path.isfile(path):
+        raise PictureError("it is not a file" if os.path.exists(path) else "there is no such file")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(_opened(source), formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             image.draft("RGB", (WORK, WORK))  # a JPEG is decoded at a fraction of its size
@@ -96,10 +95,6 @@ def read(source: Path | bytes) -> Image.Image:
     except Exception as error:  # a damaged file comes as many kinds of error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise PictureError(f"it can't be read: {reason}") from error
-
-
-def _opened(source: Path | bytes) -> Path | BytesIO:
-    return source if isinstance(source, Path) else BytesIO(source)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -141,9 +136,9 @@ def mnist_form(image: Image.Image) -> NDArray[np.uint8]:
     Raises:
         NoInkError: nothing on it stands out from its background.
     """
-    if max(image.size) > WORK:
-        image = image.copy()
-        image.thumbnail((WORK, WORK), Image.Resampling.BOX)
+    if (factor := WORK / max(image.size)) < 1:
+        size = max(round(image.width * factor), 1), max(round(image.height * factor), 1)
+        image = image.resize(size, Image.Resampling.BOX, reducing_gap=2)
     scaled = _scaled(_cropped(_ink(_opaque(image))))
     rows, columns = (scaled.sum(axis=axis) for axis in (1, 0))
     placed = np.zeros((SIDE, SIDE), dtype=np.float32)
@@ -196,9 +191,8 @@ def _paper(levels: Grey) -> Grey:
     step = max(len(border) // 2000, 1)
     near, border = _border(terms)[::step], border[::step]
     weights = np.ones((len(border), 1), dtype=np.float32)
-    trifle = (
-        np.eye(6, dtype=np.float32) / 1000
-    )  # or a picture of a single row, which has no shade down, has no solution
+    # or there is no solution for a picture of a single row, which has no shade down
+    trifle = np.eye(6, dtype=np.float32) / 1000
     for _ in range(8):  # least absolute differences, by weighted least squares: the digit may reach to the border
         weighted = near * weights
         shade: Grey = np.linalg.solve(weighted.T @ near + trifle, weighted.T @ border)

@@ -1,7 +1,6 @@
 """The command `profile`: where a training step's time goes, and which precision its operations run in."""
 
 import json
-import shutil
 import statistics
 import sys
 from collections.abc import Generator
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_amp import cli as command_line
 from mnist_amp import plots, profile_report, runs
 from mnist_amp.dtypes import OperationLog, kernel_rows, layers_of
 from mnist_amp.errors import RequestError, RunError, warn
@@ -169,8 +167,7 @@ def profile(cli: FitsCLI, steps: int = 200, warmup: int = 20) -> None:
 
 def write(record: dict[str, Any], root: Path) -> Path:
     """Write the results to a new folder, which there is not if that fails."""
-    folder = runs.claim(root, "profile")
-    try:
+    with runs.claimed(root, "profile") as folder:
         with written_whole(folder / "results.json") as draft:
             draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         with written_whole(folder / "profile.png") as draft:
@@ -179,9 +176,6 @@ def write(record: dict[str, Any], root: Path) -> Path:
             plots.gradient_histogram(record["gradients"]["exponents"], draft)
         with written_whole(folder / "report.md") as draft:
             draft.write_text(profile_report.markdown(record), encoding="utf-8")
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
     return folder
 
 
@@ -190,7 +184,4 @@ class ProfileCLI(FitsCLI):
     function = profile
 
 
-def run(args: list[str]) -> None:
-    """Run the command line `args`, as `cli.run` does."""
-    command_line.prepare()
-    ProfileCLI(args)
+run = ProfileCLI.run

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -43,6 +44,17 @@ def claim(root: Path, kind: str = "") -> Path:
             f"no run can be written to {folder}: {error.strerror or error}. "
             "Name a folder that can be written with --trainer.default_root_dir."
         ) from error
+
+
+@contextlib.contextmanager
+def claimed(root: Path, kind: str) -> Iterator[Path]:
+    """Make the next folder, as `claim` does, to be filled meanwhile; there is none if that fails."""
+    folder = claim(root, kind)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
 
 
 def _claim(root: Path, kind: str) -> Path:

@@ -1,16 +1,15 @@
 """The predictions of `predict --images`."""
 
-import csv
-import shutil
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp import runs, signals
+from mnist_amp.callbacks.predictions import COLUMNS, as_text
 from mnist_amp.contact_sheet import Tile, contact_sheet
 from mnist_amp.data.picture_module import PictureDataModule
-from mnist_amp.files import written_whole
+from mnist_amp.files import write_table, written_whole
 from mnist_amp.metrics import Scores
 from mnist_amp.pictures import printable
 from mnist_amp.report import picture_predictions
@@ -45,15 +44,11 @@ class PicturePredictions(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        folder = runs.claim(self.root, "predict")
         try:
-            with signals.interrupts():
+            with signals.interrupts(), runs.claimed(self.root, "predict") as folder:
                 files = self._write(folder)
-        except BaseException as error:
-            shutil.rmtree(folder)
-            if isinstance(error, KeyboardInterrupt):
-                raise Stopped(error.args[0], "before the predictions were written.") from None
-            raise
+        except KeyboardInterrupt as interrupt:
+            raise Stopped(interrupt.args[0], "before the predictions were written.") from None
         print(picture_predictions(self.rows, str(folder), files), flush=True)
 
     def _write(self, folder: Path) -> list[str]:
@@ -67,13 +62,13 @@ class PicturePredictions(Callback):
         return files
 
     def _write_table(self, path: Path) -> None:
-        with written_whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["file", "guess", "probability", *(f"p{digit}" for digit in range(10)), "note"])
-            for row in self.rows:
-                figures = [f"{p:.6f}" for p in row.probabilities or []] or [""] * 10
-                probability = "" if row.probability is None else f"{row.probability:.6f}"
-                writer.writerow([row.name, row.guess, probability, *figures, row.note])
+        head = ["file", "guess", "probability", *COLUMNS, "note"]
+        write_table(path, [head, *map(_cells, self.rows)])
+
+
+def _cells(row: Tile) -> list[Any]:
+    figures = [""] * 11 if row.probabilities is None else as_text([max(row.probabilities), *row.probabilities])
+    return [row.name, row.guess, *figures, row.note]
 
 
 def _note(probabilities: list[float] | None, problem: Exception | None) -> str:

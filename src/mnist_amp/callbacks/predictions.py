@@ -1,13 +1,19 @@
 """The predictions of `predict`."""
 
-import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_amp.files import written_whole
+from mnist_amp.files import write_table
 from mnist_amp.metrics import Scores
+
+COLUMNS = [f"p{digit}" for digit in range(10)]
+
+
+def as_text(probabilities: Iterable[float]) -> list[str]:
+    return [f"{probability:.6f}" for probability in probabilities]
 
 
 class PredictionWriter(Callback):
@@ -27,13 +33,9 @@ class PredictionWriter(Callback):
         guesses = scored.logits.argmax(dim=1).tolist()
         probabilities = scored.logits.softmax(dim=1).tolist()
         path = self.folder / "predictions.csv"
-        with written_whole(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["index", "digit", "guess", *(f"p{digit}" for digit in range(10))])
-            for index, digit, guess, row in zip(
-                scored.places.tolist(), scored.labels.tolist(), guesses, probabilities, strict=True
-            ):
-                writer.writerow([index, digit, guess, *(f"{p:.6f}" for p in row)])
+        found = zip(scored.places.tolist(), scored.labels.tolist(), guesses, probabilities, strict=True)
+        rows = ([index, digit, guess, *as_text(row)] for index, digit, guess, row in found)
+        write_table(path, [["index", "digit", "guess", *COLUMNS], *rows])
         self.written = f"{len(guesses):,} predictions in {path}"
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -12,7 +12,35 @@ from mnist_amp.data.loader import Batch, SequentialLoader, ShuffledLoader, gener
 from mnist_amp.errors import RequestError
 
 
-class MNISTDataModule(LightningDataModule):
+class MemoryDataModule(LightningDataModule):
+    """Images that stay in memory, on the device that uses them.
+
+    Attributes:
+        images: (N, 28, 28) uint8.
+        labels: (N,) int64.
+        batch_size: images per batch and process.
+    """
+
+    images: Tensor
+    labels: Tensor
+    batch_size: int
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Return the batch as it is: it was cut from images on the device."""
+        return batch
+
+    def predict_dataloader(self) -> SequentialLoader:
+        return self.sequential(torch.arange(len(self.labels)))
+
+    def sequential(self, indices: Tensor) -> SequentialLoader:
+        """Return a loader for evaluation of the images at these places."""
+        assert self.trainer is not None
+        return SequentialLoader(
+            self.images, self.labels, indices, self.batch_size, self.trainer.global_rank, self.trainer.world_size
+        )
+
+
+class MNISTDataModule(MemoryDataModule):
     """MNIST, kept as uint8 on the device that trains and normalised there.
 
     Validation images are held out of the 60,000 training images; the 10,000 test images are for `test` and `predict`.
@@ -67,25 +95,12 @@ class MNISTDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> SequentialLoader | list[SequentialLoader]:
-        return self._sequential(self.split()[1]) if self.val_size else []
+        return self.sequential(self.split()[1]) if self.val_size else []
 
     def test_dataloader(self) -> SequentialLoader:
-        return self._sequential(torch.arange(len(self.labels)))
-
-    def predict_dataloader(self) -> SequentialLoader:
-        return self.test_dataloader()
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Return the batch as it is: it was cut from images on the device."""
-        return batch
+        return self.predict_dataloader()
 
     def split(self) -> tuple[Tensor, Tensor]:
         """Return the places, in the 60,000, of the images to train on and of those held out, (60,000 - V,) and (V,)."""
         order = torch.randperm(mnist.TRAIN_SIZE, generator=generator(self.seed, -1))
         return order[self.val_size :].sort().values, order[: self.val_size].sort().values
-
-    def _sequential(self, indices: Tensor) -> SequentialLoader:
-        assert self.trainer is not None
-        return SequentialLoader(
-            self.images, self.labels, indices, self.batch_size, self.trainer.global_rank, self.trainer.world_size
-        )

@@ -6,18 +6,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mnist_amp import pictures
-from mnist_amp.data.loader import Batch, SequentialLoader
+from mnist_amp.data.datamodule import MemoryDataModule
 
 MANY = 100  # files, from which on there is a progress bar
 FORMS = {"mnist": pictures.mnist_form, "none": pictures.as_is}
 
 
-class PictureDataModule(LightningDataModule):
+class PictureDataModule(MemoryDataModule):
     """Pictures of digits from files, as images like MNIST's on the device that scores them.
 
     Args:
@@ -42,6 +41,7 @@ class PictureDataModule(LightningDataModule):
         files = tqdm(self.files, "Reading", unit="picture", disable=hidden, file=sys.stderr)
         images = [self._image(place, file) for place, file in enumerate(files)]
         self.images = torch.from_numpy(np.stack(images)).to(self.trainer.strategy.root_device)
+        self.labels = torch.zeros(len(images), dtype=torch.int64, device=self.images.device)  # they are not known
 
     def _image(self, place: int, file: Path) -> NDArray[np.uint8]:
         try:
@@ -57,15 +57,3 @@ class PictureDataModule(LightningDataModule):
             for place, problem in self.problems.items()
             if not isinstance(problem, pictures.NoInkError)
         }
-
-    def predict_dataloader(self) -> SequentialLoader:
-        assert self.trainer is not None
-        unknown = torch.zeros(len(self.images), dtype=torch.int64, device=self.images.device)  # what they show
-        indices = torch.arange(len(self.images))
-        return SequentialLoader(
-            self.images, unknown, indices, self.batch_size, self.trainer.global_rank, self.trainer.world_size
-        )
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Return the batch as it is: it was cut from images on the device."""
-        return batch

@@ -1,14 +1,7 @@
 """The kinds of files that a trained network is exported to: made as bytes, and loaded again by their own runtimes.
 
-Weights alone, which the guide's class takes, and takes pixels of 0 to 255 with:
-
-    model.load_state_dict(torch.load("model-float32.pth", weights_only=True))
-    model.load_state_dict(safetensors.torch.load_file("model-float32.safetensors"))
-
-The whole computation, from images (N, 28, 28) uint8 to logits (N, 10) float32, whatever N is:
-
-    onnxruntime.InferenceSession("model-float32.onnx").run(["logits"], {"images": images})
-    torch.export.load("model-float32.pt2").module()(images)
+.pth and .safetensors hold the weights alone, with which the guide's class takes pixels of 0 to 255. .onnx and .pt2
+hold the whole computation, from images (N, 28, 28) uint8 to logits (N, 10) float32, whatever N is.
 """
 
 import io
@@ -51,8 +44,8 @@ class Format(NamedTuple):
     maker: Callable[[PixelNN], Maker]
     scorer: Callable[[Path], Scorer]
     use: str
-    is_graph: bool
-    is_exact: bool
+    is_graph: bool = False
+    is_exact: bool = True
 
 
 class WideNN(nn.Module):
@@ -188,8 +181,8 @@ ONNX_USE = 'onnxruntime.InferenceSession("{}").run(["logits"], {{"images": image
 PT2_USE = 'torch.export.load("{}").module()(images)'
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 FORMATS = {
-    "pth": Format((), _pth_maker, _pth_scorer, PTH_USE, False, True),
-    "safetensors": Format(("safetensors",), _safetensors_maker, _safetensors_scorer, SAFETENSORS_USE, False, True),
-    "onnx": Format(ONNX_PACKAGES, _onnx_maker, _onnx_scorer, ONNX_USE, True, False),
-    "pt2": Format((), _pt2_maker, _pt2_scorer, PT2_USE, True, True),
+    "pth": Format((), _pth_maker, _pth_scorer, PTH_USE),
+    "safetensors": Format(("safetensors",), _safetensors_maker, _safetensors_scorer, SAFETENSORS_USE),
+    "onnx": Format(ONNX_PACKAGES, _onnx_maker, _onnx_scorer, ONNX_USE, is_graph=True, is_exact=False),
+    "pt2": Format((), _pt2_maker, _pt2_scorer, PT2_USE, is_graph=True),
 }
