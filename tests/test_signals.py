@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lightning.fabric.strategies.launchers import subprocess_script
 
 from mnist_amp import runs
+from mnist_amp.cli import prepare
 from mnist_amp.files import STALE
+from mnist_amp.processes import Observer
 from mnist_amp.signals import StopRequest
 from tests.conftest import forked
 from tests.forked import Forked
@@ -203,6 +207,16 @@ def test_a_command_with_nothing_to_save_ends_at_once(tmp_path: Path, data_dir: P
     process.send_signal(signum)
     assert process.wait(timeout=20) == 128 + signum
     assert process.stderr == f"mnist-amp: stopped by {signal.Signals(signum).name} at once.\n"
+
+
+def test_a_lost_process_is_not_said_in_lightnings_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+    prepare()
+    monkeypatch.setattr(subprocess_script._logger, "handle", said.append)
+    monkeypatch.setattr(Observer, "_terminate_all", lambda self: None)
+    lost = SimpleNamespace(pid=1, returncode=-9, poll=lambda: -9)
+    assert Observer(main_pid=1, child_processes=[lost])._run()  # type: ignore[list-item]
+    assert said == []
 
 
 def test_a_lost_process_ends_the_others(tmp_path: Path, data_dir: Path) -> None:

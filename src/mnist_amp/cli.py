@@ -60,6 +60,7 @@ SILENCED = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # Lightning's own use of torch
 )
 QUIETED = (
+    "lightning.fabric.strategies.launchers.subprocess_script",  # `processes` says it
     "lightning.fabric.utilities.distributed",
     "lightning.fabric.utilities.seed",
     "lightning.pytorch.utilities.rank_zero",
