@@ -1,6 +1,6 @@
 # make fit     train SimpleNN on MNIST and test it; arguments: make fit ARGS="--trainer.max_epochs 2"
 # make test    run the test suite
-# make check   ruff (lint, format) and mypy in strict mode
+# make check   ruff (lint, format), mypy in strict mode, import-linter (who may import whom)
 # make setup   only make .venv and install into it; the others do that first, once
 
 PYTHON ?= python3
@@ -22,6 +22,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 setup: $(INSTALLED)
 

@@ -23,7 +23,7 @@ from torchvision import datasets, transforms
 
 from mnist_amp.data import mnist
 from mnist_amp.data.loader import ShuffledLoader, normalize
-from mnist_amp.model import SimpleNN
+from mnist_amp.networks.simple_nn import SimpleNN
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -135,17 +135,17 @@ def floor(settings: argparse.Namespace) -> tuple[nn.Module, float]:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001, fused=True, capturable=capturable)
     scaler = GradScaler(device.type, enabled=dtype == torch.float16)
 
-    def step(places: Tensor) -> None:
+    def step(indices: Tensor) -> None:
         with autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            loss = F.cross_entropy(model(images[places]), labels[places])
+            loss = F.cross_entropy(model(images[indices]), labels[indices])
         optimizer.zero_grad()
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.step(optimizer)
         scaler.update()
 
     def epoch(take: Callable[[Tensor], None]) -> None:
-        for places in torch.split(torch.randperm(len(labels)).to(device), settings.batch_size):
-            take(places)
+        for indices in torch.split(torch.randperm(len(labels)).to(device), settings.batch_size):
+            take(indices)
 
     take: Callable[[Tensor], None] = step
     if capturable:
@@ -175,12 +175,12 @@ def captured(step: Callable[[Tensor], None], batch_size: int, device: torch.devi
     with torch.cuda.graph(graph):
         step(static)
 
-    def take(places: Tensor) -> None:
-        if len(places) == batch_size:
-            static.copy_(places)
+    def take(indices: Tensor) -> None:
+        if len(indices) == batch_size:
+            static.copy_(indices)
             graph.replay()
         else:
-            step(places)
+            step(indices)
 
     return take
 

@@ -14,10 +14,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mnist_amp.export_formats import FORMATS
-from mnist_amp.export_report import rows
-from mnist_amp.pixels import DTYPES
-from mnist_amp.report import counted, markdown
+from mnist_amp.inference.export_formats import FORMATS
+from mnist_amp.inference.export_report import rows
+from mnist_amp.inference.pixels import DTYPES
+from mnist_amp.reporting.text import markdown
+from mnist_amp.wording import counted
 from speed import RESULTS, keep
 
 OPTIONS = (f"--formats=[{','.join(FORMATS)}]", f"--dtypes=[{','.join(DTYPES)}]")

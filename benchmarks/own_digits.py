@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import strokes
-from mnist_amp import runs
 from mnist_amp.data import mnist
-from mnist_amp.report import markdown
+from mnist_amp.reporting.text import markdown
+from mnist_amp.runs import folders
 from speed import RESULTS, keep
 
 SEED = 0
@@ -158,7 +158,7 @@ def drawn(width: int, folder: Path) -> Path:
 def predicted(folder: Path, *options: str) -> list[tuple[int, int]]:
     """Have a folder's pictures predicted, by the newest run beside it; returns digit and guess of each."""
     command("predict", "--images", folder.name, *options, cwd=folder.parent)
-    newest = next(runs.folders(folder.parent, "predict"))
+    newest = next(folders.run_dirs(folder.parent, "predict"))
     with (newest / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [(int(Path(row["file"]).stem[-1]), int(row["guess"] or -1)) for row in rows]

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from mnist_amp import runs
+from mnist_amp.runs import checkpoint_files
 
 FIT = [sys.executable, "-m", "mnist_amp", "fit"]
 SETTINGS = [
@@ -36,7 +36,7 @@ VARIANTS = {
     "validation within epochs": ["--trainer.val_check_interval=70"],
 }
 MOST = 5  # kills of a run, so that all kinds have their turn
-OWN = {runs.CONFIG_KEY, runs.FOLDER_KEY}
+OWN = {checkpoint_files.CONFIG_KEY, checkpoint_files.FOLDER_KEY}
 
 
 def main() -> None:
@@ -99,8 +99,8 @@ def killed(folder: Path, settings: list[str], moments: random.Random) -> bool:
 
 def newest(folder: Path) -> dict[str, Any]:
     """Return the last checkpoint of the newest run, but for what says where it is, and the logged rows."""
-    path = runs.resolve("last", folder, folder_means="last")
-    checkpoint = {key: value for key, value in runs.read(path).items() if key not in OWN}
+    path = checkpoint_files.resolve("last", folder, folder_means="last")
+    checkpoint = {key: value for key, value in checkpoint_files.read(path).items() if key not in OWN}
     return {**checkpoint, "rows": (path.parent.parent / "metrics.csv").read_text()}
 
 

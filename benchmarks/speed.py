@@ -32,8 +32,8 @@ import torch
 
 import contenders
 from mnist_amp.data import mnist
-from mnist_amp.precision import versions
-from mnist_amp.report import counted
+from mnist_amp.training.precision import versions
+from mnist_amp.wording import counted
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 HALF = "16-mixed" if torch.cuda.is_available() else "bf16-mixed"

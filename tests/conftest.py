@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 
 from mnist_amp.__main__ import main
-from mnist_amp.arguments import ENV_PREFIX
+from mnist_amp.cli.arguments import ENV_PREFIX
 from mnist_amp.data import mnist
 from tests.forked import Forked
 
@@ -86,7 +86,7 @@ def sketched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
     That is a third to a half of the time of a short run, and what is drawn is for test_plots.py to know.
     """
-    if not request.node.get_closest_marker("pictures"):
+    if not request.node.get_closest_marker("drawn"):
         monkeypatch.setattr(Figure, "savefig", lambda self, path: Path(path).write_bytes(b"\x89PNG"))
 
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["mnist_amp.measure", "matplotlib.figure"])
+CONTEXT.set_forkserver_preload(["mnist_amp.measuring.measure", "matplotlib.figure"])
 
 
 class Forked:
@@ -57,6 +57,6 @@ def _main(args: tuple[str, ...], cwd: Path, env: dict[str, str], written: list[s
     for number, path in enumerate(written, 1):
         os.dup2(os.open(path, os.O_WRONLY), number)
     sys.argv = ["mnist-amp", *args]
-    from mnist_amp.__main__ import main  # only now, as this module must not be slow to import
+    from mnist_amp.__main__ import main
 
     main()

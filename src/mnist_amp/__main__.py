@@ -20,7 +20,7 @@ def main(args: list[str] | None = None) -> None:
     Every mistake ends in one message on stderr: exit status 2 for a wrong request, 1 for a failed run.
     """
     if args is None:
-        signals.heed()  # before anything else is imported
+        signals.install_handlers()  # before anything else is imported
     try:
         _run(sys.argv[1:] if args is None else args)
     except signals.Stopped as stopped:
@@ -33,13 +33,13 @@ def main(args: list[str] | None = None) -> None:
 
 def _failed(error: Exception) -> int:
     """Say what went wrong, once for all processes of a distributed run; returns the exit status."""
-    from mnist_amp.arguments import DEBUG
-    from mnist_amp.complaints import explained
+    from mnist_amp.cli.arguments import DEBUG
+    from mnist_amp.cli.error_messages import describe_error
     from mnist_amp.errors import RequestError, RunError
 
     if os.environ.get(DEBUG):
         raise error
-    message, status = explained(error)
+    message, status = describe_error(error)
     message = re.sub(r"(\S{60})\S{440,}", r"\1...", message)  # no name is so long, but a wrong value may be
     signals.end_others()
     if not _is_first():
@@ -56,25 +56,25 @@ def _is_first() -> bool:
 def _run(args: list[str]) -> None:
     import importlib
 
-    from mnist_amp.arguments import OWN, SUBCOMMANDS, arrange
+    from mnist_amp.cli.arguments import COMMANDS, arrange
 
-    if not any(arg in SUBCOMMANDS for arg in args):
+    if not any(arg in COMMANDS for arg in args):
         _answer_without_command(args)
         return
     arranged = arrange(args, os.environ)
-    own = arranged[0] if arranged[0] in OWN else "cli"
-    importlib.import_module(f"mnist_amp.{own}").run(arranged)
+    importlib.import_module(COMMANDS[arranged[0]]).run(arranged)
 
 
 def _answer_without_command(args: list[str]) -> None:
-    from mnist_amp import __version__, helptexts
-    from mnist_amp.arguments import SUBCOMMANDS
-    from mnist_amp.complaints import nearest
+    from mnist_amp import __version__
+    from mnist_amp.cli import help_texts
+    from mnist_amp.cli.arguments import SUBCOMMANDS
     from mnist_amp.errors import RequestError
+    from mnist_amp.wording import nearest
 
     first = args[0] if args else ""
     if first in ("--help", "-h"):
-        print(helptexts.OVERVIEW)
+        print(help_texts.OVERVIEW)
     elif first == "--version":
         print(f"mnist-amp {__version__}")
     else:

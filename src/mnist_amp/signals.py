@@ -21,7 +21,7 @@ class Stopped(Exception):  # noqa: N818  (it is no error)
         self.signum = signum
 
 
-def heed(handler: Callable[[int, FrameType | None], None] | None = None) -> None:
+def install_handlers(handler: Callable[[int, FrameType | None], None] | None = None) -> None:
     """Have SIGINT and SIGTERM end this process at once, from now until a run listens for itself.
 
     Args:
@@ -33,13 +33,13 @@ def heed(handler: Callable[[int, FrameType | None], None] | None = None) -> None
 
 
 @contextmanager
-def interrupts() -> Iterator[None]:
+def keyboard_interrupts() -> Iterator[None]:
     """Have SIGINT and SIGTERM raise KeyboardInterrupt with their number meanwhile, for what was begun to be tidied."""
-    heed(_interrupt)
+    install_handlers(_interrupt)
     try:
         yield
     finally:
-        heed()
+        install_handlers()
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -79,7 +79,7 @@ class StopRequest:
         self.requeue = False  # asked for
         self._before: dict[signal.Signals, Any] = {}
 
-    def listen(self) -> None:
+    def install(self) -> None:
         """Replace the handlers there are."""
         asking = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
         if callable(signal.getsignal(signal.SIGUSR1)):  # Lightning's, which saves in whichever step it comes
@@ -89,7 +89,7 @@ class StopRequest:
         asking = [signum for signum in asking if signal.getsignal(signum) is not signal.SIG_IGN]
         self._before |= {signum: signal.signal(signum, self._note) for signum in asking}
 
-    def forget(self) -> None:
+    def restore(self) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before = {}

@@ -33,7 +33,7 @@ class MemoryDataModule(LightningDataModule):
         return self.sequential(torch.arange(len(self.labels)))
 
     def sequential(self, indices: Tensor) -> SequentialLoader:
-        """Return a loader for evaluation of the images at these places."""
+        """Return a loader for evaluation of the images at these indices."""
         assert self.trainer is not None
         return SequentialLoader(
             self.images, self.labels, indices, self.batch_size, self.trainer.global_rank, self.trainer.world_size
@@ -101,6 +101,6 @@ class MNISTDataModule(MemoryDataModule):
         return self.predict_dataloader()
 
     def split(self) -> tuple[Tensor, Tensor]:
-        """Return the places, in the 60,000, of the images to train on and of those held out, (60,000 - V,) and (V,)."""
+        """Return the indices of the images to train on and of those held out, (60,000 - V,) and (V,)."""
         order = torch.randperm(mnist.TRAIN_SIZE, generator=generator(self.seed, -1))
         return order[self.val_size :].sort().values, order[: self.val_size].sort().values

@@ -15,11 +15,11 @@ BLOCK = 1024  # images picked out at once, at least a batch: a few megabytes, wh
 
 
 class Batch(NamedTuple):
-    """Images (N, 1, 28, 28) float32 from -1 to 1; digits and places in the set, (N,) int64."""
+    """Images (N, 1, 28, 28) float32 from -1 to 1; digits and indices in the set, (N,) int64."""
 
     images: Tensor
     labels: Tensor
-    places: Tensor
+    indices: Tensor
 
 
 class ShuffledLoader:
@@ -136,5 +136,5 @@ def normalize(images: Tensor) -> Tensor:
     return images.unsqueeze(1).to(torch.float32).div_(255).sub_(0.5).div_(0.5)
 
 
-def _batch(images: Tensor, labels: Tensor, places: Tensor) -> Batch:
-    return Batch(normalize(images.index_select(0, places)), labels.index_select(0, places), places)
+def _batch(images: Tensor, labels: Tensor, indices: Tensor) -> Batch:
+    return Batch(normalize(images.index_select(0, indices)), labels.index_select(0, indices), indices)

@@ -1,0 +1,81 @@
+"""The predictions of `predict --images`."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mnist_amp import signals
+from mnist_amp.inference.image_data import ImageDataModule
+from mnist_amp.inference.image_files import printable
+from mnist_amp.reporting.contact_sheet import Tile, contact_sheet
+from mnist_amp.reporting.prediction_writer import COLUMNS, as_text
+from mnist_amp.reporting.text import image_predictions
+from mnist_amp.runs import folders
+from mnist_amp.runs.atomic_files import atomic_write, write_table
+from mnist_amp.signals import Stopped
+from mnist_amp.training.metrics import Scores
+
+SURE = 0.8  # the probability of the guess that the model is called unsure below
+SHEET = 1000  # pictures on a sheet
+
+
+class ImagePredictions(Callback):
+    """Writes `predictions.csv` and `predictions.png`, and prints a table of few pictures.
+
+    Args:
+        root: of the runs; the files go to a new folder `lightning_logs/predict/version_N` in it.
+        pictures: what is scored.
+    """
+
+    def __init__(self, root: Path, pictures: ImageDataModule) -> None:
+        self.root, self.pictures = root, pictures
+        self.rows: list[Tile] = []
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scored = cast(Scores, pl_module.scores).compute()  # on every process, as it gathers from them all
+        indices = scored.indices.reshape(-1)  # of one picture, it has come as a scalar
+        found = dict(zip(indices.tolist(), scored.logits.double().softmax(dim=1).tolist(), strict=True))
+        images = self.pictures.images.cpu().numpy()
+        for place, file in enumerate(self.pictures.files):
+            problem = self.pictures.problems.get(place)
+            probabilities = found.get(place) if problem is None else None
+            self.rows.append(Tile(printable(file), images[place], probabilities, _note(probabilities, problem)))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        try:
+            with signals.keyboard_interrupts(), folders.transactional_run_dir(self.root, "predict") as folder:
+                files = self._write(folder)
+        except KeyboardInterrupt as interrupt:
+            raise Stopped(interrupt.args[0], "before the predictions were written.") from None
+        print(image_predictions(self.rows, str(folder), files), flush=True)
+
+    def _write(self, folder: Path) -> list[str]:
+        """Write the files; returns their names."""
+        files = ["predictions.csv"]
+        self._write_table(folder / files[0])
+        for start in range(0, len(self.rows), SHEET):
+            files.append(f"predictions-{start // SHEET + 1}.png" if start else "predictions.png")
+            with atomic_write(folder / files[-1]) as draft:
+                contact_sheet(self.rows[start : start + SHEET], draft)
+        return files
+
+    def _write_table(self, path: Path) -> None:
+        head = ["file", "guess", "probability", *COLUMNS, "note"]
+        write_table(path, [head, *map(_cells, self.rows)])
+
+
+def _cells(row: Tile) -> list[Any]:
+    figures = [""] * 11 if row.probabilities is None else as_text([max(row.probabilities), *row.probabilities])
+    return [row.name, row.guess, *figures, row.note]
+
+
+def _note(probabilities: list[float] | None, problem: Exception | None) -> str:
+    """Return what is to be said of a picture; nothing of most."""
+    if problem is not None:
+        return str(problem)
+    if probabilities is None:
+        return "not scored: trainer.limit_predict_batches ends it before"
+    return "unsure" if max(probabilities) < SURE else ""

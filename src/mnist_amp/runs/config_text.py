@@ -1,0 +1,54 @@
+"""A configuration as text: YAML in, plain settings out, and back."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from mnist_amp.errors import RequestError
+
+MOST_VALUES = 10_000  # in a config
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """Return the settings in a YAML text, which messages call `name`.
+
+    Raises:
+        RequestError: it is not YAML, holds no settings, or more of them than anybody writes.
+    """
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise RequestError(
+            f"{name}:{line}: this is not YAML: it has the character {chr(error.character)!r}."
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise RequestError(f"{place}: this is not YAML: {getattr(error, 'problem', None) or error}.") from error
+    except RecursionError as error:
+        raise RequestError(f"{name} is nested too deeply.") from error
+    except ValueError as error:  # of a date that there is none of
+        raise RequestError(f"{name}: this can't be read as YAML: {error}.") from error
+    if not isinstance(settings, dict):
+        raise RequestError(f"{name} holds no settings; a config file has lines such as `data: {{batch_size: 32}}`.")
+    if len(list(itertools.islice(_values(settings), MOST_VALUES))) == MOST_VALUES:
+        raise RequestError(f"{name} holds more values than settings could be: a YAML alias may refer to itself.")
+    return settings
+
+
+def to_yaml(settings: dict[str, Any]) -> str:
+    """Return settings as text that `--config` takes in a file's place."""
+    return yaml.safe_dump(settings, default_flow_style=True, width=math.inf, sort_keys=False).strip()
+
+
+def _values(settings: Any) -> Iterator[Any]:
+    """Yield all values in a nest, which aliases may have made endless."""
+    waiting = [settings]
+    while waiting:
+        value = waiting.pop()
+        yield value
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []

@@ -1,0 +1,63 @@
+"""The folder of a training run."""
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from mnist_amp.lightning_internals import is_restoring
+from mnist_amp.runs import checkpoint_files, folders
+from mnist_amp.runs.atomic_files import sweep, writing
+
+
+class RunFolder(Callback):
+    """Gives a run its own `lightning_logs/version_N`, its loggers there, and a copy of its configuration.
+
+    The folder is made only when the Trainer, the data and the model are there and `Preflight` has tried them, so that a
+    wrong request leaves nothing.
+
+    Args:
+        root: folder that holds `lightning_logs`.
+        config: the resolved configuration as YAML; written to `config.yaml` and kept in every checkpoint.
+        default_loggers: whether to log to TensorBoard and CSV there.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        config: str,
+        *,
+        default_loggers: bool = True,
+    ) -> None:
+        self.root, self.config, self.default_loggers = root, config, default_loggers
+        self.path = Path()  # known from `setup` on
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        claimed = str(folders.create_run_dir(self.root)) if trainer.is_global_zero else ""
+        self.path = Path(trainer.strategy.broadcast(claimed))
+        if trainer.is_global_zero:
+            sweep(folders.logs_dir(self.root))
+            with writing(self.path / "config.yaml"):
+                (self.path / "config.yaml").write_text(self.config, encoding="utf-8")
+        if self.default_loggers:
+            parent, version = str(self.path.parent), self.path.name
+            trainer.loggers = [
+                TensorBoardLogger(parent, name="", version=version, default_hp_metric=False),
+                # RunCheckpoint flushes it before each checkpoint
+                CSVLogger(parent, name="", version=version, flush_logs_every_n_steps=10**9),
+            ]
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if is_restoring(trainer) and trainer.is_global_zero and self.path != Path():
+            shutil.rmtree(self.path)  # nothing has run yet
+            with contextlib.suppress(OSError):  # it is not empty, as there are other runs
+                folders.logs_dir(self.root).rmdir()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[checkpoint_files.CONFIG_KEY] = self.config
+        checkpoint[checkpoint_files.FOLDER_KEY] = str(self.path.absolute())
+        checkpoint[checkpoint_files.PRECISION_KEY] = str(trainer.precision_plugin.precision)
+        checkpoint[checkpoint_files.JOB_KEY] = checkpoint_files.job()

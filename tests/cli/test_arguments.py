@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from mnist_amp.cli.arguments import arrange, peek, shipped_configs, source
+from mnist_amp.errors import RequestError
+
+
+def test_configs_come_first_then_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in "abc":
+        (tmp_path / f"{name}.yaml").write_text("{}")
+    args = ["fit", "--data.val_size", "9", "--config", "a.yaml", "--optimizer=SGD", "-c", "b.yaml", "--config=c.yaml"]
+    env = {"MNIST_AMP_TRAINER__MAX_EPOCHS": "2", "MNIST_AMP_DATA__VAL_SIZE": "8", "HOME": "/", "MNIST_AMP_DEBUG": "1"}
+    assert arrange(args, env) == [
+        "fit",
+        "--config=a.yaml",
+        "--config=b.yaml",
+        "--config=c.yaml",
+        "--data.val_size=8",
+        "--trainer.max_epochs=2",
+        "--data.val_size",
+        "9",
+        "--optimizer=SGD",
+    ]
+
+
+def test_options_before_the_command_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"^options come after the command: mnist-amp fit --config all.yaml -h$"):
+        arrange(["--config", "all.yaml", "fit", "-h"], {})
+
+
+def test_a_config_without_its_value_is_left_to_the_parser() -> None:
+    assert arrange(["fit", "--config"], {}) == ["fit", "--config"]
+
+
+@pytest.mark.parametrize("name", ["configs/guide.yaml", "guide.yaml"])
+def test_finds_shipped_configs_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert arrange(["fit", "--config", name], {}) == ["fit", f"--config={shipped_configs() / 'guide.yaml'}"]
+
+
+def test_a_config_that_is_here_goes_before_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "guide.yaml").write_text("{}")
+    assert arrange(["fit", "-c", "guide.yaml"], {}) == ["fit", "--config=guide.yaml"]
+
+
+def test_what_an_option_is_and_what_set_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("{data: {val_size: 7}, optimizer: {class_path: SGD, init_args: {lr: 0.5}}}")
+    env = {"MNIST_AMP_DATA__SEED": "8"}
+    args = arrange(["fit", "-c", "a.yaml", "--data.batch_size", "9", "--model.hidden_dim=3"], env)
+    found = {
+        key: (peek(args, key), source(args, env, key)) for key in ("data.val_size", "data.seed", "data.batch_size")
+    }
+    assert found == {
+        "data.val_size": (7, "a.yaml"),
+        "data.seed": ("8", "MNIST_AMP_DATA__SEED"),
+        "data.batch_size": ("9", None),
+    }
+    assert (peek(args, "optimizer.lr"), source(args, env, "optimizer.lr")) == (0.5, "a.yaml")
+    assert (peek(args, "trainer.devices"), source(args, env, "trainer.devices")) == (None, None)

@@ -1,0 +1,239 @@
+"""The command in this process: its defaults, overrides, messages, and what it prints."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from mnist_amp import __version__
+from tests.conftest import Refused, Run
+
+SMOKE = ("--config", "configs/smoke.yaml")
+Printed = Callable[..., str]
+
+
+@pytest.fixture
+def printed(run: Run, capsys: pytest.CaptureFixture[str]) -> Printed:
+    """Run what only prints, such as --help; returns that."""
+
+    def printed(*args: str) -> str:
+        try:
+            return run(*args)
+        except SystemExit as done:
+            status, text = done.code, capsys.readouterr().out
+        assert status == 0
+        return text
+
+    return printed
+
+
+@pytest.fixture
+def settings(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return what `mnist-amp fit` would run with, given arguments."""
+    for name in ("MNIST_AMP_DATA__DATA_DIR", "MNIST_AMP_TRAINER__ACCELERATOR"):
+        monkeypatch.delenv(name)
+    return lambda *args: yaml.safe_load(printed("fit", *args, "--print_config"))
+
+
+def test_defaults_are_the_guides(settings: Callable[..., Any]) -> None:
+    config = settings()
+    assert config["model"] == {"hidden_dim": 128, "lr_scheduler_interval": "epoch", "steps_per_execution": 1}
+    assert config["data"] == {"data_dir": "data", "batch_size": 64, "val_size": 5000, "seed": None}
+    assert config["optimizer"]["class_path"] == "torch.optim.Adam"
+    assert config["optimizer"]["init_args"]["lr"] == 0.001
+    assert config["lr_scheduler"] is None
+    assert config["seed_everything"] == 42
+    trainer = config["trainer"]
+    assert (trainer["max_epochs"], trainer["precision"], trainer["accelerator"]) == (5, "16-mixed", "auto")
+
+
+def test_files_are_weaker_than_the_environment_and_that_than_the_command_line(
+    settings: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.yaml").write_text("{data: {batch_size: 1, val_size: 1}, model: {hidden_dim: 1}, seed_everything: 1}")
+    (tmp_path / "b.yaml").write_text("{data: {val_size: 2}, model: {hidden_dim: 2}, seed_everything: 2}")
+    monkeypatch.setenv("MNIST_AMP_MODEL__HIDDEN_DIM", "3")
+    monkeypatch.setenv("MNIST_AMP_SEED_EVERYTHING", "3")
+    config = settings("--seed_everything", "4", "--config", "a.yaml", "--config", "b.yaml")
+    given = (config["data"]["batch_size"], config["data"]["val_size"])
+    assert (*given, config["model"]["hidden_dim"], config["seed_everything"]) == (1, 2, 3, 4)
+
+
+def test_an_optimizer_and_a_schedule_by_name(settings: Callable[..., Any]) -> None:
+    config = settings(
+        *("--optimizer", "SGD", "--optimizer.lr", "0.1", "--optimizer.momentum=0.9"),
+        *("--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "2"),
+    )
+    assert config["optimizer"]["class_path"] == "torch.optim.SGD"
+    assert (config["optimizer"]["init_args"]["lr"], config["optimizer"]["init_args"]["momentum"]) == (0.1, 0.9)
+    assert config["lr_scheduler"]["init_args"]["step_size"] == 2
+    assert settings("--optimizer.lr", "0.1")["optimizer"]["class_path"] == "torch.optim.Adam"
+
+
+def test_a_printed_config_can_be_fed_back(printed: Printed, tmp_path: Path) -> None:
+    text = printed("fit", "--optimizer=SGD", "--optimizer.lr=0.1", "--data.val_size=9", "--print_config")
+    (tmp_path / "printed.yaml").write_text(text)
+    assert printed("fit", "--config", "printed.yaml", "--print_config") == text
+
+
+def test_version(printed: Printed) -> None:
+    assert printed("--version") == f"mnist-amp {__version__}\n"
+
+
+def test_help_lists_the_commands_in_a_line_each(printed: Printed) -> None:
+    assert """
+commands:
+  fit       Train on MNIST, or go on with a run.
+  validate  Score a run on the training images that it held out.
+  test      Score a run on the 10,000 test images.
+  predict   Write a run's predictions for the 10,000 test images, or for pictures of your own (--images).
+  compare   Measure what each precision does to time, memory and accuracy, and say which to use here.
+  profile   Measure where the time of a training step goes, and which precision each operation runs in.
+  export    Write a run's network to files that other programs take, each checked against the checkpoint.
+  demo      Serve a page on this machine: draw a digit, and see what a run reads in it, in each precision.
+
+options:
+""" in printed("--help")
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+def test_help_begins_with_this_projects_options(printed: Printed, subcommand: str) -> None:
+    text = printed(subcommand, "--help")
+    assert text.startswith(f"usage: mnist-amp {subcommand} [options]\n")
+    titles = ["\nModel:", "\nData:", "\nOptimizer:", "\nLearning-rate schedule:", "\nTrainer, with", "\nCheckpoint:"]
+    indices = [text.index(title) for title in titles]
+    assert indices == sorted(indices)
+    for option in ("--model.hidden_dim", "--data.batch_size", "--data.val_size", "--data.data_dir", "--ckpt_path"):
+        described = text[text.index(f"  {option} ") :].split("(type:")[0]
+        assert len(described.split()) > 5, option
+
+
+def test_help_of_demo(printed: Printed) -> None:
+    text = printed("demo", "--help")
+    assert text.startswith("usage: mnist-amp demo [options]\n")
+    assert "\n  --port PORT           port of 127.0.0.1 to serve the page at; 0 takes one\n" in text
+    assert (
+        "\n  --ckpt_path CKPT_PATH\n                        Checkpoint to use: `best` or `last` of the newest run,\n"
+        in text
+    )
+    assert "return_predictions" not in text
+
+
+def test_says_first_what_really_runs(run: Run) -> None:
+    lines = run("fit", *SMOKE).splitlines()
+    assert lines[0].startswith("device     CPU (")
+    assert lines[1] == "precision  bf16-mixed (asked for: 16-mixed, which is fp16 on a GPU and bfloat16 on a CPU)"
+    assert lines[2].startswith(f"versions   mnist-amp {__version__}, python 3.")
+    assert ", torch 2." in lines[2]
+    assert ", lightning 2." in lines[2]
+    assert lines[3:6] == [
+        "model      LitSimpleNN, 101,770 parameters",
+        "seed       42",
+        "writes to  lightning_logs/version_0",
+    ]
+
+
+def test_ends_with_what_came_of_it_and_what_to_do_next(run: Run) -> None:
+    lines = run("fit", *SMOKE, "--trainer.default_root_dir", "here").splitlines()[-6:]
+    assert lines[0].startswith("accuracy  ")
+    assert lines[0].endswith("% on the validation images, the best after 1 epoch")
+    assert lines[1].startswith("time      ")
+    assert " samples/s (" in lines[1]
+    assert lines[2:] == [
+        "files     here/lightning_logs/version_0/ (model.pth, curves.png, metrics.csv, checkpoints/, config.yaml)",
+        "next      mnist-amp test --trainer.default_root_dir here",
+        "          mnist-amp fit --trainer.default_root_dir here --ckpt_path last --trainer.max_epochs 2",
+        "          tensorboard --logdir here/lightning_logs",
+    ]
+
+
+def test_a_run_never_takes_anothers_folder(run: Run, tmp_path: Path) -> None:
+    for _ in range(2):
+        run("fit", *SMOKE)
+    assert {path.name for path in (tmp_path / "lightning_logs").iterdir()} == {"version_0", "version_1"}
+
+
+def test_fast_dev_run_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    run("fit", "--trainer.fast_dev_run", "2")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="would train on the GPU")
+def test_a_limit_of_one_is_a_share(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for limit, warned in (("1", True), ("1.0", False), ("2", False)):
+        with pytest.raises(SystemExit):
+            run("fit", f"--trainer.limit_train_batches={limit}", "--trainer.accelerator=cuda")
+        warning = (
+            "mnist-amp: warning: trainer.limit_train_batches is 1, which is taken as a share: all batches. For few, "
+            "give 2 or more.\n"
+        )
+        assert capsys.readouterr().err.startswith(warning) == warned
+
+
+def test_without_logger_and_checkpoints(run: Run, tmp_path: Path) -> None:
+    run("fit", *SMOKE, "--trainer.logger", "false", "--trainer.enable_checkpointing", "false")
+    assert [path.name for path in (tmp_path / "lightning_logs" / "version_0").iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_never_scores_fresh_weights(refused: Refused, tmp_path: Path, subcommand: str) -> None:
+    assert refused(subcommand) == (
+        f"mnist-amp: error: there is no run with a checkpoint under {tmp_path / 'lightning_logs'}. "
+        "Train one with `mnist-amp fit`, or name a checkpoint with --ckpt_path.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_has_nothing_to_validate_on(run: Run, refused: Refused) -> None:
+    run("fit", "--config", "configs/guide.yaml", *SMOKE)
+    assert refused("validate") == (
+        "mnist-amp: error: lightning_logs/version_0/checkpoints/best.ckpt was trained on all images, so none are left "
+        "to validate on. Use `mnist-amp test`.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ("--model.hidden_dim", "-3"),
+            "mnist-amp: error: model.hidden_dim is -3; it must be at least 1 and below 2147483648. "
+            "See mnist-amp fit --help.\n",
+        ),
+        (
+            ("--ckpt_path", "no.ckpt"),
+            "mnist-amp: error: there is no checkpoint at no.ckpt. There are none under lightning_logs either.\n",
+        ),
+    ],
+)
+def test_refuses_in_a_line_and_leaves_nothing(
+    refused: Refused, tmp_path: Path, args: tuple[str, ...], message: str
+) -> None:
+    assert refused("fit", *args) == message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_where_an_error_came_from(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_AMP_DEBUG", "1")
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        run("fit", "--data.batch_size", "0")
+
+
+@pytest.mark.parametrize(("chosen", "tf32"), [("high", "tf32"), ("medium", "tf32"), ("highest", "ieee")])
+def test_tf32_is_set_by_torchs_old_interface_and_its_new_one(run: Run, chosen: str, tf32: str) -> None:
+    run("fit", "--config=configs/smoke.yaml", f"--matmul_precision={chosen}")
+    assert torch.get_float32_matmul_precision() == chosen
+    new = getattr(torch.backends.cuda.matmul, "fp32_precision", tf32)  # from torch 2.9 on
+    assert new == tf32
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_the_matmul_precision_is_taken_over_from_a_run(run: Run, fitted: Run) -> None:
+    fitted("--config=configs/smoke.yaml", "--matmul_precision=high")
+    torch.set_float32_matmul_precision("highest")
+    run("test")
+    assert torch.get_float32_matmul_precision() == "high"
+    torch.set_float32_matmul_precision("highest")

@@ -1,0 +1,48 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mnist_amp.cli.settings import check, endless
+from mnist_amp.errors import UsageError
+from tests.conftest import Run
+
+DATA = {"data_dir": "data", "batch_size": 1, "val_size": 0}
+GOOD: dict[str, Any] = {
+    "data": DATA,
+    "model": {"hidden_dim": 1, "steps_per_execution": 1},
+    "seed_everything": False,
+    "matmul_precision": "highest",
+    "optimizer": {},
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_epochs", -1), ("max_epochs", None), ("max_steps", -1)])
+def test_no_limit_is_in_range(key: str, value: int | None) -> None:
+    check({**GOOD, "trainer": {"accumulate_grad_batches": 1, key: value}})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, -1])
+def test_numbers_out_of_range(value: float) -> None:
+    trainer = {"accumulate_grad_batches": 1}
+    with pytest.raises(UsageError, match=rf"^optimizer.lr is {value}; it must be above 0.$") as error:
+        check({**GOOD, "trainer": trainer, "optimizer": {"class_path": "SGD", "init_args": {"lr": value}}})
+    assert error.value.key == "optimizer.lr"
+
+
+def test_null_where_a_value_is_needed() -> None:
+    with pytest.raises(UsageError, match=r"^data.batch_size is null; leave it out to have its default.$"):
+        check({**GOOD, "data": {**DATA, "batch_size": None}, "trainer": {"accumulate_grad_batches": 1}})
+
+
+def test_a_run_without_an_end_says_so(run: Run) -> None:
+    printed = run("fit", "--config=configs/smoke.yaml", "--trainer.max_epochs=-1", "--trainer.max_steps=3")
+    assert "\nends" not in printed
+    limits = {"max_steps": -1, "max_time": None, "fast_dev_run": False}
+    assert endless(SimpleNamespace(max_epochs=5, **limits)) is None
+    assert endless(SimpleNamespace(max_epochs=-1, **limits)) == (
+        "never by itself, as trainer.max_epochs is -1; Ctrl-C ends it with a checkpoint"
+    )
+    assert endless(SimpleNamespace(max_epochs=None, **limits)) == (
+        "after 1,000 epochs, Lightning's limit, as trainer.max_epochs is null; Ctrl-C ends it with a checkpoint"
+    )

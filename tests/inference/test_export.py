@@ -1,0 +1,555 @@
+"""`mnist-amp export`: each file, loaded by its own runtime, is the checkpoint's network on pixels of 0 to 255."""
+
+import json
+import re
+import shutil
+import signal
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from mnist_amp import __version__
+from mnist_amp.data import mnist
+from mnist_amp.data.loader import normalize
+from mnist_amp.inference import export, export_formats, pixels
+from mnist_amp.module import LitSimpleNN
+from mnist_amp.networks.simple_nn import SimpleNN
+from mnist_amp.runs import atomic_files
+from tests import conftest
+from tests.conftest import Refused, Run
+
+CHECKPOINT = "lightning_logs/version_0/checkpoints/best.ckpt"
+FOLDER = Path("lightning_logs/export/version_0")
+DTYPES = ("float32", "float16", "bfloat16")
+FORMATS = ("pth", "safetensors", "onnx", "pt2")
+FILES = [f"model-{dtype}.{name}" for dtype in DTYPES for name in FORMATS]
+QUICK = "--formats=[pth,pt2]"
+
+
+class GuidesNN(nn.Module):
+    """The class of the guide, which knows of no normalisation, at a width of 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(784, 16)
+        self.relu = nn.ReLU()
+        self.fc2 = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.fc2(self.relu(self.fc1(x.view(-1, 784))))
+
+
+pytestmark = pytest.mark.xdist_group("export")  # what takes long, all files, is made once
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where a run and its export are kept, once they were made."""
+    return tmp_path_factory.mktemp("made")
+
+
+@pytest.fixture
+def trained(run: Run, made: Path) -> None:
+    """Have a run of a small network in this directory."""
+    if not (made / CHECKPOINT).exists():
+        run("fit", "--config=smoke.yaml", "--model.hidden_dim=16")
+        shutil.copytree("lightning_logs", made / "lightning_logs")
+    elif not Path("lightning_logs").exists():
+        shutil.copytree(made / "lightning_logs" / "version_0", "lightning_logs/version_0")
+
+
+@pytest.fixture
+def exported(run: Run, made: Path, trained: None) -> str:
+    """Have the export of that run here, in all formats and dtypes; returns what it printed."""
+    if not (made / FOLDER).exists():
+        (made / "printed").write_text(run("export", f"--dtypes=[{','.join(DTYPES)}]"))
+        shutil.copytree(FOLDER, made / FOLDER)
+    elif not FOLDER.exists():
+        shutil.copytree(made / FOLDER, FOLDER)
+    return (made / "printed").read_text()
+
+
+def results() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / "results.json").read_text())
+    return found
+
+
+def left() -> set[str]:
+    """Return what there is of exports."""
+    return conftest.files(Path("lightning_logs/export"))
+
+
+def failed(run: Run, capsys: pytest.CaptureFixture[str], *args: str, status: int = 1) -> str:
+    with pytest.raises(SystemExit) as exit_info:
+        run("export", *args)
+    assert exit_info.value.code == status
+    return capsys.readouterr().err
+
+
+def guide(weights: dict[str, Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    model = GuidesNN().to(dtype)
+    assert str(model.load_state_dict(weights)) == "<All keys matched successfully>"
+    assert {weight.dtype for weight in weights.values()} == {dtype}
+    return lambda images: model(images.to(dtype)).float()
+
+
+def onnx_scorer(path: Path) -> Callable[[Tensor], Tensor]:
+    onnx.checker.check_model(str(path), full_check=True)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+def loaded(path: Path, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Load a file by its own runtime, with nothing of this project."""
+    if path.suffix == ".pth":
+        return guide(torch.load(path, weights_only=True), dtype)
+    if path.suffix == ".safetensors":
+        return guide(safetensors.torch.load_file(path), dtype)
+    return onnx_scorer(path) if path.suffix == ".onnx" else torch.export.load(path).module()
+
+
+@torch.no_grad()
+def test_every_file_agrees_with_the_checkpoint_on_all_test_images(exported: str, data_dir: Path) -> None:
+    """By the runtimes themselves, in batches of several sizes, and as results.json and the files say."""
+    model = LitSimpleNN.load_from_checkpoint(CHECKPOINT).model
+    images, labels = mnist.load(data_dir, train=False)
+    wanted = model(normalize(images))
+    guesses, largest = wanted.argmax(dim=1), wanted.abs().max().item()
+    for record in results()["files"]:
+        dtype = getattr(torch, record["dtype"])
+        score = loaded(FOLDER / record["file"], dtype)
+        logits = torch.cat([score(part) for part in torch.split(images, [1, 7, 992, 9000])])
+        assert (logits.dtype, logits.shape) == (torch.float32, (10_000, 10))
+        differ = logits.argmax(dim=1) != guesses
+        difference = (logits - wanted).abs().max().item()
+        allowed = export.EPSILONS[dtype] * torch.finfo(dtype).eps * largest
+        assert difference <= allowed == pytest.approx(record["allowed_difference"]), record["file"]
+        assert difference == pytest.approx(record["largest_difference"], rel=0.1), record["file"]
+        margins = wanted.max(dim=1).values - wanted.gather(1, logits.argmax(dim=1, keepdim=True)).squeeze(1)
+        assert margins.max() <= 2 * difference, record["file"]  # where guesses differ, the checkpoint was not sure
+        assert differ.sum().item() == record["differing_guesses"] <= (0 if dtype == torch.float32 else 100)
+        right = (logits.argmax(dim=1) == labels).sum().item()
+        assert record["accuracy"] == {"correct": right, "images": 10_000}, record["file"]
+
+
+def test_what_there_is_then(exported: str) -> None:
+    assert conftest.files(FOLDER) == {*FILES, "results.json"}
+    record = results()
+    assert [file["file"] for file in record["files"]] == FILES
+    assert [file["bytes"] for file in record["files"]] == [(FOLDER / name).stat().st_size for name in FILES]
+    assert record["command"].startswith("mnist-amp export --data.data_dir=")
+    assert record["run"] == {
+        **{"checkpoint": CHECKPOINT, "epochs": 1, "step": 8, "hidden_dim": 16, "precision": "bf16-mixed"},
+    }
+    lines = exported.splitlines()
+    assert lines[0].split("  ")[0] == "file"
+    assert [line.split()[:4] for line in lines[1:13]] == [
+        [
+            *(file["file"], f"{file['bytes']:,}", file["arithmetic"]),
+            f"{file['accuracy']['correct'] / 10_000:.2%}",
+        ]
+        for file in record["files"]
+    ]
+    assert [line.split()[4:6] for line in lines[1:13]] == [
+        [str(file["differing_guesses"]), f"{file['largest_difference']:.2g}"] for file in record["files"]
+    ]
+    assert lines[13] == ""
+    assert lines[14].startswith(f"checkpoint   {CHECKPOINT} (1 epoch, step 8), ")
+    assert lines[15:] == [
+        f"files        {FOLDER}/ (results.json has every figure)",
+        f'pth          model.load_state_dict(torch.load("{FOLDER}/model-float32.pth", weights_only=True))',
+        f'safetensors  model.load_state_dict(safetensors.torch.load_file("{FOLDER}/model-float32.safetensors"))',
+        f'onnx         onnxruntime.InferenceSession("{FOLDER}/model-float32.onnx")'
+        '.run(["logits"], {"images": images})',
+        f'pt2          torch.export.load("{FOLDER}/model-float32.pt2").module()(images)',
+    ]
+
+
+def test_printed_lines_are_python(exported: str, data_dir: Path) -> None:
+    model, images = SimpleNN(16), mnist.load(data_dir, train=False)[0][:3]
+    known = {"torch": torch, "safetensors": safetensors, "onnxruntime": onnxruntime, "model": model}
+    for line in exported.splitlines()[-4:]:
+        code = line.split(maxsplit=1)[1]
+        eval(code, known | {"images": images.numpy() if "onnx" in code else images})
+
+
+def embedded(path: Path) -> dict[str, Any]:
+    """Return the metadata that are in a file."""
+    if path.suffix == ".pth":
+        return dict(torch.load(path, weights_only=True)._metadata["mnist_amp"])
+    if path.suffix == ".pt2":
+        extra = {"mnist_amp": ""}
+        torch.export.load(path, extra_files=extra)
+        return dict(json.loads(extra["mnist_amp"]))
+    if path.suffix == ".onnx":
+        texts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    else:
+        with safetensors.safe_open(path, "pt") as file:
+            texts = file.metadata()
+        assert texts.pop("format") == "pt"
+    return {key: text if key in ("dtype", "arithmetic", "date") else json.loads(text) for key, text in texts.items()}
+
+
+def test_metadata(exported: str) -> None:
+    for record in results()["files"]:
+        found = embedded(FOLDER / record["file"])
+        assert found == {key: record[key] for key in found}, record["file"]
+        assert set(found) == {
+            "classes",
+            "input",
+            "output",
+            "dtype",
+            "arithmetic",
+            "run",
+            "versions",
+            "date",
+            "accuracy",
+        }
+    weights, graph = embedded(FOLDER / "model-float16.pth"), embedded(FOLDER / "model-float16.onnx")
+    assert graph["classes"] == ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+    assert (graph["input"]["shape"], graph["input"]["dtype"], graph["input"]["range"]) == (
+        ["N", 28, 28],
+        "uint8",
+        [0, 255],
+    )
+    assert weights["input"] == graph["input"] | {"dtype": "float16"}
+    assert (graph["output"]["shape"], graph["output"]["dtype"]) == (["N", 10], "float32")
+    assert weights["output"] == graph["output"] | {"dtype": "float16"}
+    assert graph["run"]["checkpoint"] == CHECKPOINT
+    assert (graph["versions"]["mnist-amp"], graph["versions"]["torch"]) == (
+        __version__,
+        torch.__version__.partition("+")[0],
+    )
+    assert graph["versions"]["onnxruntime"] == onnxruntime.__version__
+    assert "onnxruntime" not in weights["versions"]
+
+
+def test_onnx_has_a_dynamic_batch_and_weights_of_its_dtype(exported: str) -> None:
+    kinds = {
+        "float32": onnx.TensorProto.FLOAT,
+        "float16": onnx.TensorProto.FLOAT16,
+        "bfloat16": onnx.TensorProto.BFLOAT16,
+    }
+    for dtype, kind in kinds.items():
+        graph = onnx.load(FOLDER / f"model-{dtype}.onnx").graph
+        weights = {
+            weight.name: weight.data_type for weight in graph.initializer if weight.data_type != onnx.TensorProto.INT64
+        }
+        assert weights == {f"model.{name}": kind for name in SimpleNN(16).state_dict()}
+        dims = graph.input[0].type.tensor_type.shape.dim
+        assert (graph.input[0].name, dims[0].dim_param, dims[1].dim_value, dims[2].dim_value) == (
+            "images",
+            "batch",
+            28,
+            28,
+        )
+        assert (graph.output[0].name, graph.output[0].type.tensor_type.shape.dim[0].dim_param) == ("logits", "batch")
+    arithmetic = {file["file"]: file["arithmetic"] for file in results()["files"]}
+    assert [arithmetic[f"model-bfloat16.{name}"] for name in FORMATS] == ["bfloat16", "bfloat16", "float32", "bfloat16"]
+
+
+def test_half_is_half_as_large(exported: str) -> None:
+    sizes = {name: (FOLDER / name).stat().st_size for name in FILES}
+    for dtype in ("float16", "bfloat16"):
+        for name in FORMATS:
+            saved = sizes[f"model-float32.{name}"] - sizes[f"model-{dtype}.{name}"]
+            assert saved == pytest.approx(2 * (784 * 16 + 16 + 16 * 10 + 10), abs=2500)
+
+
+def test_no_file_names_a_folder_of_this_machine(exported: str) -> None:
+    here = str(Path(export.__file__).parent).encode()
+    for name in FILES:
+        assert here not in (FOLDER / name).read_bytes()
+    with zipfile.ZipFile(FOLDER / "model-float32.pt2") as archive:
+        assert all(here not in archive.read(name) for name in archive.namelist())
+
+
+def test_a_program_can_go_to_another_device(exported: str) -> None:
+    program = torch.export.load(FOLDER / "model-float16.pt2").module().to("meta")
+    assert program(torch.zeros(5, 28, 28, dtype=torch.uint8, device="meta")).shape == (5, 10)
+
+
+@pytest.mark.parametrize("width", [1, 16, 4096])
+@torch.no_grad()
+def test_rounding_is_allowed_for_at_any_width(data_dir: Path, width: int) -> None:
+    torch.manual_seed(width)
+    model, images = SimpleNN(width), mnist.load(data_dir, train=False)[0][:300]
+    for dtype in pixels.DTYPES.values():
+        export.check(pixels.PixelNN(model, dtype)(images), model(normalize(images)), dtype)
+
+
+def test_check() -> None:
+    wanted = torch.tensor([[0.0, 1.0, -2.0], [4.0, 3.9990234375, 0.0]])
+    near, swapped = wanted + torch.tensor([0.0, 0.0078125, 0.0]), wanted[:, [1, 0, 2]]
+    assert export.check(near, wanted, torch.float16) == {
+        **{"differing_guesses": 1, "largest_difference": 0.0078125, "allowed_difference": 4 * 2**-10 * 4},
+    }
+    assert export.check(wanted, wanted, torch.float32) == {
+        **{"differing_guesses": 0, "largest_difference": 0.0, "allowed_difference": 32 * 2**-23 * 4},
+    }
+    for logits, dtype, message in (
+        (near, torch.float32, "1 of 2 guesses differ, and a logit differs by 0.0078, where rounding explains 1.5e-05"),
+        (swapped, torch.bfloat16, "2 of 2 guesses differ, and a logit differs by 1, where rounding explains 0.12"),
+        (
+            wanted * torch.nan,
+            torch.float32,
+            "1 of 2 guesses differ, and a logit differs by nan, where rounding explains 1.5e-05",
+        ),
+        (wanted[:1], torch.float32, "its logits are (1, 3) and not (2, 3)"),
+    ):
+        with pytest.raises(export.MismatchError) as error:
+            export.check(logits, wanted, dtype)
+        assert str(error.value) == message
+
+
+def test_a_wrong_normalisation_leaves_nothing(
+    run: Run, trained: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pixels, "folded", lambda model: SimpleNN.float(model).requires_grad_(False))
+    message = failed(run, capsys, QUICK, "--dtypes=[bfloat16]")
+    assert (
+        "mnist-amp: error: 2 files could not be made, or did not do as the checkpoint does on the test images. "
+        in message
+    )
+    assert message.count(" guesses differ, and a logit differs by ") == 2
+    assert message.endswith(" No file passed, so none is kept. Leave out with --formats or --dtypes what fails.\n")
+    assert left() == set()
+    assert list(Path("lightning_logs/export").iterdir()) == []
+
+
+def test_a_file_that_fails_is_not_there_and_the_others_are(
+    run: Run, trained: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def swapped(network: pixels.PixelNN) -> export_formats.Maker:
+        network.model.fc2.weight.copy_(network.model.fc2.weight[[1, 0, *range(2, 10)]])
+        return export_formats._pth_maker(network)
+
+    monkeypatch.setitem(export_formats.FORMATS, "pth", export_formats.FORMATS["pth"]._replace(maker=swapped))
+    with pytest.raises(SystemExit) as exit_info:
+        run("export", QUICK)
+    assert exit_info.value.code == 1
+    printed = capsys.readouterr()
+    assert "mnist-amp: error: 1 file could not be made, or did not " in printed.err
+    assert " model-float32.pth: " in printed.err
+    assert f". 1 file passed, kept in {FOLDER}. Leave out" in printed.err
+    assert conftest.files(FOLDER) == {"model-float32.pt2", "results.json"}
+    assert printed.out.splitlines()[1].startswith("model-float32.pt2  ")
+
+
+def test_a_file_for_one_size_of_batch_fails(
+    run: Run, trained: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        export_formats, "_program", lambda network: torch.export.export(network, export_formats.EXAMPLE)
+    )
+    assert " model-float32.pt2: " in failed(run, capsys, "--formats=[pt2]")
+    assert left() == set()
+
+
+def test_a_file_that_can_not_be_loaded_fails(
+    run: Run, trained: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torn = export_formats.FORMATS["pth"]._replace(maker=lambda network: lambda metadata: b"PK")
+    monkeypatch.setitem(export_formats.FORMATS, "pth", torn)
+    assert " model-float32.pth: " in failed(run, capsys, "--formats=[pth]")
+    assert left() == set()
+
+
+def test_a_file_that_guesses_by_itself_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = torch.eye(3)
+    for wrong, differing, largest in ((wanted[[0, 1, 1]], 1, "1"), (wanted + torch.eye(3) / 50, 0, "0.02")):
+        with pytest.raises(export.MismatchError) as error_info:
+            export._check_exact(wrong, wanted, torch.bfloat16)
+        assert str(error_info.value) == (
+            f"{differing} guesses are not those of the network that it was made from, and a logit differs by {largest}"
+        )
+    export._check_exact(wanted + torch.eye(3) / 150, wanted, torch.bfloat16)
+
+
+def test_a_full_disk_leaves_nothing(
+    run: Run, trained: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic_files, "_flush", full)
+    message = failed(run, capsys, QUICK)
+    assert f"mnist-amp: error: {FOLDER}/model-float32.pth can't be written: No space left on device (" in message
+    assert left() == set()
+    assert list(Path("lightning_logs/export").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("done", "message"),
+    [
+        (0, "stopped by SIGINT after no file passed, so none is kept."),
+        (1, f"stopped by SIGINT after 1 file passed, kept in {FOLDER}."),
+    ],
+)
+def test_ctrl_c(
+    run: Run,
+    trained: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    done: int,
+    message: str,
+) -> None:
+    kept = ["pth", "safetensors"][done]
+
+    def interrupted(path: Path) -> export_formats.Scorer:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError
+
+    monkeypatch.setitem(export_formats.FORMATS, kept, export_formats.FORMATS[kept]._replace(scorer=interrupted))
+    assert failed(run, capsys, "--formats=[pth,safetensors]", status=130).endswith(f"\nmnist-amp: {message}\n")
+    assert conftest.files(Path("lightning_logs/export")) == (
+        {"version_0/model-float32.pth", "version_0/results.json"} if done else set()
+    )
+
+
+def test_without_the_extra_what_needs_it_is_left_out(
+    run: Run, trained: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("safetensors", "onnxruntime", "onnx"):
+        monkeypatch.setitem(sys.modules, package, None)
+    capsys.readouterr()
+    export.run(["export"])
+    assert capsys.readouterr().err == (
+        "mnist-amp: warning: left out is safetensors, onnx, as safetensors needs safetensors and onnx needs onnx, "
+        'onnxruntime: not installed. The extra export has it: pip install ".[export]"\n'
+        f"mnist-amp: exporting {CHECKPOINT} to 2 files\n"
+    )
+    assert conftest.files(FOLDER) == {"model-float32.pth", "model-float32.pt2", "results.json"}
+
+
+@pytest.mark.parametrize(("asked", "rest"), [("onnx,pth", "pth"), ("onnx", "pth,pt2")])
+def test_what_is_asked_for_and_not_installed_is_refused(
+    refused: Refused, trained: None, monkeypatch: pytest.MonkeyPatch, asked: str, rest: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert refused("export", f"--formats=[{asked}]") == (
+        'mnist-amp: error: onnx needs onnxruntime: not installed. Install the extra export, pip install ".[export]", '
+        f"or leave it out: --formats '[{rest}]'\n"
+    )
+    assert left() == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--formats=[pth,onix]",), "formats has onix (did you mean onnx?); it takes pth, safetensors, onnx, pt2."),
+        (("--dtypes=[float64]",), "dtypes has float64 (did you mean float16?); it takes float32, float16, bfloat16."),
+        (("--formats=[]",), "formats needs at least one, and each once. Leave it out to have its default."),
+        (
+            ("--dtypes=[float16,float16]",),
+            "dtypes needs at least one, and each once. Leave it out to have its default.",
+        ),
+        (("--formats=onnx",), "formats can't be onnx; it takes a list, as in '[A,B]'. See mnist-amp export --help."),
+        (("--format=[onnx]",), "there is no option format (did you mean formats?). See mnist-amp export --help."),
+        (
+            ("--model.hidden_dim=32",),
+            f"model.hidden_dim is 32, but {CHECKPOINT} holds a network of hidden_dim 16. Leave model.hidden_dim out, "
+            "or start without this checkpoint.",
+        ),
+        (
+            ("--ckpt_path=none.ckpt",),
+            f"there is no checkpoint at none.ckpt. There are {CHECKPOINT}, {CHECKPOINT.replace('best', 'last')}.",
+        ),
+    ],
+)
+def test_refusals(refused: Refused, trained: None, arguments: tuple[str, ...], message: str) -> None:
+    assert refused("export", *arguments) == f"mnist-amp: error: {message}\n"
+    assert left() == set()
+
+
+def test_with_no_run_there(refused: Refused, tmp_path: Path) -> None:
+    assert refused("export") == (
+        f"mnist-amp: error: there is no run with a checkpoint under {tmp_path / 'lightning_logs'}. "
+        "Train one with `mnist-amp fit`, or name a checkpoint with --ckpt_path.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_checkpoint(refused: Refused, trained: None) -> None:
+    content = Path(CHECKPOINT).read_bytes()
+    Path("damaged.ckpt").write_bytes(content[: len(content) // 2])
+    message = refused("export", "--ckpt_path=damaged.ckpt")
+    assert message.startswith(f"mnist-amp: error: damaged.ckpt ({len(content) // 2:,} bytes) is no checkpoint, or one ")
+    assert left() == set()
+
+
+def test_a_checkpoint_of_another_network(refused: Refused, trained: None) -> None:
+    content = torch.load(CHECKPOINT, weights_only=True)
+    content["state_dict"]["model.fc2.bias"] = torch.zeros(9)
+    torch.save(content, "other.ckpt")
+    assert refused("export", "--ckpt_path=other.ckpt") == (
+        "mnist-amp: error: other.ckpt is of another network: its model.fc2.bias is not as in this one, which has "
+        "model.fc1.weight, model.fc1.bias, model.fc2.weight, model.fc2.bias.\n"
+    )
+
+
+def test_a_root_that_can_not_be_written(refused: Refused, trained: None) -> None:
+    Path("lightning_logs/export").write_text("in the way")
+    assert refused("export", QUICK).endswith(
+        "mnist-amp: error: no run can be written to lightning_logs/export: Not a directory. "
+        "Name a folder that can be written with --trainer.default_root_dir.\n"
+    )
+
+
+def test_another_root_a_wide_network_and_real_fp16(run: Run) -> None:
+    run(
+        *("fit", "--config=fp16-cpu.yaml", "--config=smoke.yaml", "--model.hidden_dim=256"),
+        *("--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1", "--matmul_precision=medium"),
+        "--trainer.default_root_dir=here",
+    )
+    printed = run("export", "--dtypes=[float32,float16]", "--formats=[pth]", "--trainer.default_root_dir=here")
+    assert f"\nfiles       here/{FOLDER}/ (results.json has every figure)\n" in printed
+    record = json.loads((Path("here") / FOLDER / "results.json").read_text())
+    assert record["run"] == {
+        "checkpoint": f"here/{CHECKPOINT}",
+        **{"epochs": 1, "step": 3, "hidden_dim": 256, "precision": "16-mixed"},
+    }
+    assert torch.get_float32_matmul_precision() == "highest"
+    again = run("export", "--formats=[pth]", f"--ckpt_path=here/{CHECKPOINT}")
+    assert again.splitlines()[0].startswith("file ")
+    assert conftest.files(FOLDER) == {"model-float32.pth", "results.json"}
+
+
+def test_help(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("export", "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("usage: mnist-amp export [options] Write a run's network to files that other programs take")
+    assert "Checkpoint to use: `best` or `last` of the newest run" in text
+    assert "--formats FORMATS, --formats+ FORMATS kinds of files, of pth, safetensors, onnx and pt2; by default" in text
+    assert "verbose" not in text
+
+
+def test_the_documents_snippets(exported: str, data_dir: Path) -> None:
+    images, labels = mnist.load(data_dir, train=False)
+    text = (conftest.ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    correct = []
+    for block in blocks[:4]:
+        names: dict[str, Any] = {"images": images.numpy()}
+        exec(compile(block, "export.md", "exec"), names)
+        correct.append(int((torch.as_tensor(names["digits"]) == labels).sum()))
+    assert correct == [file["accuracy"]["correct"] for file in results()["files"][:4]]
+    names = {}
+    exec(compile(blocks[4], "export.md", "exec"), names)
+    assert names["in_pth"] == names["in_pt2"] | {
+        "input": names["in_pth"]["input"],
+        "output": names["in_pth"]["output"],
+    } | {key: names["in_pth"][key] for key in ("date", "versions")}
+    assert json.loads(names["in_onnx"]["accuracy"]) == names["in_pt2"]["accuracy"]
+    assert names["in_safetensors"]["dtype"] == "float32"

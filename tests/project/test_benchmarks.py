@@ -1,0 +1,285 @@
+"""The benchmarks lay their records out as they should; what they measure is not tested."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import exports
+import own_digits
+import precision
+import readme
+import speed
+import startup
+from mnist_amp.inference.image_files import mnist_form, read
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+VERSIONS = {"torch": "2.15.0", "lightning": "2.6.6"}
+
+
+def case(precision: str = "32-true", **seconds: list[float]) -> dict[str, Any]:
+    """Return a record of a case, with these times of its contenders."""
+    kept = {"process_seconds": 8.0, "peak_bytes": 1e9, "peak_device_bytes": None, "accuracy": 0.9731}
+    return {
+        **{"hidden_dim": 128, "batch_size": 64, "precision": precision, "epochs": 2, "device": "a CPU"},
+        **{"versions": VERSIONS, "date": "2026-11-24", "command": "python benchmarks/speed.py --cases fp32"},
+        "runs": [
+            {"contender": name, "seed": seed, "seconds": value, **kept}
+            for name, values in seconds.items()
+            for seed, value in enumerate(values)
+        ],
+    }
+
+
+def test_table_of_speed() -> None:
+    record = case(guide=[30.0, 32.0, 31.0], fit=[4.0, 3.1, 3.0], floor=[2.0, 2.5, 2.4])
+    assert (
+        speed.table(record)
+        == """hidden_dim 128, batch 64, 32-true, 2 epochs of 60,000 images:
+
+| | training, s | least to most | microseconds a step | faster than the guide | times the floor \
+| whole process, s | peak memory | test accuracy |
+|---|---|---|---|---|---|---|---|---|
+| the guide's listing | 31.00 | 30.00 to 32.00 | 16,525 | 1.0 | 12.92 | 8.0 | 1,000 MB | 97.31% |
+| `mnist-amp fit`, everything on | 3.10 | 3.00 to 4.00 | 1,652 | 10.0 | 1.29 | 8.0 | 1,000 MB | 97.31% |
+| the floor: a loop by hand over tensors | 2.40 | 2.00 to 2.50 | 1,279 | 12.9 | 1.00 | 8.0 | 1,000 MB | 97.31% |
+
+Medians of 3 interleaved rounds on: a CPU, torch 2.15.0, lightning 2.6.6, 2026-11-24.
+`python benchmarks/speed.py --cases fp32`
+"""
+    )
+
+
+def test_table_of_what_pays_names_each_step() -> None:
+    times = [1.0]
+    record = case(lightning=times, memory=times, quiet=times, fit=times, fast=times, floor=times)
+    assert [row.split(" | ")[0] for row in speed.table(record).splitlines() if row.endswith("97.31% |")] == [
+        "| plain Lightning: `DataLoader`, transforms, `self.log` in each step",
+        "| plain Lightning, but batches from memory",
+        "| the same, nothing logged in a step, no progress bar",
+        "| `mnist-amp fit`, everything on",
+        "| `mnist-amp fit --config configs/fast.yaml`: 50 steps at once",
+        "| the floor: a loop by hand over tensors",
+    ]
+
+
+def test_targets() -> None:
+    cpu = {
+        "fp32": case(guide=[30.0, 30.0, 99.0], fit=[3.0], fast=[2.5], floor=[2.0]),
+        "mixed": case("bf16-mixed", guide=[15.0], fit=[3.0], fast=[2.0], floor=[2.5]),
+        "wide": case("bf16-mixed", fit=[22.0], fast=[21.0], floor=[20.0]),
+    }
+    answers = {"`mnist-amp --help`": [0.1, 0.2, 0.1], '`python -c "import torch"`': [2.0, 2.5, 2.6]}
+    assert (
+        speed.targets(cpu, {}, {"seconds": answers})
+        == """| | target | reached |
+|---|---|---|
+| `fit`, everything on, against the guide's listing | 6 times faster | 10.00 in 32-true, 5.00 in bf16-mixed |
+| the same against the floor | at most 2.0 times its time | 1.50 in 32-true, 1.20 in bf16-mixed |
+| `fast.yaml` against the guide's listing | 9 times faster | 12.00 in 32-true, 7.50 in bf16-mixed |
+| the same against the floor | at most 1.35 times its time | 1.25 in 32-true, 0.80 in bf16-mixed |
+| hidden_dim 2048, batch 512: `fit` against the floor | at most 1.15 times its time | 1.10 in bf16-mixed |
+| on CUDA: `fast.yaml` against the guide's listing | 100 times faster | not yet measured: `python benchmarks/speed.py` |
+| on CUDA: the same against the floor | at most 1.5 times its time | not yet measured: `python benchmarks/speed.py` |
+| `mnist-amp --help` against `import torch` | at most 1.5 times its time | 0.04 |
+
+Ratios of medians, from the tables of speed and start-up, on: a CPU.
+"""
+    )
+
+
+def test_targets_on_a_gpu() -> None:
+    cuda = {"fp32": {**case(guide=[200.0], fast=[1.6], floor=[1.28]), "device": "NVIDIA H200"}}
+    text = speed.targets({}, cuda, None)
+    assert "| on CUDA: `fast.yaml` against the guide's listing | 100 times faster | 125.00 in 32-true |" in text
+    assert "| on CUDA: the same against the floor | at most 1.5 times its time | 1.25 in 32-true |" in text
+    assert "| `mnist-amp --help` against `import torch` | at most 1.5 times its time | not yet measured: " in text
+    assert text.endswith(" on: NVIDIA H200.\n")
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("execution  50 optimizer steps at once, captured as CUDA graphs\r\n", None),
+        (
+            "mnist-amp: warning: the steps are not captured as a CUDA graph, but run one after the other, as so\n",
+            "mnist-amp: warning: the steps are not captured as a CUDA graph, but run one after the other, as so",
+        ),
+        (
+            "execution  50 optimizer steps at once, one after the other, as Spy looks into each step\r\naccuracy\n",
+            "execution  50 optimizer steps at once, one after the other, as Spy looks into each step",
+        ),
+    ],
+)
+def test_steps_that_were_not_captured_are_noticed(output: str, said: str | None) -> None:
+    assert speed.uncaptured(output) == said
+
+
+def test_what_a_program_says_of_its_failure_is_kept(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "import sys; print('here'); sys.exit('why it failed')"]
+    output, status, _ = speed.in_pipe(program, tmp_path)
+    assert (sorted(output.splitlines()), status) == (["here", "why it failed"], 1)
+
+
+def test_imports_are_summed_by_package() -> None:
+    report = "import time: self [us] | cumulative | imported package\n" + "".join(
+        f"import time: {microseconds:9d} | {10**6:10d} | {'  ' * depth}{name}\n"
+        for depth, (name, microseconds) in enumerate(
+            {
+                **{"torch": 3_000_000, "torch.nn": 500_000, "lightning.pytorch": 250_000, "numpy": 90_000},
+                **{"json.decoder": 1_000, "a": 80_000, "b": 70_000, "c": 60_000, "_torch": 2_000},
+            }.items()
+        )
+    )
+    times = startup.self_times(report)
+    assert list(times) == ["torch", "lightning", "numpy", "a", "b", "c", "the rest"]
+    assert list(times.values()) == pytest.approx([3.5, 0.25, 0.09, 0.08, 0.07, 0.06, 0.003])
+    assert (
+        startup.imports_table(times)
+        == """
+| `python -X importtime -c "import mnist_amp.cli.lightning_cli"`, by package | seconds of its own |
+|---|---|
+| `torch` | 3.50 |
+| `lightning` | 0.25 |
+| `numpy` | 0.09 |
+| `a` | 0.08 |
+| `b` | 0.07 |
+| `c` | 0.06 |
+| the rest | 0.00 |
+| all | 4.05 |
+"""
+    )
+
+
+def test_documents_are_filled_with_what_is_saved(tmp_path: Path) -> None:
+    folder = tmp_path / "docs" / "results"
+    folder.mkdir(parents=True)
+    (folder / "one.md").write_text("new \\1\n")
+    text = (
+        "before\n<!-- docs/results/one.md -->\n{}<!-- end -->\nbetween <!-- docs/results/one.md -->\n{}<!-- end -->\n"
+    )
+    assert readme.filled(text.format("old\n", ""), tmp_path) == text.format("new \\1\n", "new \\1\n")
+    (tmp_path / "README.md").write_text("")
+    assert readme.left_out(tmp_path) == ["docs/results/one.md"]
+    (tmp_path / "docs" / "other.md").write_text(text)
+    assert readme.left_out(tmp_path) == []
+
+
+def test_tables_are_those_of_the_saved_runs(tmp_path: Path) -> None:
+    for record in RESULTS.glob("*.json"):
+        (tmp_path / record.name).write_bytes(record.read_bytes())
+        saved = json.loads(record.read_text(encoding="utf-8"))
+        if record.name.startswith("speed-"):
+            assert record.with_suffix(".md").read_text(encoding="utf-8") == "\n".join(map(speed.table, saved.values()))
+    speed.write_targets(tmp_path)
+    assert (tmp_path / "targets.md").read_text() == (RESULTS / "targets.md").read_text(encoding="utf-8")
+    saved = json.loads((RESULTS / "startup.json").read_text(encoding="utf-8"))
+    assert startup.table(saved) == (RESULTS / "startup.md").read_text(encoding="utf-8")
+
+
+def test_ratios_of_half_precision() -> None:
+    runs = [
+        {"hidden_dim": width, "batch_size": batch, "precision": way, "round": turn, "bare": bare, "compare": compared}
+        for width, batch in precision.SETTINGS
+        for turn in range(3)
+        for way, bare, compared in ((precision.BOTH[0], 1.0, 1.2), (precision.BOTH[1], 2.0, 2.0 + turn / 10))
+    ]
+    record = {
+        "device": "CPU",
+        "versions": {"torch": "2.15.0"},
+        "date": "2026-11-25",
+        "command": "python x",
+        "runs": runs,
+    }
+    assert precision.ratio_table(record) == (
+        f"How many times as fast {speed.HALF} is as float32:\n\n"
+        "| hidden_dim | batch | a bare loop | `mnist-amp compare` | difference |\n"
+        "|---|---|---|---|---|\n"
+        "| 128 | 64 | 0.50 | 0.57 | +14% |\n"
+        "| 2048 | 512 | 0.50 | 0.57 | +14% |\n\n"
+        "Medians of 3 interleaved rounds on: CPU, torch 2.15.0, 2026-11-25.\n`python x`\n"
+    )
+
+
+def test_what_is_kept_of_a_report(tmp_path: Path) -> None:
+    (tmp_path / "report.md").write_text("# Title\n\n- verdict\n\n## Time\n\n![x](time.png)\n")
+    record = {"device": "CPU", "versions": {"torch": "2.15.0"}, "date": "2026-11-25T01:02", "path": "/tmp/x/data"}
+    record["command"] = "mnist-amp compare --seeds=1 --trainer.default_root_dir=/tmp/x --data.data_dir=/tmp/x/data"
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    (tmp_path / "kept").mkdir()
+    precision.keep_compare(tmp_path, tmp_path / "kept")
+    assert (tmp_path / "kept" / f"verdict-{speed.DEVICE}.md").read_text() == (
+        "- verdict\n\nOn: CPU, torch 2.15.0, 2026-11-25. `mnist-amp compare --seeds=1`\n"
+    )
+    whole = (tmp_path / "kept" / f"compare-{speed.DEVICE}.md").read_text()
+    assert whole == f"- verdict\n\n\n### Time\n\n![x](results/compare-{speed.DEVICE}/time.png)\n"
+    saved = json.loads((tmp_path / "kept" / f"compare-{speed.DEVICE}" / "results.json").read_text())
+    assert (saved["path"], saved["command"]) == ("", "mnist-amp compare --seeds=1")
+
+
+def test_table_of_exports() -> None:
+    file = {"file": "model-float16.onnx", "bytes": 205163, "arithmetic": "float16", "differing_guesses": 0}
+    file |= {"largest_difference": 0.00704, "allowed_difference": 0.1434, "versions": {"onnxruntime": "1.32.0"}}
+    found = {
+        **{"run": {"hidden_dim": 128, "epochs": 5, "precision": "bf16-mixed"}, "largest_logit": 36.7},
+        **{"accuracy": {"correct": 9705, "images": 10_000}},
+    }
+    found["files"] = [file | {"accuracy": {"correct": 9704, "images": 10_000}}]
+    record = {"export": found, "device": "a CPU", "versions": VERSIONS, "date": "2026-11-25"}
+    assert (
+        exports.table({**record, "command": "python benchmarks/exports.py"})
+        == """| file | bytes | arithmetic | accuracy | other guesses | largest difference | allowed |
+|---|---|---|---|---|---|---|
+| `model-float16.onnx` | 205,163 | float16 | 97.04% | 0 | 0.007 | 0.14 |
+
+The checkpoint, of hidden_dim 128 after 5 epochs in bf16-mixed, is right on 97.05% of the 10,000 test images; \
+its largest logit there is 36.7.
+
+On: a CPU, torch 2.15.0, onnxruntime 1.32.0, 2026-11-25. `python benchmarks/exports.py`
+"""
+    )
+
+
+def test_table_of_own_digits() -> None:
+    record = {
+        **{"images": 10_000, "plain": 0.9705, "test_accuracy": 0.9704, "precision": "bf16-mixed", "device": "a CPU"},
+        **{"versions": VERSIONS, "date": "2026-11-25", "command": "python benchmarks/own_digits.py"},
+        "variants": {"as PNG files": 0.9706, "in two colours": 0.97},
+        "fonts": {"DejaVu Serif": own_digits.counted([(1, 8), (2, 2), (1, 8), (4, -1)])},
+        "pens": {"4": own_digits.counted([(digit, digit) for digit in range(10)])},
+    }
+    assert (
+        own_digits.table(record)
+        == """10,000 test images, of a run whose `mnist-amp test` says 97.04%:
+
+| pictures | accuracy | points more or less |
+|---|---|---|
+| 28 x 28, taken as they are (`--preprocess none`) | 97.05% | +0.00 |
+| as PNG files | 97.06% | +0.01 |
+| in two colours | 97.00% | -0.05 |
+
+| digits printed in sizes 24, 60, 180 | fonts | right | read wrongly |
+|---|---|---|---|
+| DejaVu Serif | 4 | 1 of 4 | 1 as 8 (2 times), 4 as nothing |
+
+| digits drawn by a pen | right | read wrongly |
+|---|---|---|
+| 4% of the picture wide | 10 of 10 | - |
+
+One run of the default recipe (bf16-mixed), on: a CPU, torch 2.15.0, 2026-11-25. `python benchmarks/own_digits.py`
+"""
+    )
+
+
+def test_digits_in_fonts_and_by_pens(tmp_path: Path) -> None:
+    for folder, count in (
+        (own_digits.lettered("DejaVu Sans", tmp_path / "font"), 120),
+        (own_digits.drawn(8, tmp_path / "pen"), 10),
+    ):
+        pictures = sorted(folder.iterdir())
+        assert len(pictures) == count
+        forms = {mnist_form(read(picture)).tobytes() for picture in pictures}
+        assert len(forms) == count  # each another digit, face or size
+        assert sorted({picture.stem[-1] for picture in pictures}) == list("0123456789")

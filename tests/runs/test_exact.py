@@ -1,0 +1,228 @@
+"""A run that is cut off and goes on ends bit for bit as one that never was."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mnist_amp.runs import checkpoint_files
+from tests.conftest import WITH_TESTS, Run, command
+from tests.runs.test_resume import flat
+
+KEPT = (
+    *("state_dict", "optimizer_states", "lr_schedulers", "MixedPrecision", "loops", "epoch", "global_step"),
+    *("callbacks", "train_means", "random_states"),
+)
+EPOCHS, BATCHES = 3, 20
+UNSCHEDULED = (
+    *("--config=configs/smoke.yaml", f"--trainer.limit_train_batches={BATCHES}", f"--trainer.max_epochs={EPOCHS}"),
+    *("--checkpoint.every_n_train_steps=3", "--trainer.log_every_n_steps=2"),
+)
+SCHEDULE = ("--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.99", "--model.lr_scheduler_interval=step")
+SETTINGS = (*UNSCHEDULED, *SCHEDULE)
+
+
+def last(version: int) -> dict[str, Any]:
+    return checkpoint_files.read(Path(f"lightning_logs/version_{version}/checkpoints/last.ckpt"))
+
+
+def interrupted(run: Run, step: int, *args: str, validating: bool = False) -> None:
+    """Run until training step `step`, or until the first validation from then on, and no further."""
+    cut = ("--trainer.callbacks=tests.interrupt.Interrupt", f"--trainer.callbacks.step={step}")
+    with pytest.raises(SystemExit) as exit_info:
+        run("fit", *args, *cut, f"--trainer.callbacks.validating={validating}")
+    assert exit_info.value.code == 1
+
+
+def goes_on(run: Run, *args: str) -> None:
+    """Go on from the newest run, without what interrupted it."""
+    run("fit", "--ckpt_path=last", "--trainer.callbacks=null", *args)
+
+
+def assert_same(version: int, whole: int = 0) -> None:
+    expected, found = last(whole), last(version)
+    for key in KEPT:
+        assert flat(found.get(key)) == flat(expected.get(key)), key
+    assert logged(version) == logged(whole)
+
+
+def logged(version: int) -> tuple[str, list[tuple[str, int, float]]]:
+    """Return metrics.csv, and what TensorBoard shows."""
+    folder = Path(f"lightning_logs/version_{version}")
+    events = EventAccumulator(str(folder)).Reload()
+    scalars = [(tag, e.step, e.value) for tag in sorted(events.Tags()["scalars"]) for e in events.Scalars(tag)]
+    assert scalars
+    return (folder / "metrics.csv").read_text(), scalars
+
+
+def test_the_same_command_twice(run: Run, fitted: Run) -> None:
+    fitted(*SETTINGS)
+    run("fit", *SETTINGS)
+    assert_same(1)
+
+
+def test_a_checkpoint_of_an_exception_is_gone_on_from_only_if_asked(run: Run, fitted: Run) -> None:
+    """Lightning's OnExceptionCheckpoint has the next fit go on by itself."""
+    fitted(*SETTINGS)
+    kept = "{class_path: OnExceptionCheckpoint, init_args: {dirpath: kept}}"
+    cut = "{class_path: tests.interrupt.Interrupt, init_args: {step: 10}}"
+    with pytest.raises(SystemExit):
+        run("fit", *SETTINGS, f"--trainer.callbacks=[{kept}, {cut}]")
+    assert Path("kept/on_exception.ckpt").is_file()
+    assert "\ncheckpoint " not in run("fit", *SETTINGS, f"--trainer.callbacks=[{kept}]")
+    for key in ("state_dict", "loops", "global_step"):
+        assert flat(last(2)[key]) == flat(last(0)[key]), key
+
+
+@pytest.mark.parametrize("config", ["fp32", "bf16", "fp16-cpu"])
+def test_within_an_epoch(run: Run, fitted: Run, config: str) -> None:
+    settings = ("-c", f"{config}.yaml", *SETTINGS)
+    fitted(*settings)
+    assert last(0)["global_step"] == EPOCHS * BATCHES
+    interrupted(run, 10, *settings)
+    goes_on(run)
+    assert_same(2)
+
+
+@pytest.mark.parametrize("steps", [(4, 11, 25, 43), (19, 20, 21, 59), (20, 40, 41)])
+def test_again_and_again(run: Run, fitted: Run, steps: tuple[int, ...]) -> None:
+    fitted(*SETTINGS)
+    interrupted(run, steps[0], *SETTINGS)
+    for step in steps[1:]:
+        interrupted(run, step, "--ckpt_path=last")
+    goes_on(run)
+    assert_same(len(steps) + 1)
+
+
+def test_during_validation(run: Run, fitted: Run) -> None:
+    fitted(*SETTINGS)
+    interrupted(run, 20, *SETTINGS, validating=True)
+    interrupted(run, 40, "--ckpt_path=last", validating=True)
+    goes_on(run)
+    assert_same(3)
+
+
+def test_with_accumulated_gradients(run: Run) -> None:
+    """In real fp16, under a schedule that knows how many steps there are."""
+    steps = 21  # of 3 batches, or of the 2 that an epoch has left
+    schedule = ("--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.01", f"--lr_scheduler.total_steps={steps}")
+    every = ("--trainer.accumulate_grad_batches=3", "--checkpoint.every_n_train_steps=2")
+    settings = ("--config=fp16-cpu.yaml", *UNSCHEDULED, *schedule, "--model.lr_scheduler_interval=step", *every)
+    run("fit", *settings)
+    interrupted(run, 5, *settings)
+    for step in (5, 12):  # the first from the same checkpoint as the run before it
+        interrupted(run, step, "--ckpt_path=last")
+    goes_on(run)
+    assert last(4)["global_step"] == steps
+    assert_same(4)
+
+
+@pytest.mark.parametrize(
+    "interval",
+    [
+        ("--trainer.val_check_interval=6",),
+        ("--trainer.val_check_interval=12", "--trainer.check_val_every_n_epoch=null"),
+    ],
+)
+def test_with_validation_within_an_epoch(run: Run, interval: tuple[str, ...]) -> None:
+    settings = (*SETTINGS, *interval)
+    run("fit", *settings)
+    interrupted(run, 8, *settings)
+    interrupted(run, 14, "--ckpt_path=last")
+    interrupted(run, 33, "--ckpt_path=last")
+    goes_on(run)
+    assert_same(4)
+
+
+def test_after_the_last_validation_within_an_epoch(run: Run) -> None:
+    """Its figures are the epoch's, in the history and to a schedule, though the validation came before the cut."""
+    schedule = ("--lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--lr_scheduler.monitor=val_loss")
+    within = ("--trainer.val_check_interval=6", "--checkpoint.every_n_train_steps=1")
+    settings = (*SETTINGS, *within, *schedule, "--model.lr_scheduler_interval=epoch")
+    run("fit", *settings)
+    interrupted(run, 19, *settings)
+    interrupted(run, 39, "--ckpt_path=last")
+    goes_on(run)
+    assert_same(3)
+    assert last(3)["lr_schedulers"][0]["last_epoch"] == EPOCHS - 1  # the last epoch's comes after its checkpoint
+
+
+def test_to_more_epochs_than_at_first(run: Run, fitted: Run) -> None:
+    fitted(*SETTINGS)
+    interrupted(run, 30, *SETTINGS, "--trainer.max_epochs=2")
+    goes_on(run)
+    goes_on(run, f"--trainer.max_epochs={EPOCHS}")
+    assert_same(3)
+
+
+def test_in_two_processes(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = {**WITH_TESTS, "MNIST_AMP_DATA__DATA_DIR": str(data_dir)}
+    settings = ("--config=ddp-cpu.yaml", *SETTINGS, "--trainer.max_epochs=2")
+    command("fit", *settings, cwd=tmp_path, env=env)
+    cut = ("--trainer.callbacks=tests.interrupt.Interrupt", "--trainer.callbacks.step=25")
+    command("fit", *settings, *cut, cwd=tmp_path, status=1, env=env)
+    on = ("--ckpt_path=last", "--trainer.callbacks=null", "--model.steps_per_execution=4")
+    command("fit", *on, cwd=tmp_path, env=env)
+    assert last(0)["random_states"]["cpu"].shape[0] == len(last(0)["train_means"]) == 2
+    assert_same(2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_on_a_cuda_device(run: Run, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cuda")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    settings = (*SETTINGS, f"--trainer.precision={precision}", "--trainer.deterministic=true")
+    run("fit", *settings)
+    interrupted(run, 10, *settings)
+    interrupted(run, 41, "--ckpt_path=last")
+    goes_on(run)
+    assert_same(3)
+
+
+def test_where_steps_are_limited(run: Run) -> None:
+    limited = (*SETTINGS, "--trainer.max_epochs=-1", "--trainer.max_steps=50")
+    run("fit", *limited)
+    for place, step in enumerate((14, 20, 47)):
+        interrupted(run, step, *(limited if place == 0 else ("--ckpt_path=last", "--trainer.max_steps=50")))
+    goes_on(run, "--trainer.max_steps=50")
+    assert last(4)["global_step"] == 50
+    assert_same(4)
+
+
+@pytest.mark.parametrize("limit", [14, 20, 33])
+def test_on_from_a_limit_of_steps(run: Run, fitted: Run, limit: int) -> None:
+    """A limit may end a run within an epoch; the next one ends that epoch."""
+    fitted(*SETTINGS)
+    run("fit", *SETTINGS, f"--trainer.max_steps={limit}")
+    assert last(1)["global_step"] == limit
+    goes_on(run, "--trainer.max_steps=-1")
+    assert_same(2)
+
+
+def test_from_the_best_of_a_validation_within_an_epoch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = (*SETTINGS, "--trainer.val_check_interval=6", "--checkpoint.every_n_train_steps=0")
+    run("fit", *settings)
+    # killed, it would not write what it has logged so far
+    monkeypatch.setattr(CSVLogger, "finalize", lambda self, status: None)
+    interrupted(run, 8, *settings)
+    best = Path("lightning_logs/version_1/checkpoints/best.ckpt")
+    assert checkpoint_files.read(best)["global_step"] == 6
+    run("fit", f"--ckpt_path={best}", "--trainer.callbacks=null")
+    assert_same(2)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint(run: Run) -> None:
+    """Its folder has the best of the run before, carried over, but not yet a last one."""
+    settings = (*SETTINGS, "--trainer.val_check_interval=6")
+    run("fit", *settings)
+    interrupted(run, 17, *settings)
+    interrupted(run, 16, "--ckpt_path=last")
+    folder = Path("lightning_logs/version_2/checkpoints")
+    assert [path.name for path in folder.iterdir()] == ["best.ckpt"]
+    goes_on(run)
+    assert_same(3)

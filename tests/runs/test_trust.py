@@ -1,0 +1,135 @@
+"""What a stranger writes into a checkpoint's settings is neither run nor written to."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from mnist_amp.errors import RequestError
+from mnist_amp.module import LitSimpleNN
+from mnist_amp.runs import checkpoint_files
+from mnist_amp.runs.trust import trusted
+from tests.conftest import Refused, Run
+
+EVIL = "import pathlib\npathlib.Path('ran').touch()\nfrom lightning.pytorch import Callback as X\n"
+
+
+def planted(checkpoint: dict[str, Any], **settings: Any) -> Path:
+    """Write a checkpoint with other settings of the Trainer, and a module that leaves a file if it is imported."""
+    config = yaml.safe_load(checkpoint[checkpoint_files.CONFIG_KEY])
+    config["trainer"].update(settings)
+    torch.save({**checkpoint, checkpoint_files.CONFIG_KEY: yaml.safe_dump(config)}, "it.ckpt")
+    Path("evil.py").write_text(EVIL)
+    return Path("it.ckpt")
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend("")  # the folder that the command is run in
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "test"])
+def test_what_a_checkpoint_names_is_not_imported(
+    checkpoint: dict[str, Any], run: Run, refused: Refused, subcommand: str
+) -> None:
+    path = planted(checkpoint, plugins={"class_path": "evil.X"})
+    before = set(Path().rglob("*"))
+    assert refused(subcommand, f"--ckpt_path={path}") == (
+        "mnist-amp: error: it.ckpt has evil.X as trainer.plugins, which is not taken over from a checkpoint, as it could "
+        "run code or write anywhere. If you trust it, give it anew with --trainer.plugins; null leaves it out.\n"
+    )
+    assert set(Path().rglob("*")) == before
+    run("test", f"--ckpt_path={path}", "--trainer.plugins=null", "--trainer.limit_test_batches=2")
+    assert not Path("ran").exists()
+
+
+def test_what_is_given_anew_is_trusted(checkpoint: dict[str, Any], run: Run) -> None:
+    path = planted(checkpoint, callbacks=[{"class_path": "evil.X"}])
+    run("fit", f"--ckpt_path={path}", "--trainer.max_epochs=2", "--trainer.callbacks=evil.X")
+    assert Path("ran").exists()
+
+
+LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "harm"),
+    [
+        ("trainer.callbacks", [{"class_path": "evil.X"}], "evil.X"),
+        ("trainer.callbacks", "evil.X", "evil.X"),
+        ("trainer.callbacks", {"class_path": LAMBDA, "init_args": {"on_fit_start": "exec"}}, LAMBDA),
+        ("trainer.callbacks", {"class_path": "LambdaCallback"}, "LambdaCallback"),
+        ("trainer.callbacks", {"class_path": f"{LAMBDA}.mro"}, f"{LAMBDA}.mro"),
+        ("trainer.callbacks.class_path", "LambdaCallback", "trainer.callbacks.class_path LambdaCallback"),
+        ("trainer.callbacks+", "X", "callbacks+ X"),
+        ("trainer.callbacks", "a_file", "a_file"),
+        (
+            "trainer.callbacks",
+            {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"dirpath": "x"}},
+            "dirpath x",
+        ),
+        (
+            "trainer.callbacks",
+            {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"filename": "../x"}},
+            "../x",
+        ),
+        (
+            "trainer.logger",
+            {"class_path": "lightning.pytorch.loggers.CSVLogger"},
+            "lightning.pytorch.loggers.CSVLogger",
+        ),
+        ("optimizer", {"class_path": "torch.optim.SGD", "init_args": {"lr": "builtins.exec"}}, "builtins.exec"),
+        ("optimizer", {"class_path": "torch.optim.adam.torch.load"}, "torch.optim.adam.torch.load"),
+        ("lr_scheduler", {"class_path": "os.system"}, "os.system"),
+        ("data.batch_size", "a/b", "a/b"),
+    ],
+)
+def test_what_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: Any, harm: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").touch()
+    group, dot, key = option.partition(".")
+    config = {group: {key: value}} if dot else {group: value}
+    harm = harm.removeprefix("trainer.") if option.count(".") == 2 else harm
+    with pytest.raises(RequestError) as error:
+        trusted(Path("it.ckpt"), config, is_given=lambda name: False)
+    assert str(error.value) == (
+        f"it.ckpt has {harm} as {option}, which is not taken over from a checkpoint, as it could run code or write "
+        f"anywhere. If you trust it, give it anew with --{option}; null leaves it out."
+    )
+    assert trusted(Path("it.ckpt"), config, is_given=lambda name: name == option) == ({group: {}} if dot else {})
+
+
+def test_what_is_taken_over() -> None:
+    scaler = {"class_path": "torch.amp.GradScaler", "init_args": {"device": "cpu"}}
+    plugin = {"class_path": "lightning.pytorch.plugins.MixedPrecision", "init_args": {"scaler": scaler}}
+    stopping = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val_loss"}}
+    config = {
+        "trainer": {"plugins": [plugin], "callbacks": [stopping], "logger": False, "strategy": "ddp", "max_epochs": 3},
+        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"betas": (0.9, 0.999), "fused": None}},
+        "lr_scheduler": {"class_path": "lightning.pytorch.cli.ReduceLROnPlateau", "init_args": {"monitor": "val_loss"}},
+        "data": {"data_dir": "/somewhere/else", "seed": 3},
+        "seed_everything": 42,
+    }
+    assert trusted(Path("it.ckpt"), config, is_given=lambda name: False) == config
+
+
+def test_where_a_checkpoint_would_write_is_not_asked(checkpoint: dict[str, Any], run: Run) -> None:
+    path = planted(checkpoint, default_root_dir="elsewhere")
+    run("fit", f"--ckpt_path={path}", "--trainer.max_epochs=2")
+    assert not Path("elsewhere").exists()
+    assert Path("lightning_logs/version_0").is_dir()
+
+
+def test_a_module_is_made_of_nothing_else(checkpoint: dict[str, Any]) -> None:
+    checkpoint["hyper_parameters"]["optimizer"] = {"class_path": "evil.X"}
+    path = planted(checkpoint)
+    with pytest.raises(RequestError, match=r"^it.ckpt has evil.X as optimizer, which is not taken over"):
+        LitSimpleNN.load_from_checkpoint(path)
+    assert LitSimpleNN.load_from_checkpoint(path, optimizer=None).hparams["optimizer"] is None
+    assert not Path("ran").exists()

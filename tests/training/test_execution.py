@@ -1,0 +1,460 @@
+"""Several steps at once: the same steps, the same figures, the same checkpoints as one after the other."""
+
+import re
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops.optimization.automatic import Closure
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch.optim import Optimizer
+
+from mnist_amp.data.loader import Batch
+from mnist_amp.module import LitSimpleNN
+from mnist_amp.training import execution, resumable_module
+from tests.conftest import Refused, Run
+from tests.recorded_graph import Capture, HostSyncError, NoteAsking, RecordedGraph
+from tests.runs.test_exact import KEPT, goes_on, interrupted, last, logged
+from tests.runs.test_resume import flat
+from tests.training.test_module import NEEDS_CUDA
+
+# 21 batches an epoch, the last of 40 images
+SETTINGS = (
+    *("--trainer.max_epochs=3", "--data.val_size=59000", "--data.batch_size=48", "--trainer.limit_val_batches=4"),
+    *("--trainer.log_every_n_steps=5", "--checkpoint.every_n_train_steps=7"),
+)
+SCHEDULE = (
+    *("--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.98", "--model.lr_scheduler_interval=step"),
+    "--optimizer.lr=0.004",
+)
+CLIP = ("--trainer.gradient_clip_val=0.3",)
+
+
+class KeptExecution(Callback):
+    """Keeps the execution of a fit for a look at it afterwards."""
+
+    ended: ClassVar[execution.Execution]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        type(self).ended = cast(LitSimpleNN, pl_module).execution
+
+
+KEPT_EXECUTION = "--trainer.callbacks+=tests.training.test_execution.KeptExecution"
+
+
+class Executions(Callback):
+    """Notes where executions end."""
+
+    ends: ClassVar[list[int]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.ends.clear()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.ends.append(trainer.global_step)
+
+
+def assert_same_runs(version: int, whole: int = 0) -> None:
+    expected, found = last(whole), last(version)
+    for key in KEPT:
+        assert flat(found.get(key)) == flat(expected.get(key)), key
+    assert logged(version) == logged(whole)
+
+
+@pytest.mark.parametrize("steps", [4, 50])
+@pytest.mark.parametrize(
+    "settings",
+    [("-c=fp32.yaml", *SCHEDULE), ("-c=bf16.yaml", "--trainer.val_check_interval=6"), ("-c=fp16-cpu.yaml",)],
+    ids=["fp32", "bf16", "fp16"],
+)
+@pytest.mark.parametrize("clip", [(), CLIP], ids=["", "clipped"])
+def test_the_same_run(run: Run, fitted: Run, steps: int, settings: tuple[str, ...], clip: tuple[str, ...]) -> None:
+    fitted(*settings, *clip, *SETTINGS)
+    run("fit", *settings, *clip, *SETTINGS, f"--model.steps_per_execution={steps}")
+    assert last(0)["global_step"] == 63
+    assert_same_runs(1)
+
+
+def test_executions_end_where_something_is_due(run: Run) -> None:
+    callback = ("--trainer.callbacks=tests.training.test_execution.Executions", "--trainer.val_check_interval=8")
+    run("fit", *SETTINGS, *callback, "--trainer.max_steps=31", "--model.steps_per_execution=4")
+    # 5, 10, ...: a log row; 7, 14, ...: a checkpoint; 8, 16 and 29: a validation; 21: an epoch's end; 31: the last
+    assert Executions.ends == [4, 5, 7, 8, 10, 14, 15, 16, 20, 21, 25, 28, 29, 30, 31]
+
+
+def test_batches_on_the_device_are_not_moved_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    move, moved = SingleDeviceStrategy.batch_to_device, []
+
+    def counted(self: SingleDeviceStrategy, batch: Any, device: Any = None, dataloader_idx: int = 0) -> Any:
+        moved.append(len(batch.labels))
+        return move(self, batch, device, dataloader_idx)
+
+    monkeypatch.setattr(SingleDeviceStrategy, "batch_to_device", counted)
+    quiet = ("--trainer.limit_val_batches=0", "--trainer.log_every_n_steps=0", "--checkpoint.every_n_train_steps=0")
+    run("fit", *SETTINGS, *quiet, "--model.steps_per_execution=10")
+    assert moved == [48, 48, 40] * 3  # the first of each execution, by Lightning
+
+
+@pytest.mark.parametrize("hook", execution.TRANSFER)
+def test_what_is_done_to_batches_is_done_to_all(run: Run, monkeypatch: pytest.MonkeyPatch, hook: str) -> None:
+    def invert(self: LitSimpleNN, batch: Batch, dataloader_idx: int) -> Batch:
+        return batch._replace(images=-batch.images)
+
+    monkeypatch.setattr(LitSimpleNN, hook, invert)
+    for steps in (1, 10):
+        run("fit", *SETTINGS, f"--model.steps_per_execution={steps}")
+    assert_same_runs(1)
+
+
+def test_what_is_logged_at_the_start_of_a_step_is_the_same(run: Run) -> None:
+    monitor = ("--trainer.callbacks=LearningRateMonitor", "--trainer.callbacks.logging_interval=step")
+    for steps in (1, 20):
+        run("fit", *SETTINGS, *SCHEDULE, *monitor, f"--model.steps_per_execution={steps}")
+    rows = [event[1:] for event in logged(0)[1] if event[0] == "lr-Adam"]
+    assert [step for step, _ in rows] == list(range(4, 63, 5))
+    assert [rate for _, rate in rows] == pytest.approx([0.004 * 0.98**step for step, _ in rows])
+    assert logged(1) == logged(0)
+
+
+def test_executions_begin_with_the_step_of_a_log_row_if_a_callback_looks_at_it(run: Run) -> None:
+    callbacks = (
+        "--trainer.callbacks=tests.training.test_execution.Asks",
+        "--trainer.callbacks+=tests.training.test_execution.Executions",
+    )
+    quiet = ("--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=8")
+    run("fit", *SETTINGS, *quiet, *callbacks, "--model.steps_per_execution=6")
+    assert Executions.ends == [6, 7, 8, 14, 15, 16, 21]
+
+
+def test_goes_on_with_another_number_of_steps(run: Run, fitted: Run) -> None:
+    fitted(*SETTINGS, *SCHEDULE)
+    interrupted(run, 10, *SETTINGS, *SCHEDULE, "--model.steps_per_execution=4")
+    interrupted(run, 40, "--ckpt_path=last", "--model.steps_per_execution=3")
+    goes_on(run, "--model.steps_per_execution=1")
+    assert_same_runs(3)
+
+
+def test_an_overflow_skips_its_step_alone(run: Run) -> None:
+    overflow = ("--trainer.callbacks=tests.training.test_execution.Overflows", "--trainer.max_epochs=1")
+    for steps in (1, 5):
+        run("fit", "-c=fp16-cpu.yaml", *SETTINGS, *overflow, f"--model.steps_per_execution={steps}")
+    assert last(0)["MixedPrecision"]["scale"] == 65536 / 4
+    assert last(0)["optimizer_states"][0]["state"][0]["step"] == 21 - 2
+    assert_same_runs(1)
+
+
+class Overflows(Callback):
+    """Makes the gradients of steps 3 and 9 overflow, even within an execution."""
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.step += 1
+        if self.step in (3, 9):
+            for parameter in pl_module.parameters():
+                assert parameter.grad is not None
+                parameter.grad.fill_(torch.inf)
+
+
+def test_a_loss_that_is_not_finite_is_named_by_its_step(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(
+            "fit", *SETTINGS, "--trainer.callbacks=tests.training.test_execution.Spoil", "--model.steps_per_execution=5"
+        )
+    assert "error: the loss of step 14 is not finite; " in capsys.readouterr().err
+
+
+class Spoil(Callback):
+    """Spoils the weights before the optimizer takes step 13."""
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        if trainer.global_step == 12:
+            pl_module.model.fc2.bias.data[0] = torch.nan
+
+
+@pytest.mark.parametrize(
+    "accumulating",
+    [
+        ("--trainer.accumulate_grad_batches=2",),
+        ("--trainer.callbacks=GradientAccumulationScheduler", "--trainer.callbacks.scheduling={1: 2}"),
+    ],
+)
+def test_accumulation_is_refused(refused: Refused, accumulating: tuple[str, ...]) -> None:
+    assert refused("fit", "--model.steps_per_execution=4", *accumulating) == (
+        "mnist-amp: error: model.steps_per_execution is 4, and gradients are to be accumulated over batches. These "
+        "can't be combined. Leave one of them out.\n"
+    )
+    assert not Path("lightning_logs").exists()
+
+
+def test_less_than_one_step_is_refused(refused: Refused) -> None:
+    message = refused("fit", "--model.steps_per_execution=0")
+    assert (
+        message
+        == "mnist-amp: error: model.steps_per_execution is 0; it must be at least 1. See mnist-amp fit --help.\n"
+    )
+
+
+def test_says_how_the_steps_run(run: Run) -> None:
+    printed = run("fit", "-c=smoke.yaml", "--model.steps_per_execution=4")
+    assert (
+        "execution  4 optimizer steps at once, one after the other, as only a CUDA device has graphs\n"
+        in printed.replace("execution   ", "execution  ")
+    )
+    assert "replayed" not in printed
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
+    """Have graphs on a CPU; returns those that were made."""
+    made: list[RecordedGraph] = []
+
+    def make() -> RecordedGraph:
+        made.append(RecordedGraph())
+        return made[-1]
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", make)
+    monkeypatch.setattr(torch.cuda, "graph", Capture)
+    monkeypatch.setattr(execution.Execution, "eager", lambda self, trainer: None)
+    # nor is it known, on a GPU with a fused optimizer, whether the newest step was skipped
+    monkeypatch.setattr(resumable_module, "newest_step_was_skipped", lambda trainer: False)
+    return made
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("-c=fp32.yaml",),
+        ("-c=fp32.yaml", *CLIP),
+        ("-c=fp32.yaml", "--optimizer=SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.9"),
+        ("-c=bf16.yaml", *SCHEDULE),
+        ("-c=fp16-cpu.yaml", *SCHEDULE),
+    ],
+    ids=["fp32", "clipped", "sgd", "bf16", "fp16"],
+)
+def test_captured_steps_are_the_same_run(run: Run, graphs: list[RecordedGraph], settings: tuple[str, ...]) -> None:
+    # a graph reads the learning rate of each step from memory, in float32
+    rounding = ("--trainer.callbacks=tests.training.test_execution.RoundedRates",) if SCHEDULE[0] in settings else ()
+    run("fit", *settings, *SETTINGS, *rounding)
+    assert not graphs
+    printed = run("fit", *settings, *SETTINGS, *rounding, "--model.steps_per_execution=4")
+    # of 4 full batches, of 1 and 2 between what is due, and the last of an epoch, with 40 images
+    assert len(graphs) == 4
+    assert re.search(r"^execution +4 optimizer steps at once, captured as CUDA graphs$", printed, re.MULTILINE)
+    # all but the first 7 (4 and 1 and 2), and the first of 40 images
+    assert "\nexecution  55 of 63 optimizer steps replayed as CUDA graphs, the others before the capture\n" in printed
+    assert last(0)["global_step"] == 63
+    assert_same_runs(1)
+
+
+class RoundedRates(Callback):
+    """Rounds the learning rate to float32 for the optimizer alone; the schedule advances the exact one."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        (optimizer,) = trainer.optimizers
+        optimizer.register_step_pre_hook(self._round)
+        optimizer.register_step_post_hook(self._restore)
+
+    def _round(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
+            if isinstance(rate, float):  # a graph gives the optimizer a float32 tensor
+                group["lr"] = torch.tensor(rate, dtype=torch.float32).item()
+
+    def _restore(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate
+
+
+@pytest.mark.parametrize(
+    ("count", "parts"),
+    [(1, [1]), (2, [2]), (3, [2, 1]), (7, [4, 2, 1]), (16, [16]), (18, [16, 2]), (19, [16, 2, 1]), (20, [20])],
+)
+def test_executions_are_cut_into_few_kinds_of_groups(count: int, parts: list[int]) -> None:
+    images, small = (Batch(*(torch.zeros(size) for _ in range(3))) for size in (48, 40))
+    groups = list(execution._groups([images] * count, 20))
+    assert [[id(batch) for batch in group] for group in groups] == [[id(images)] * part for part in parts]
+    if count < 20:
+        groups = list(execution._groups([images] * count + [small], 20))
+        assert [(len(group), len(group[0].labels)) for group in groups] == [*((part, 48) for part in parts), (1, 40)]
+
+
+@pytest.mark.usefixtures("graphs")
+def test_few_graphs_are_made(run: Run) -> None:
+    uneven = ("--trainer.log_every_n_steps=11", "--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=8")
+    run("fit", *SETTINGS, *uneven, "--model.steps_per_execution=10", KEPT_EXECUTION)
+    assert KeptExecution.ended.reason is None
+    made = {key for key, graph in KeptExecution.ended.graphs.items() if graph is not None}
+    assert made == {(10, 48, 0.001), (8, 48, 0.001), (4, 48, 0.001), (2, 48, 0.001), (1, 48, 0.001), (1, 40, 0.001)}
+
+
+@pytest.mark.usefixtures("graphs")
+def test_nothing_of_an_eager_step_is_alive_when_the_next_are_captured(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes of its autograd graph would be of the default stream, which spoils a capture."""
+    capture, sizes, alive = execution.Graph.capture, [], []
+
+    def watched(module: LitSimpleNN, batches: list[Batch], optimizer: Any, closure: Closure) -> execution.Graph:
+        sizes.append((len(batches), len(batches[0].labels)))
+        alive.append(closure._result)
+        return capture(module, batches, optimizer, closure)
+
+    monkeypatch.setattr(execution.Graph, "capture", watched)
+    quiet = ("--trainer.log_every_n_steps=9", "--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=2")
+    run("fit", *SETTINGS, *quiet, "--model.steps_per_execution=20")
+    # 8+1 eager, 8+1 captured, 2 and the last of 40 images eager; 4 eager and then 2 captured; 8+1, and 4 and the last
+    assert sizes == [(8, 48), (1, 48), (2, 48), (4, 48), (1, 40)]
+    assert alive == [None] * 5
+
+
+def test_a_captured_overflow_skips_its_step_alone(run: Run, graphs: list[RecordedGraph]) -> None:
+    scale = ("--trainer.plugins.init_args.scaler.init_args.init_scale=1e10",)
+    for steps in (1, 5):
+        run("fit", "-c=fp16-cpu.yaml", *SETTINGS, *scale, f"--model.steps_per_execution={steps}")
+    assert graphs
+    assert last(0)["MixedPrecision"]["scale"] < 1e10
+    assert_same_runs(1)
+
+
+def test_what_waits_for_the_host_is_not_captured(
+    run: Run, graphs: list[RecordedGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(execution, "warn", said.append)
+    printed = run(
+        "fit", *SETTINGS, "--model.steps_per_execution=4", "--trainer.callbacks=tests.training.test_execution.Waits"
+    )
+    why = "one after the other, as the capture failed: operation not permitted when stream is capturing"
+    assert said == [f"the steps are not captured as a CUDA graph, but run {why}"]
+    assert f"\nexecution  0 of 63 optimizer steps replayed as CUDA graphs, all {why}\n" in printed
+    assert last(0)["global_step"] == 63
+
+
+class Waits(Callback):
+    def on_after_backward(self, trainer: Trainer, pl_module: Any) -> None:
+        try:
+            pl_module.model.fc1.weight.sum().item()
+        except HostSyncError as error:  # what torch raises when a stream is captured
+            raise RuntimeError("operation not permitted when stream is capturing\nFor debugging ...") from error
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+def test_overflows_within_graphs_are_those_of_eager_steps(run: Run, request: Any, device: str) -> None:
+    if device == "cpu":
+        request.getfixturevalue("graphs")
+    plugin = "--trainer.plugins.init_args"
+    settings = (
+        *("-c=fp16-cpu.yaml", f"--trainer.accelerator={device}", f"{plugin}.device={device}"),
+        *(f"{plugin}.scaler.init_args.device={device}", f"{plugin}.scaler.init_args.init_scale=1e10"),
+        *("--trainer.log_every_n_steps=0", "--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=2"),
+        *(KEPT_EXECUTION, "--trainer.callbacks+=tests.training.test_execution.Scales"),
+    )
+    run("fit", *SETTINGS, *settings)
+    eager = dict(Scales.seen)
+    assert list(eager) == list(range(1, 43))
+    run("fit", *SETTINGS, *settings, "--model.steps_per_execution=4")
+    # all 42 but the first 4 and the first of 40 images
+    assert KeptExecution.ended.outcome() == (37, 42, None)
+    assert list(Scales.seen) == [4, 8, 12, 16, 20, 21, 25, 29, 33, 37, 41, 42]
+    assert {step: eager[step] for step in Scales.seen} == Scales.seen
+    # steps 5 to 8, the first to be replayed, all overflow; later ones do not
+    assert Scales.seen[8] == (1e10 / 2**8, 0)
+    assert Scales.seen[42] == (Scales.seen[41][0], Scales.seen[41][1] + 1)
+
+
+class Scales(Callback):
+    """Notes loss scale and Adam's own count of steps after each execution."""
+
+    seen: ClassVar[dict[int, tuple[float, int]]] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen.clear()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        (count,) = {int(state["step"]) for state in trainer.optimizers[0].state.values()}
+        self.seen[trainer.global_step] = (trainer.precision_plugin.scaler.get_scale(), count)  # type: ignore[attr-defined]
+
+
+@NEEDS_CUDA
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("schedule", [(), SCHEDULE], ids=["", "schedule"])
+def test_cuda_graphs_agree_with_eager_steps(
+    run: Run, monkeypatch: pytest.MonkeyPatch, precision: str, schedule: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cuda")
+    for steps in (1, 4):
+        settings = (*schedule, f"--trainer.precision={precision}", f"--model.steps_per_execution={steps}")
+        printed = run("fit", *SETTINGS, *settings, KEPT_EXECUTION)
+    assert "4 optimizer steps at once, captured as CUDA graphs" in printed
+    assert KeptExecution.ended.outcome() == (55, 63, None)  # as in the test of captured steps above
+    eager, captured = last(0), last(1)
+    for name, weights in eager["state_dict"].items():
+        torch.testing.assert_close(captured["state_dict"][name], weights, rtol=1e-3, atol=1e-4)
+    assert captured.get("MixedPrecision") == eager.get("MixedPrecision")
+    for key in ("loops", "lr_schedulers", "epoch", "global_step"):
+        assert flat(captured[key]) == flat(eager[key]), key
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("config", ["fp32.yaml", "bf16.yaml", "fp16-cpu.yaml"])
+def test_no_step_asks_for_a_value(run: Run, config: str, steps: int) -> None:
+    """Which on a GPU would make the host wait for it."""
+    Asks.found.clear()
+    quiet = ("--trainer.log_every_n_steps=0", "--checkpoint.every_n_train_steps=0", "--trainer.limit_val_batches=0")
+    asks = "--trainer.callbacks=tests.training.test_execution.Asks"
+    run("fit", f"-c={config}", *SETTINGS, *quiet, asks, f"--model.steps_per_execution={steps}")
+    assert last(0)["global_step"] == 63
+    assert Asks.found == []
+
+
+class Asks(Callback):
+    """Notes which of a step's operations ask for a tensor's value."""
+
+    found: ClassVar[list[Any]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.watch = NoteAsking(self.found)
+        self.watch.__enter__()  # type: ignore[no-untyped-call]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+
+@NEEDS_CUDA
+@pytest.mark.parametrize(("steps", "outcome"), [(1, None), (10, (52, 63, None))])
+@pytest.mark.parametrize("schedule", [(), SCHEDULE], ids=["", "schedule"])
+def test_no_step_waits_for_the_device(
+    run: Run, monkeypatch: pytest.MonkeyPatch, steps: int, outcome: Any, schedule: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cuda")
+    quiet = ("--trainer.log_every_n_steps=1000", "--checkpoint.every_n_train_steps=0", "--trainer.limit_val_batches=0")
+    run(
+        *("fit", *SETTINGS, *quiet, *schedule, f"--model.steps_per_execution={steps}", KEPT_EXECUTION),
+        "--trainer.callbacks+=tests.training.test_execution.NoWaiting",
+    )
+    assert last(0)["global_step"] == 63
+    # the first 10, and the first of 40 images, are taken before the capture
+    assert KeptExecution.ended.outcome() == outcome
+
+
+class NoWaiting(Callback):
+    """Makes a host synchronisation within the steps of the third epoch an error; by then all is captured."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 2:
+            torch.cuda.set_sync_debug_mode("error")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        torch.cuda.set_sync_debug_mode("default")
