@@ -1,0 +1,30 @@
+"""The fixtures of the tests: what `drawn` changes about the plots of a run."""
+
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+
+def saved(path: Path) -> Path:
+    """Save a plot of 3 x 2 inches at 100 dots per inch."""
+    Figure(figsize=(3, 2), dpi=100).savefig(path)
+    return path
+
+
+@pytest.mark.drawn
+@pytest.mark.usefixtures("run")
+def test_a_test_marked_drawn_gets_plots_from_matplotlib(tmp_path: Path) -> None:
+    with Image.open(saved(tmp_path / "plot.png")) as image:
+        image.load()
+        assert (image.format, image.size) == ("PNG", (300, 200))
+
+
+@pytest.mark.usefixtures("run")
+def test_any_other_test_gets_a_stand_in(tmp_path: Path) -> None:
+    assert saved(tmp_path / "plot.png").read_bytes() == b"\x89PNG"
+
+
+def test_without_a_run_matplotlib_draws(tmp_path: Path) -> None:
+    assert Image.open(saved(tmp_path / "plot.png")).size == (300, 200)
