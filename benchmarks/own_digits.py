@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import strokes
 from mnist_amp.data import mnist
-from mnist_amp.reporting.text import markdown
+from mnist_amp.reporting.tables import markdown
 from mnist_amp.runs import folders
 from speed import RESULTS, keep
 

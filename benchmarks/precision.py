@@ -22,7 +22,7 @@ import contenders
 from mnist_amp.data import mnist
 from mnist_amp.measuring import measure
 from mnist_amp.measuring.compare import PRECISIONS
-from mnist_amp.reporting.text import markdown
+from mnist_amp.reporting.tables import markdown
 from speed import DEVICE, HALF, RESULTS, keep
 
 SETTINGS = ((128, 64), (2048, 512))  # hidden_dim and batch size

@@ -117,7 +117,7 @@ def run(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Path) -
     if ours:
         # the summary has seconds in tenths, and samples a second in full
         rate = last_figure(r"([\d,]+) samples/s", output)
-        device_bytes = last_figure(r"([\d,]+) MB on the device", output) * 1e6 if DEVICE == "cuda" else None
+        device_bytes = last_figure(r"([\d,]+) MB on the GPU", output) * 1e6 if DEVICE == "cuda" else None
         found: dict[str, Any] = {"seconds": 60_000 * epochs / rate, "peak_device_bytes": device_bytes}
         weights = max(logs.glob("version_*/model.pth"), key=lambda path: path.stat().st_mtime)
     else:
@@ -142,7 +142,7 @@ def command(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Pat
 
 def uncaptured(output: str) -> str | None:
     """Return the last line that says that steps at once were not replayed as CUDA graphs; None if there is none."""
-    said: list[str] = re.findall(r"^.*one after the other, as.*$", output, re.MULTILINE)
+    said: list[str] = re.findall(r"^.*one after the other.*$", output, re.MULTILINE)
     return said[-1].strip() if said else None
 
 

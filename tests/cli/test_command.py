@@ -45,7 +45,7 @@ def test_the_guides_job(tmp_path: Path) -> None:
 
     forked("validate", cwd=tmp_path)
     validated = json.loads((logs / "version_0" / "validate_best" / "metrics.json").read_text())
-    assert f"accuracy  {validated['accuracy']:.2%} on the validation images, the best after " in summary
+    assert f"accuracy  {validated['accuracy']:.2%} on the validation images (best checkpoint, after " in summary
     assert validated["images"] == 5_000
 
     forked("predict", cwd=tmp_path)

@@ -125,7 +125,7 @@ def test_help_of_demo(printed: Printed) -> None:
 def test_says_first_what_really_runs(run: Run) -> None:
     lines = run("fit", *SMOKE).splitlines()
     assert lines[0].startswith("device     CPU (")
-    assert lines[1] == "precision  bf16-mixed (asked for: 16-mixed, which is fp16 on a GPU and bfloat16 on a CPU)"
+    assert lines[1] == "precision  bf16-mixed (requested: 16-mixed, which is fp16 on a GPU and bfloat16 on a CPU)"
     assert lines[2].startswith(f"versions   mnist-amp {__version__}, python 3.")
     assert ", torch 2." in lines[2]
     assert ", lightning 2." in lines[2]
@@ -139,7 +139,7 @@ def test_says_first_what_really_runs(run: Run) -> None:
 def test_ends_with_what_came_of_it_and_what_to_do_next(run: Run) -> None:
     lines = run("fit", *SMOKE, "--trainer.default_root_dir", "here").splitlines()[-6:]
     assert lines[0].startswith("accuracy  ")
-    assert lines[0].endswith("% on the validation images, the best after 1 epoch")
+    assert lines[0].endswith("% on the validation images (best checkpoint, after 1 epoch)")
     assert lines[1].startswith("time      ")
     assert " samples/s (" in lines[1]
     assert lines[2:] == [

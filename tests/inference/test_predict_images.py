@@ -107,8 +107,8 @@ def test_few_pictures(predict: Run, data_dir: Path, capsys: pytest.CaptureFixtur
         ["own/b.bmp", table[1]["guess"]],
     ]
     assert lines[-2:] == [
-        "pictures  5, 2 of them unsure, 3 not scored",
-        "files     lightning_logs/predict/version_0/ (predictions.csv, predictions.png)",
+        "images  5 (2 unsure, 3 not scored)",
+        "files   lightning_logs/predict/version_0/ (predictions.csv, predictions.png)",
     ]
 
 
@@ -139,8 +139,8 @@ def test_many_are_not_listed(predict: Run, data_dir: Path, monkeypatch: pytest.M
     assert lines[2:] == [
         "own/blank.png                      no ink: nothing stands out from the background",
         "",
-        "pictures  32, 0 of them unsure, 1 not scored",
-        "files     lightning_logs/predict/version_0/ (predictions.csv, predictions.png, predictions-2.png)",
+        "images  32 (0 unsure, 1 not scored)",
+        "files   lightning_logs/predict/version_0/ (predictions.csv, predictions.png, predictions-2.png)",
     ]
     assert files(Path("lightning_logs/predict/version_0")) == {
         "predictions.csv",

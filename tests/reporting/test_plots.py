@@ -9,8 +9,8 @@ from mnist_amp.reporting import plots
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Collect the figures that are saved."""
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Return a list that collects the figures as they are saved."""
     figures: list[Figure] = []
     save = Figure.savefig
 
@@ -22,78 +22,142 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return figures
 
 
-def lines(figure: Figure) -> list[dict[str, list[tuple[float, float]]]]:
+def curves(figure: Figure) -> list[dict[str, list[tuple[float, float]]]]:
     return [
         {str(line.get_label()): list(map(tuple, np.asarray(line.get_xydata()).tolist())) for line in axes.lines}
         for axes in figure.axes
     ]
 
 
-def test_curves(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_curves(tmp_path: Path, saved: list[Figure]) -> None:
     history = [
         {"epoch": 0, "step": 860, "train_loss": 0.4, "train_accuracy": 0.88, "val_loss": 0.3, "val_accuracy": 0.91},
         {"epoch": 1, "step": 1720, "train_loss": 0.2, "train_accuracy": 0.94},
     ]
     plots.curves(history, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert [axes.get_title() for axes in drawn[0].axes] == ["loss", "accuracy"]
-    assert lines(drawn[0]) == [
-        {"train": [(1, 0.4), (2, 0.2)], "validation": [(1, 0.3)]},
-        {"train": [(1, 0.88), (2, 0.94)], "validation": [(1, 0.91)]},
+    assert [axes.get_title() for axes in saved[0].axes] == ["loss", "accuracy"]
+    assert curves(saved[0]) == [
+        {"training": [(1, 0.4), (2, 0.2)], "validation": [(1, 0.3)]},
+        {"training": [(1, 0.88), (2, 0.94)], "validation": [(1, 0.91)]},
     ]
 
 
-def test_curves_without_validation(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_curves_without_validation(tmp_path: Path, saved: list[Figure]) -> None:
     history: list[dict[str, float]] = [{"epoch": 0, "step": 938, "train_loss": 0.4, "train_accuracy": 0.88}]
     plots.curves(history, tmp_path / "curves.png")
-    assert lines(drawn[0]) == [{"train": [(1, 0.4)]}, {"train": [(1, 0.88)]}]
+    assert curves(saved[0]) == [{"training": [(1, 0.4)]}, {"training": [(1, 0.88)]}]
 
 
-def test_confusion_matrix(tmp_path: Path, drawn: list[Figure]) -> None:
-    plots.confusion_matrix([[3, 1], [0, 0]], tmp_path / "matrix.png")  # no image of a 1
-    axes = drawn[0].axes[0]
+def test_confusion_matrix(tmp_path: Path, saved: list[Figure]) -> None:
+    plots.confusion_matrix([[3, 1], [0, 0]], tmp_path / "matrix.png")  # no image of class 1
+    axes = saved[0].axes[0]
     assert [text.get_text() for text in axes.texts] == ["3", "1", "0", "0"]
-    assert axes.get_title() == "3 of 4 images right"
+    assert axes.get_title() == "3 of 4 images correct"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted digit", "true digit")
     shades = axes.images[0].get_array()
     assert shades is not None
     assert shades.tolist() == [[0.75, 0.25], [0, 0]]
 
 
-def test_misclassified(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_misclassified(tmp_path: Path, saved: list[Figure]) -> None:
     image = np.eye(28, dtype=np.uint8)
     plots.misclassified([plots.Mistake(image, 4, 9, 0.9954)] * 30, tmp_path / "wrong.png")
-    assert [axes.get_title() for axes in drawn[0].axes] == ["4, guess 9: 99.5%"] * 25
-    assert drawn[0].get_suptitle() == "the mistakes the model was surest of"
+    assert [axes.get_title() for axes in saved[0].axes] == ["4 → 9 (99.5%)"] * 25
+    assert saved[0].get_suptitle() == "Most confident mistakes: true digit → predicted digit (probability)"
 
 
-def test_nothing_misclassified(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_misclassified_without_mistakes(tmp_path: Path, saved: list[Figure]) -> None:
     plots.misclassified([], tmp_path / "wrong.png")
-    assert drawn[0].get_suptitle() == "no mistakes"
+    assert saved[0].get_suptitle() == "No mistakes"
 
 
-def test_shares(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_curves_of_many_epochs_have_no_markers(tmp_path: Path, saved: list[Figure]) -> None:
+    history: list[dict[str, float]] = [
+        {"epoch": epoch, "step": epoch + 1, "train_loss": 0.4, "train_accuracy": 0.88} for epoch in range(30)
+    ]
+    plots.curves(history[:29], tmp_path / "curves.png")
+    plots.curves(history, tmp_path / "curves.png")
+    assert [figure.axes[0].lines[0].get_marker() for figure in saved] == ["o", "None"]
+
+
+def test_times(tmp_path: Path, saved: list[Figure]) -> None:
+    points = [
+        plots.TimePoint(batch_size=64, precision="32-true", hidden_dim=256, seconds=[0.004, 0.002, 0.003]),
+        plots.TimePoint(64, "32-true", 128, [0.001]),
+        plots.TimePoint(64, "bf16-mixed", 128, [0.002]),
+        plots.TimePoint(64, "bf16-mixed", 256, [0.0025]),
+        plots.TimePoint(1024, "32-true", 128, [0.01]),
+    ]
+    plots.times(points, {(64, "bf16-mixed"): 192.0, (1024, "32-true"): 999.0}, tmp_path / "time.png")
+    small, large = saved[0].axes
+    assert [axes.get_title() for axes in (small, large)] == ["batch size 64", "batch size 1,024"]
+    assert (small.get_xlabel(), small.get_ylabel()) == ("hidden_dim", "ms per step")
+    first, second, start = small.lines
+    assert [line.get_label() for line in (first, second)] == ["32-true", "bf16-mixed"]
+    assert np.asarray(first.get_xydata()) == pytest.approx(np.array([[128, 1], [256, 3]]))
+    assert np.asarray(second.get_xydata()) == pytest.approx(np.array([[128, 2], [256, 2.5]]))
+    assert (np.asarray(start.get_xdata()).tolist(), start.get_linestyle()) == ([192, 192], "--")
+    band = small.collections[0].get_paths()[0].vertices
+    assert {tuple(np.round(vertex, 9)) for vertex in np.asarray(band)} == {(128, 1), (256, 2), (256, 4)}
+    assert [label.get_text() for label in small.get_xticklabels()] == ["128", "256"]
+    assert len(large.lines) == 1  # 999 is no width that was measured
+
+
+def test_memory(tmp_path: Path, saved: list[Figure]) -> None:
+    points = [
+        plots.MemoryPoint(hidden_dim=128, precision="32-true", batch_size=1024, bytes=3_000_000),
+        plots.MemoryPoint(128, "32-true", 64, 2_000_000),
+        plots.MemoryPoint(4096, "bf16-mixed", 64, 9_000_000),
+    ]
+    plots.memory(points, tmp_path / "memory.png")
+    assert [axes.get_title() for axes in saved[0].axes] == ["hidden_dim 128", "hidden_dim 4,096"]
+    assert [axes.get_ylabel() for axes in saved[0].axes] == ["memory, MB"] * 2
+    assert curves(saved[0]) == [{"32-true": [(64, 2), (1024, 3)]}, {"bf16-mixed": [(64, 9)]}]
+    assert [axes.get_ylim()[0] for axes in saved[0].axes] == [0, 0]
+    assert [axes.get_ylim()[1] for axes in saved[0].axes] == pytest.approx([3.3, 9.9])
+
+
+def test_accuracies(tmp_path: Path, saved: list[Figure]) -> None:
+    plots.accuracies({"32-true": [0.5, 0.75], "bf16-mixed": [0.25]}, tmp_path / "accuracy.png")
+    axes = saved[0].axes[0]
+    assert axes.get_ylabel() == "accuracy, %"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["32-true", "bf16-mixed"]
+    points = [np.asarray(line.get_xydata()).tolist() for line in axes.lines]
+    assert points == [[[0, 50], [0, 75]], [[0, 62.5]], [[1, 25]], [[1, 25]]]
+
+
+def test_losses(tmp_path: Path, saved: list[Figure]) -> None:
+    plots.losses({"32-true": [[1, 2.3], [2, 1.5]], "bf16-mixed": [[1, 2.4]]}, tmp_path / "loss.png")
+    axes = saved[0].axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer step", "training loss")
+    assert curves(saved[0]) == [{"32-true": [(1, 2.3), (2, 1.5)], "bf16-mixed": [(1, 2.4)]}]
+
+
+def test_shares(tmp_path: Path, saved: list[Figure]) -> None:
     plots.shares({"forward": 0.25, "the loop itself": 0.75}, tmp_path / "profile.png")
-    axes = drawn[0].axes[0]
+    axes = saved[0].axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["forward", "the loop itself"]
     assert [text.get_text() for text in axes.texts] == ["25.0%", "75.0%"]
     assert axes.yaxis_inverted()
+    assert axes.get_title() == "Where the time of a training step goes"
 
 
-def test_gradient_histogram(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_gradient_histogram(tmp_path: Path, saved: list[Figure]) -> None:
     plots.gradient_histogram({-20: 30, -3: 10}, tmp_path / "gradients.png")
-    axes = drawn[0].axes[0]
+    axes = saved[0].axes[0]
     bars = [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in axes.containers[0]]
     assert bars == [(-20, 1, 75), (-3, 1, 25)]
     legend = axes.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == [
-        "fp16, with fewer bits: $2^{-24}$ to $2^{-14}$",
-        "fp16, in full: $2^{-14}$ to 65504",
-        "bfloat16 and float32, in full: from $2^{-126}$",
+        "fp16 subnormal (fewer bits): $2^{-24}$ to $2^{-14}$",
+        "fp16 normal: $2^{-14}$ to 65504",
+        "bfloat16 and float32 normal: from $2^{-126}$",
     ]
     assert np.asarray(axes.lines[0].get_xdata()).tolist() == [-126, -126]
 
 
-def test_no_gradients_but_zeros(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_gradient_histogram_when_all_gradients_are_zero(tmp_path: Path, saved: list[Figure]) -> None:
     plots.gradient_histogram({}, tmp_path / "gradients.png")
-    assert len(drawn) == 1
+    assert len(saved) == 1

@@ -1,4 +1,4 @@
-"""The progress bar, in a terminal of its own."""
+"""The progress bar: in a terminal, in a pipe, and how often it is updated."""
 
 import os
 import pty
@@ -6,10 +6,18 @@ import re
 import sys
 import termios
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from mnist_amp.reporting import progress_bar
+from mnist_amp.reporting.progress_bar import ProgressBar
 
 
 def in_terminal(*args: str, cwd: Path, columns: int) -> list[str]:
-    """Run `mnist-amp` in a terminal so wide, which must end well; returns what is on the screen at the end."""
+    """Run `mnist-amp` in a terminal of this width; return the lines on its screen at the end. It must succeed."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(cwd)
@@ -19,7 +27,7 @@ def in_terminal(*args: str, cwd: Path, columns: int) -> list[str]:
     try:
         while chunk := os.read(terminal, 65536):
             output += chunk
-    except OSError:  # the command has closed its end
+    except OSError:  # the command has ended
         pass
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0, output.decode()
@@ -27,7 +35,7 @@ def in_terminal(*args: str, cwd: Path, columns: int) -> list[str]:
 
 
 def screen(output: str) -> list[str]:
-    """Return the lines that a terminal shows of this, by what tqdm writes: line feeds, returns, one line up."""
+    """Return the lines that a terminal shows. It knows the control characters of tqdm: line feed, return, line up."""
     lines, row = [""], 0
     for part in re.split(r"(\n|\r|\x1b\[A)", output):
         if part == "\n":
@@ -40,7 +48,7 @@ def screen(output: str) -> list[str]:
     return lines
 
 
-def test_in_a_terminal(tmp_path: Path, data_dir: Path) -> None:
+def test_in_a_terminal_the_bar_of_each_epoch_stays(tmp_path: Path, data_dir: Path) -> None:
     arguments = ("--config=smoke.yaml", "--trainer.max_epochs=2", f"--data.data_dir={data_dir}")
     shown = in_terminal("fit", *arguments, cwd=tmp_path, columns=100)
     bars = [line for line in shown if "it/s" in line]
@@ -48,3 +56,40 @@ def test_in_a_terminal(tmp_path: Path, data_dir: Path) -> None:
     for epoch, bar in enumerate(bars):
         assert re.match(rf"Epoch {epoch}: 100%\|█+\| (\d+)/\1 .*loss=[\d.]+, val_loss=[\d.]+, val_accuracy=[\d.]+", bar)
         assert len(bar) <= 100
+
+
+METRICS = {"train_loss_step": 0.14712, "train_loss": 0.2, "v_num": 3, "val_loss": 0.26764, "val_accuracy": 0.9188}
+
+
+@pytest.fixture
+def shown_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Lightning's own bar have these metrics to show."""
+    monkeypatch.setattr(TQDMProgressBar, "get_metrics", lambda *args: dict(METRICS))
+
+
+@pytest.mark.usefixtures("shown_metrics")
+def test_in_a_pipe_an_epoch_is_a_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TQDMProgressBar, "on_train_epoch_end", lambda *args: None)
+    batches = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=860)))
+    trainer: Any = SimpleNamespace(is_global_zero=True, current_epoch=0, fit_loop=SimpleNamespace(epoch_loop=batches))
+    module: Any = None
+    ProgressBar().on_train_epoch_end(trainer, module)
+    assert capsys.readouterr().out == "Epoch 0: 860 batches, loss=0.1471, val_loss=0.2676, val_accuracy=0.9188\n"
+    trainer.is_global_zero = False
+    ProgressBar().on_train_epoch_end(trainer, module)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("shown_metrics")
+def test_the_bar_is_updated_every_fifth_of_a_second_and_at_the_last_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    updates = []
+    bar: Any = SimpleNamespace(n=0, set_postfix=lambda metrics: updates.append((bar.n, metrics["loss"])))
+    callback = ProgressBar()
+    callback.terminal, callback._train_progress_bar = True, bar
+    module: Any = None
+    for batch in range(100):  # of 1/16 s each: every fourth is later than 0.2 s
+        monkeypatch.setattr(progress_bar, "time", SimpleNamespace(monotonic=lambda now=10 + batch / 16: now))
+        trainer: Any = SimpleNamespace(is_last_batch=batch == 99, fit_loop=SimpleNamespace(batch_idx=batch))
+        callback.on_train_batch_end(trainer, module, None, None, batch)
+    assert [n for n, _ in updates] == [*range(1, 100, 4), 100]
+    assert {loss for _, loss in updates} == {0.14712}

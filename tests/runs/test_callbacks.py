@@ -6,7 +6,6 @@ import re
 import resource
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
 from mnist_amp.module import LitSimpleNN
-from mnist_amp.reporting.evaluation_report import WORST, _worst
 from mnist_amp.runs import checkpoint_files
-from mnist_amp.training.metrics import Scored
 from tests.conftest import Refused, Run, files
 
 SMOKE = ("--config", "configs/smoke.yaml")
@@ -40,7 +37,9 @@ def test_the_best_is_that_of_the_highest_validation_accuracy(run: Run) -> None:
     assert 0 < place < 7
     assert max(scores) != scores[-1]
     assert checkpoint("best")["global_step"] == (place + 1) * 8
-    assert f"accuracy  {max(scores):.2%} on the validation images, the best after {place + 1} epochs\n" in printed
+    assert (
+        f"accuracy  {max(scores):.2%} on the validation images (best checkpoint, after {place + 1} epochs)\n" in printed
+    )
     weights = torch.load(FOLDER / "model.pth", weights_only=True)
     for name, weight in weights.items():
         assert torch.equal(weight, checkpoint("best")["state_dict"][f"model.{name}"])
@@ -68,7 +67,7 @@ def test_an_epoch_without_validation_has_no_validation_figures(run: Run) -> None
 def test_a_run_ended_within_an_epoch_leaves_its_result(run: Run, tmp_path: Path) -> None:
     printed = run("fit", *SMOKE, "--trainer.max_steps=5")
     assert "Epoch 0: 5 batches, loss=" in printed
-    assert "% on the training images, with no validation, after 0 epochs\n" in printed
+    assert "% on the training images (no validation; newest weights, after 0 epochs)\n" in printed
     assert {"model.pth", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= files(FOLDER)
     assert checkpoint_files.position(checkpoint("last")) == {"epochs": 0, "step": 5}
     assert " of 10,000 images\n" in run("test")
@@ -119,7 +118,9 @@ def test_a_drawn_seed_is_said_and_kept(run: Run, monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_a_seed(run: Run) -> None:
-    assert "seed       none for the weights, 0 for the images\n" in run("fit", *SMOKE, "--seed_everything=false")
+    assert "seed       none for the weights (random), 0 for the images\n" in run(
+        "fit", *SMOKE, "--seed_everything=false"
+    )
 
 
 def test_without_logger(run: Run) -> None:
@@ -156,21 +157,6 @@ def test_an_optimizer_that_can_not_be_made_leaves_nothing(
 ) -> None:
     assert refused("fit", *SMOKE, *args) == f"mnist-amp: error: {message}\n"
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_mistakes_that_the_model_was_surest_of_come_first() -> None:
-    count = WORST + 5
-    logits = torch.zeros(count, 10)
-    logits[:, 3] = torch.arange(count) % 7 + torch.arange(count) / 100
-    labels = torch.full((count,), 4)
-    labels[6] = 3  # right, and the surest of all but a few
-    images = torch.arange(count, dtype=torch.uint8).reshape(-1, 1, 1).expand(count, 28, 28)
-    trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(images=images))
-    worst = _worst(Scored(torch.arange(count), labels, logits), trainer)
-    expected = [place for place in logits[:, 3].argsort(descending=True).tolist() if place != 6][:WORST]
-    assert [int(mistake.image[0, 0]) for mistake in worst] == expected
-    assert all((mistake.digit, mistake.guess) == (4, 3) for mistake in worst)
-    assert worst[0].probability == pytest.approx(logits.softmax(dim=1).max().item())
 
 
 @pytest.mark.drawn

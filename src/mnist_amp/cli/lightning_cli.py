@@ -338,7 +338,7 @@ class MnistAmpCLI(LightningCLI):
         """Return the precision asked for, and what only the command line knows of the run."""
         config = self.config[self.subcommand]
         seeded = config.seed_everything is not False
-        lines = {"seed": str(config.seed_everything) if seeded else "none for the weights, 0 for the images"}
+        lines = {"seed": str(config.seed_everything) if seeded else "none for the weights (random), 0 for the images"}
         if self.checkpoint:
             done = checkpoint_files.position(self.checkpoint)
             progress = f"{counted(done['epochs'], 'epoch')} done, step {done['step']:,}"
@@ -381,8 +381,8 @@ class MnistAmpCLI(LightningCLI):
         folder = checkpoint_files.folder_of(path) / f"{self.subcommand}_{path.stem}"
         if self.subcommand == "predict":
             return PredictionWriter(folder)
-        facts = {"command": self.subcommand, "checkpoint": str(path), **checkpoint_files.position(self.checkpoint)}
-        return EvaluationReport(folder, facts)
+        position = checkpoint_files.position(self.checkpoint)
+        return EvaluationReport(folder, command=self.command, checkpoint=str(path), **position)
 
     def _next_steps(self, trainer: Any) -> list[str]:
         root = f" --trainer.default_root_dir {trainer.default_root_dir}" if trainer.default_root_dir else ""

@@ -22,7 +22,7 @@ from mnist_amp.inference import image_files
 from mnist_amp.inference.demo_server import ADDRESS, SIDE, DemoServer
 from mnist_amp.inference.pixels import DTYPES, PixelNN
 from mnist_amp.networks.simple_nn import SimpleNN
-from mnist_amp.reporting import text
+from mnist_amp.reporting.tables import facts
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.training.precision import device_name, half_hardware
 from mnist_amp.wording import counted
@@ -132,7 +132,7 @@ def demo(cli: "DemoCLI", port: int = 8000) -> None:
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
     lines = {key: about[key] for key in ("checkpoint", "accuracy", "device") if about[key]}
     lines["precisions"] = ", ".join(DTYPES)
-    print(text.facts(lines | {"page": f"http://{ADDRESS}:{server.port}/", "ends": "on Ctrl-C"}), flush=True)
+    print(facts(lines | {"page": f"http://{ADDRESS}:{server.port}/", "ends": "on Ctrl-C"}), flush=True)
     signum = _awaited(stop)
     server.stop()
     sys.stderr.write(f"mnist-amp: stopped by {signal.Signals(signum).name}; the page is served no more.\n")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mnist_amp.reporting.text import facts, table
+from mnist_amp.reporting.tables import facts, table
 from mnist_amp.wording import counted
 
 HEAD = ["file", "bytes", "arithmetic", "accuracy", "other guesses", "largest difference", "allowed"]

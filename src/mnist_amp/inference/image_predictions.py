@@ -9,8 +9,8 @@ from mnist_amp import signals
 from mnist_amp.inference.image_data import ImageDataModule
 from mnist_amp.inference.image_files import printable
 from mnist_amp.reporting.contact_sheet import Tile, contact_sheet
-from mnist_amp.reporting.prediction_writer import COLUMNS, as_text
-from mnist_amp.reporting.text import image_predictions
+from mnist_amp.reporting.prediction_table import prediction_table
+from mnist_amp.reporting.prediction_writer import PROBABILITY_COLUMNS, csv_cells
 from mnist_amp.runs import folders
 from mnist_amp.runs.atomic_files import atomic_write, write_table
 from mnist_amp.signals import Stopped
@@ -50,7 +50,7 @@ class ImagePredictions(Callback):
                 files = self._write(folder)
         except KeyboardInterrupt as interrupt:
             raise Stopped(interrupt.args[0], "before the predictions were written.") from None
-        print(image_predictions(self.rows, str(folder), files), flush=True)
+        print(prediction_table(self.rows, str(folder), files), flush=True)
 
     def _write(self, folder: Path) -> list[str]:
         """Write the files; returns their names."""
@@ -63,12 +63,12 @@ class ImagePredictions(Callback):
         return files
 
     def _write_table(self, path: Path) -> None:
-        head = ["file", "guess", "probability", *COLUMNS, "note"]
+        head = ["file", "guess", "probability", *PROBABILITY_COLUMNS, "note"]
         write_table(path, [head, *map(_cells, self.rows)])
 
 
 def _cells(row: Tile) -> list[Any]:
-    figures = [""] * 11 if row.probabilities is None else as_text([max(row.probabilities), *row.probabilities])
+    figures = [""] * 11 if row.probabilities is None else csv_cells([max(row.probabilities), *row.probabilities])
     return [row.name, row.guess, *figures, row.note]
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mnist_amp.measuring import verdict
 from mnist_amp.reporting import plots
-from mnist_amp.reporting.text import facts, markdown, table
+from mnist_amp.reporting.tables import facts, markdown, table
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.wording import counted
 
@@ -289,10 +289,11 @@ def write(results: Results, folder: Path) -> str:
     for name in drawn(results):
         with atomic_write(folder / name) as draft:
             if name == "time.png":
-                points = [(row.batch_size, row.precision, row.hidden_dim, row.seconds) for row in measured]
+                points = [plots.TimePoint(r.batch_size, r.precision, r.hidden_dim, r.seconds) for r in measured]
                 plots.times(points, _starts(measured), draft)
             elif name == "memory.png":
-                plots.memory([(r.hidden_dim, r.precision, r.batch_size, r.total_bytes) for r in measured], draft)
+                sizes = [plots.MemoryPoint(r.hidden_dim, r.precision, r.batch_size, r.total_bytes) for r in measured]
+                plots.memory(sizes, draft)
             elif name == "accuracy.png":
                 plots.accuracies(scores, draft)
             else:

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from mnist_amp.reporting.text import facts
-from mnist_amp.reporting.text import markdown as table
+from mnist_amp.reporting.tables import facts
+from mnist_amp.reporting.tables import markdown as table
 
 # in the order of a step
 PARTS = {

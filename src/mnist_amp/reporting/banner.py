@@ -1,11 +1,11 @@
-"""What is said before anything runs."""
+"""The banner: the lines that are printed before a command runs."""
 
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from mnist_amp.reporting.text import facts
+from mnist_amp.reporting.tables import facts
 from mnist_amp.runs.run_folder import RunFolder
 from mnist_amp.training.precision import (
     change_of_precision,
@@ -18,12 +18,12 @@ from mnist_amp.training.resumable_module import ResumableModule
 
 
 class Banner(Callback):
-    """Says what really runs: device, effective precision, versions, model, where it writes, and what it is told to say.
+    """Prints how the command will run: device, effective precision, versions, model, run folder and given lines.
 
     Args:
-        requested_precision: what the Trainer was asked for; None where a plugin says it.
-        lines: what else to say, by name.
-        checkpoint: that a fit goes on from, for what becomes of its loss scale.
+        requested_precision: the Trainer's `precision`; None if a plugin decides it.
+        lines: more lines, by name, such as `{"seed": "42"}`.
+        checkpoint: the checkpoint that a fit resumes; it tells whether precision and loss scale change.
     """
 
     def __init__(
@@ -45,13 +45,15 @@ class Banner(Callback):
         changed = [lines.get("changed"), change_of_precision(trainer, self.checkpoint)]
         if any(changed):
             lines["changed"] = ", ".join(filter(None, changed))
-        for run in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(run, RunFolder):
-                lines["writes to"] = str(run.path)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunFolder):
+                lines["writes to"] = str(callback.path)
         print(facts(lines), flush=True)
 
     def _precision(self, trainer: Trainer) -> str:
-        effective = effective_precision(trainer)
-        if self.requested_precision in (None, effective):
+        requested, effective = self.requested_precision, effective_precision(trainer)
+        if requested in (None, effective):
             return described_precision(trainer)
-        return f"{effective} (asked for: {self.requested_precision}, which is fp16 on a GPU and bfloat16 on a CPU)"
+        is_replaced = str(requested).startswith("16") and effective == "bf16-mixed"  # by Lightning, on a CPU
+        reason = ", which is fp16 on a GPU and bfloat16 on a CPU" if is_replaced else ""
+        return f"{described_precision(trainer)} (requested: {requested}{reason})"

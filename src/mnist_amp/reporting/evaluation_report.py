@@ -1,6 +1,8 @@
-"""The report of `validate` and `test`."""
+"""The callback of `validate` and `test`: it writes `metrics.json` and two plots, and prints the metrics."""
 
+import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,69 +10,162 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp.reporting import plots
-from mnist_amp.reporting.text import evaluation
+from mnist_amp.reporting.tables import facts
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.training.metrics import Scored, Scores, evaluation_metrics
 from mnist_amp.training.precision import described_precision, device_name, versions
 
-WORST = 25  # mistakes shown in misclassified.png
+FILES = "metrics.json, confusion_matrix.png, misclassified.png"
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """The metrics of one class: precision, recall and F1 are 0 to 1."""
+
+    digit: int
+    precision: float
+    recall: float
+    f1: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of `validate` or `test`; `metrics.json` has a key for each field.
+
+    Attributes:
+        command: `validate` or `test`.
+        checkpoint: path of the checkpoint that was scored.
+        epochs: its completed epochs.
+        step: its optimizer steps.
+        device: the device that computed the logits.
+        precision: the effective precision.
+        versions: versions by package.
+        images: the number of images.
+        loss: mean cross-entropy, in nats.
+        accuracy: 0 to 1.
+        per_digit: a row for each class.
+        confusion_matrix: number of images by digit (row) and guess (column).
+    """
+
+    command: str
+    checkpoint: str
+    epochs: int
+    step: int
+    device: str
+    precision: str
+    versions: dict[str, str]
+    images: int
+    loss: float
+    accuracy: float
+    per_digit: list[ClassMetrics]
+    confusion_matrix: list[list[int]]
+
+    def to_json(self) -> str:
+        """Return the text of `metrics.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
 class EvaluationReport(Callback):
-    """Writes `metrics.json`, `confusion_matrix.png` and `misclassified.png`, and prints the figures.
+    """Writes `metrics.json`, `confusion_matrix.png` and `misclassified.png`, and prints the metrics.
+
+    The LightningModule must have an attribute `scores`, a `mnist_amp.training.metrics.Scores` that its validation or
+    test step updates. The LightningDataModule must have an attribute `images`, (N, 28, 28) uint8:
+
+        report = EvaluationReport(Path("report"), command="test", checkpoint="best.ckpt", epochs=5, step=4300)
+        Trainer(callbacks=[report]).test(model, data, ckpt_path="best.ckpt")
 
     Args:
-        folder: where to write; made if it is missing.
-        facts: what to record beside the figures: which checkpoint was scored, how far it was trained.
+        folder: folder to write to; it is created if it does not exist.
+        command: `validate` or `test`.
+        checkpoint: path of the checkpoint that is scored.
+        epochs: its completed epochs.
+        step: its optimizer steps.
     """
 
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
-        self.folder, self.facts = folder, facts
+    def __init__(self, folder: Path, *, command: str, checkpoint: str, epochs: int, step: int) -> None:
+        self.folder, self.command, self.checkpoint, self.epochs, self.step = folder, command, checkpoint, epochs, step
         self.scored: Scored
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.scored = cast(Scores, pl_module.scores).compute()  # here and on every process, as it gathers from them all
+        self.scored = cast(Scores, pl_module.scores).compute()  # on every process, because it gathers from all of them
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.scored = cast(Scores, pl_module.scores).compute()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer)
+        self._report(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer)
+        self._report(trainer)
 
-    def _write(self, trainer: Trainer) -> None:
+    def _report(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        record = {
-            **self.facts,
-            "device": device_name(trainer),
-            "precision": described_precision(trainer),
-            "versions": versions(),
-            **evaluation_metrics(self.scored),
-        }
-        with atomic_write(self.folder / "metrics.json") as draft:
-            draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        with atomic_write(self.folder / "confusion_matrix.png") as draft:
-            plots.confusion_matrix(record["confusion_matrix"], draft)
-        with atomic_write(self.folder / "misclassified.png") as draft:
-            plots.misclassified(_worst(self.scored, trainer), draft)
-        print(evaluation(record, str(self.folder)), flush=True)
+        evaluation = self._evaluation(trainer)
+        with atomic_write(self.folder / "metrics.json") as temporary:
+            temporary.write_text(evaluation.to_json(), encoding="utf-8")
+        with atomic_write(self.folder / "confusion_matrix.png") as temporary:
+            plots.confusion_matrix(evaluation.confusion_matrix, temporary)
+        with atomic_write(self.folder / "misclassified.png") as temporary:
+            images = trainer.datamodule.images  # type: ignore[attr-defined]
+            plots.misclassified(most_confident_mistakes(self.scored, images), temporary)
+        print(describe(evaluation, str(self.folder)), flush=True)
+
+    def _evaluation(self, trainer: Trainer) -> Evaluation:
+        metrics: dict[str, Any] = evaluation_metrics(self.scored)
+        rows = [ClassMetrics(**row) for row in metrics.pop("per_digit")]
+        return Evaluation(
+            command=self.command,
+            checkpoint=self.checkpoint,
+            epochs=self.epochs,
+            step=self.step,
+            device=device_name(trainer),
+            precision=described_precision(trainer),
+            versions=versions(),
+            per_digit=rows,
+            **metrics,
+        )
 
 
-def _worst(scored: Scored, trainer: Trainer) -> list[plots.Mistake]:
-    """Return the mistakes that the model was surest of, the surest first."""
+def most_confident_mistakes(scored: Scored, images: torch.Tensor) -> list[plots.Mistake]:
+    """Return the mistakes with the most probable guesses, the most probable first.
+
+    Args:
+        scored: the logits of images.
+        images: all images of the data set, (N, 28, 28) uint8.
+
+    Returns:
+        at most `plots.MAX_MISTAKES` mistakes.
+    """
     probability, guess = scored.logits.softmax(dim=1).max(dim=1)
     wrong = torch.nonzero(guess != scored.labels).flatten()
-    worst = wrong[probability[wrong].argsort(descending=True, stable=True)][:WORST].tolist()
-    images = trainer.datamodule.images  # type: ignore[attr-defined]
+    order = probability[wrong].argsort(descending=True, stable=True)
     return [
         plots.Mistake(
-            image=images[int(scored.indices[place])].cpu().numpy(),
-            digit=int(scored.labels[place]),
-            guess=int(guess[place]),
-            probability=float(probability[place]),
+            image=images[int(scored.indices[row])].cpu().numpy(),
+            digit=int(scored.labels[row]),
+            guess=int(guess[row]),
+            probability=float(probability[row]),
         )
-        for place in worst
+        for row in wrong[order][: plots.MAX_MISTAKES].tolist()
     ]
+
+
+def describe(evaluation: Evaluation, folder: str) -> str:
+    """Lay out the metrics for the terminal.
+
+    Args:
+        evaluation: the metrics.
+        folder: the folder of the files.
+    """
+    rows = [
+        f"{row.digit:5d}  {row.precision:9.4f}  {row.recall:6.4f}  {row.f1:6.4f}  {row.images:6,d}"
+        for row in evaluation.per_digit
+    ]
+    lines = {
+        "loss": f"{evaluation.loss:.4f} (mean cross-entropy)",
+        "accuracy": f"{evaluation.accuracy:.2%} of {evaluation.images:,} images",
+        "files": f"{folder}/ ({FILES})",
+    }
+    return "\n".join(["", "digit  precision  recall      F1  images", *rows, "", facts(lines)])

@@ -1,27 +1,77 @@
-"""What a training run leaves: the guide's `model.pth`, the curves, and a word on how it went."""
+"""The callback that ends a fit: it writes `model.pth` and `curves.png`, and prints a summary."""
 
 import time
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp.reporting import plots
-from mnist_amp.reporting.text import fit_summary
+from mnist_amp.reporting.tables import facts
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
 from mnist_amp.training.execution import Execution
 from mnist_amp.training.metrics import EpochMeans
+from mnist_amp.wording import counted
 
 FILES = ("model.pth", "curves.png", "metrics.csv", "checkpoints/", "config.yaml")
 
 
-class FitSummary(Callback):
-    """Writes `model.pth` and `curves.png` at the end of a fit that kept checkpoints, and prints what came of it.
+class GraphReplays(NamedTuple):
+    """How many optimizer steps were replayed as CUDA graphs.
 
-    The time counted is that of training with its validation and checkpoints, without the start-up.
+    Attributes:
+        replayed: the steps that were replayed.
+        taken: all steps of the run.
+        reason: why no more steps were captured; None if nothing prevented it.
+    """
+
+    replayed: int
+    taken: int
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The result of a fit.
+
+    Attributes:
+        accuracy: of the weights in `model.pth`, 0 to 1; None if it is unknown.
+        images_of: the images of the accuracy: `validation`, or `training` if no images were held out.
+        epochs: the completed epochs of these weights; None if no checkpoint was written.
+        images: the number of training images that were processed, in all epochs.
+        seconds: the time of training, validation and checkpoints, without the start-up.
+        data_seconds: the part of it that was spent waiting for training images; None if it is unknown.
+        graphs: the optimizer steps that were replayed as CUDA graphs; None if there were none to capture.
+        device_memory: the peak of the bytes that tensors took on the GPU; None on a CPU.
+        folder: the folder of the run.
+        files: the most important files in it.
+        next_steps: commands that may be useful now.
+    """
+
+    accuracy: float | None
+    images_of: Literal["validation", "training"]
+    epochs: int | None
+    images: int
+    seconds: float
+    data_seconds: float | None
+    graphs: GraphReplays | None
+    device_memory: int | None
+    folder: str
+    files: list[str]
+    next_steps: list[str]
+
+
+class FitSummary(Callback):
+    """Writes `model.pth` and `curves.png` at the end of a fit that wrote checkpoints, and prints a summary.
+
+    Args:
+        run: the folder of the run.
+        checkpoint: the callback that writes the checkpoints; None if no checkpoints are written.
+        next_steps: commands to suggest.
     """
 
     def __init__(self, run: RunFolder, checkpoint: RunCheckpoint | None, next_steps: list[str]) -> None:
@@ -37,36 +87,80 @@ class FitSummary(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        best, device = None, trainer.strategy.root_device
+        epochs = None
         if self.checkpoint is not None and self.checkpoint.best.is_file():
             best = checkpoint_files.read(self.checkpoint.best)
-            with atomic_write(self.run.path / "model.pth") as draft:
-                torch.save(_network(best["state_dict"]), draft)
-            with atomic_write(self.run.path / "curves.png") as draft:
-                plots.curves(self.checkpoint.history, draft)
-        summary = fit_summary(
-            *self._accuracy(),
-            epochs=None if best is None else checkpoint_files.position(best)["epochs"],
+            epochs = checkpoint_files.position(best)["epochs"]
+            self._write(best["state_dict"], self.checkpoint.history)
+        print(describe(self._result(trainer, pl_module, epochs)), flush=True)
+
+    def _write(self, state_dict: dict[str, torch.Tensor], history: list[dict[str, float]]) -> None:
+        with atomic_write(self.run.path / "model.pth") as temporary:
+            torch.save(_network(state_dict), temporary)
+        with atomic_write(self.run.path / "curves.png") as temporary:
+            plots.curves(history, temporary)
+
+    def _result(self, trainer: Trainer, pl_module: LightningModule, epochs: int | None) -> FitResult:
+        accuracy, images_of = self._accuracy()
+        device, graphs = trainer.strategy.root_device, cast(Execution, pl_module.execution).outcome()
+        return FitResult(
+            accuracy=accuracy,
+            images_of=images_of,
+            epochs=epochs,
             images=cast(EpochMeans, pl_module.train_means).seen * trainer.world_size,
             seconds=self.seconds,
-            # a loader of somebody's own does not count it
+            # a DataLoader of the user's own does not measure it
             data_seconds=getattr(trainer.train_dataloader, "seconds", None),
-            replayed=cast(Execution, pl_module.execution).outcome(),
+            graphs=None if graphs is None else GraphReplays(*graphs),
             device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             folder=str(self.run.path),
             files=[name for name in FILES if (self.run.path / name).exists()],
             next_steps=self.next_steps,
         )
-        print(summary, flush=True)
 
-    def _accuracy(self) -> tuple[str, float | None]:
-        """Return which accuracy can be told, and it, or None if there is none."""
+    def _accuracy(self) -> tuple[float | None, Literal["validation", "training"]]:
+        """Return the accuracy of the best checkpoint and the images that it was measured on."""
         checkpoint = self.checkpoint
         if checkpoint is not None and checkpoint.monitor is not None and checkpoint.best_model_score is not None:
-            return "validation", checkpoint.best_model_score.item()
-        return "training", checkpoint.history[-1].get("train_accuracy") if checkpoint and checkpoint.history else None
+            return checkpoint.best_model_score.item(), "validation"
+        return checkpoint.history[-1].get("train_accuracy") if checkpoint and checkpoint.history else None, "training"
 
 
-def _network(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Keep the weights of SimpleNN alone, under the names that the guide's own SimpleNN gives them."""
+def describe(result: FitResult) -> str:
+    """Lay out the result of a fit for the terminal."""
+    seconds = max(result.seconds, 1e-9)
+    waiting = "" if result.data_seconds is None else f"; {result.data_seconds / seconds:.1%} spent waiting for data"
+    lines = {
+        "accuracy": _accuracy_text(result),
+        "time": f"{seconds:.1f} s, {result.images / seconds:,.0f} samples/s "
+        f"(training, validation and checkpoints{waiting})",
+    }
+    if result.graphs is not None:
+        lines["execution"] = _graphs_text(result.graphs)
+    if result.device_memory is not None:
+        lines["memory"] = f"at most {result.device_memory / 1e6:,.0f} MB on the GPU"
+    lines["files"] = f"{result.folder}/ ({', '.join(result.files)})"
+    if result.next_steps:
+        lines["next"] = ("\n" + " " * (max(map(len, lines)) + 2)).join(result.next_steps)
+    return "\n" + facts(lines)
+
+
+def _accuracy_text(result: FitResult) -> str:
+    text = "unknown" if result.accuracy is None else f"{result.accuracy:.2%} on the {result.images_of} images"
+    if result.epochs is None:
+        return text
+    weights = "best checkpoint" if result.images_of == "validation" else "no validation; newest weights"
+    return f"{text} ({weights}, after {counted(result.epochs, 'epoch')})"
+
+
+def _graphs_text(graphs: GraphReplays) -> str:
+    text = f"{graphs.replayed:,} of {graphs.taken:,} optimizer steps replayed as CUDA graphs"
+    if graphs.replayed == graphs.taken:
+        return text
+    how = f"one after the other because {graphs.reason}" if graphs.reason else "before the capture"
+    return f"{text}; {'the others' if graphs.replayed else 'all'} ran {how}"
+
+
+def _network(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Return the weights of the network alone, under the names of the guide's SimpleNN."""
     return {key.removeprefix("model."): value for key, value in state_dict.items() if key.startswith("model.")}

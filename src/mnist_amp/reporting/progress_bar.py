@@ -9,21 +9,29 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from mnist_amp.wording import counted
 
-SECONDS = 0.2  # between two looks of the bar
+INTERVAL = 0.2  # seconds between two updates of the bar
 SHOWN = {"train_loss_step": "loss", "val_loss": "val_loss", "val_accuracy": "val_accuracy"}
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's tqdm bar, kept for each epoch with its figures, and drawn seldom enough not to slow training.
+    """Lightning's tqdm bar, updated so seldom that it does not slow the training.
 
-    To draw it is to read figures from the device. Where the output is not a terminal, an epoch is a line instead.
+    Each update reads metrics from the device, and so waits for it. The bar of each epoch stays on the screen with its
+    metrics. If stdout is not a terminal, a line is printed at the end of each epoch instead:
+
+        Epoch 0: 860 batches, loss=0.1471, val_loss=0.2676, val_accuracy=0.9188
+
+    It works with any LightningModule. Metrics that are logged as `train_loss` (by step), `val_loss` and `val_accuracy`
+    are shown:
+
+        Trainer(callbacks=[ProgressBar()])
     """
 
     BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} {rate_noinv_fmt}{postfix}"
 
     def __init__(self) -> None:
         super().__init__(leave=True)
-        self.drawn = 0.0
+        self.updated = 0.0  # time of the last update
         self.terminal = sys.stdout.isatty()
         if not self.terminal:
             self.disable()
@@ -32,20 +40,21 @@ class ProgressBar(TQDMProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         bar, now = self.train_progress_bar, time.monotonic()
-        if self.terminal and (now - self.drawn > SECONDS or trainer.is_last_batch):
-            self.drawn, bar.n = now, trainer.fit_loop.batch_idx + 1
+        if self.terminal and (now - self.updated > INTERVAL or trainer.is_last_batch):
+            self.updated, bar.n = now, trainer.fit_loop.batch_idx + 1
             bar.set_postfix(self.get_metrics(trainer, pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if not self.terminal and trainer.is_global_zero:
-            metrics = self.get_metrics(trainer, pl_module)
-            figures = "".join(f", {name}={value:.4g}" for name, value in metrics.items())
+            shown = self.get_metrics(trainer, pl_module)
+            metrics = "".join(f", {name}={value:.4g}" for name, value in shown.items())
             batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-            print(f"Epoch {trainer.current_epoch}: {counted(batches, 'batch')}{figures}", flush=True)
+            print(f"Epoch {trainer.current_epoch}: {counted(batches, 'batch')}{metrics}", flush=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning makes a bar an epoch, as they are kept, but one before them, too, which would stay as an empty line
+        # because the bars stay, Lightning creates a new one for each epoch; the one that it creates before the first
+        # epoch would stay as an empty line
         if not self.train_progress_bar.n:
             self.train_progress_bar.leave = False
             self.train_progress_bar.close()
@@ -54,6 +63,6 @@ class ProgressBar(TQDMProgressBar):
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Return few figures under short names: a line that is wider than the terminal is cut off."""
+        """Return a few metrics under short names. A line wider than the terminal would be cut off."""
         metrics = super().get_metrics(trainer, pl_module)
         return {short: metrics[name] for name, short in SHOWN.items() if name in metrics}

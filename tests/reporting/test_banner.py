@@ -1,0 +1,82 @@
+"""The lines that are printed before a command runs."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
+
+from mnist_amp.reporting.banner import Banner
+from mnist_amp.runs.checkpoint_files import PRECISION_KEY
+from mnist_amp.runs.run_folder import RunFolder
+from mnist_amp.training.precision import device_name, versions
+
+
+class Net(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(999, 1)
+
+
+def banner(capsys: pytest.CaptureFixture[str], *args: Any, stage: str = "fit", **settings: Any) -> list[str]:
+    """Return the lines of a Banner of these arguments, for a Trainer of these settings."""
+    trainer = Trainer(accelerator="cpu", logger=False, **settings)
+    capsys.readouterr()
+    Banner(*args).setup(trainer, Net(), stage)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_all_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    run: Any = RunFolder.__new__(RunFolder)
+    run.path = "lightning_logs/version_0"
+    lines = {"seed": "42", "checkpoint": "last.ckpt (5 epochs done, step 4,300)", "changed": "optimizer.lr 0.1 -> 0.2"}
+    checkpoint = {PRECISION_KEY: "16-mixed"}
+    device = device_name(Trainer(accelerator="cpu", logger=False))
+    packages = ", ".join(f"{package} {version}" for package, version in versions().items())
+    assert banner(capsys, "32-true", lines, checkpoint, callbacks=[run]) == [
+        f"device      {device}",
+        "precision   32-true",
+        f"versions    {packages}",
+        "model       Net, 1,000 parameters",
+        "seed        42",
+        "checkpoint  last.ckpt (5 epochs done, step 4,300)",
+        "changed     optimizer.lr 0.1 -> 0.2, precision 16-mixed -> 32-true",
+        "writes to   lightning_logs/version_0",
+    ]
+
+
+def test_without_more_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = banner(capsys, None, {}, stage="test")
+    assert [line.split()[0] for line in lines] == ["device", "precision", "versions", "model"]
+
+
+@pytest.mark.parametrize(
+    ("requested", "line"),
+    [
+        ("16-mixed", "bf16-mixed (requested: 16-mixed, which is fp16 on a GPU and bfloat16 on a CPU)"),
+        (16, "bf16-mixed (requested: 16, which is fp16 on a GPU and bfloat16 on a CPU)"),
+        ("bf16", "bf16-mixed (requested: bf16)"),
+        ("bf16-mixed", "bf16-mixed"),
+        (32, "32-true (requested: 32)"),
+        ("64-true", "64-true"),
+    ],
+)
+def test_precision_requested_and_effective(requested: str | int, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert banner(capsys, requested, {}, precision=requested)[1] == f"precision  {line}"
+
+
+def test_tf32_is_reported_whichever_name_of_float32_was_requested(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnist_amp.reporting.banner.described_precision", lambda trainer: "32-true with TF32")
+    assert banner(capsys, "32-true", {})[1] == "precision  32-true with TF32"
+    assert banner(capsys, 32, {})[1] == "precision  32-true with TF32 (requested: 32)"
+
+
+def test_only_one_process_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    trainer: Any = SimpleNamespace()
+    Banner(None, {}).setup(trainer, Net(), "fit")
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,138 @@
+"""The report of `validate` and `test`: its text, and the files that the callback writes."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from PIL import Image
+
+from mnist_amp.reporting.evaluation_report import (
+    ClassMetrics,
+    Evaluation,
+    EvaluationReport,
+    describe,
+    most_confident_mistakes,
+)
+from mnist_amp.reporting.plots import MAX_MISTAKES
+from mnist_amp.training.metrics import Scored
+from mnist_amp.training.precision import device_name, versions
+from tests.conftest import files
+from tests.reporting.scoring import Images, Model
+
+EVALUATION = Evaluation(
+    command="test",
+    checkpoint="run/checkpoints/best.ckpt",
+    epochs=5,
+    step=4300,
+    device="CPU",
+    precision="32-true",
+    versions={"torch": "2.15.0"},
+    images=10_000,
+    loss=0.08344,
+    accuracy=0.9745,
+    per_digit=[ClassMetrics(0, 0.98765, 1.0, 0.5, 1135)],
+    confusion_matrix=[[1135]],
+)
+
+
+def test_text() -> None:
+    assert (
+        describe(EVALUATION, "run/test_best")
+        == """
+digit  precision  recall      F1  images
+    0     0.9877  1.0000  0.5000   1,135
+
+loss      0.0834 (mean cross-entropy)
+accuracy  97.45% of 10,000 images
+files     run/test_best/ (metrics.json, confusion_matrix.png, misclassified.png)"""
+    )
+
+
+def test_the_keys_of_metrics_json() -> None:
+    assert json.loads(EVALUATION.to_json()) == {
+        "command": "test",
+        "checkpoint": "run/checkpoints/best.ckpt",
+        "epochs": 5,
+        "step": 4300,
+        "device": "CPU",
+        "precision": "32-true",
+        "versions": {"torch": "2.15.0"},
+        "images": 10_000,
+        "loss": 0.08344,
+        "accuracy": 0.9745,
+        "per_digit": [{"digit": 0, "precision": 0.98765, "recall": 1.0, "f1": 0.5, "images": 1135}],
+        "confusion_matrix": [[1135]],
+    }
+    assert EVALUATION.to_json().startswith('{\n  "command": "test",\n')
+    assert EVALUATION.to_json().endswith("]\n}\n")
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_an_evaluation_leaves_metrics_and_plots(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "report"
+    report = EvaluationReport(folder, command=command, checkpoint="best.ckpt", epochs=5, step=4300)
+    trainer = Trainer(accelerator="cpu", callbacks=[report], logger=False, enable_progress_bar=False)
+    capsys.readouterr()
+    getattr(trainer, command)(Model(), datamodule=Images(), verbose=False)
+    assert files(folder) == {"metrics.json", "confusion_matrix.png", "misclassified.png"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    loss = (2 * math.log1p(9 * math.exp(-5)) + math.log(9 + math.exp(2)) + math.log(9 + math.exp(4))) / 4
+    assert metrics.pop("loss") == pytest.approx(loss, abs=1e-12)
+    rows, matrix = metrics.pop("per_digit"), metrics.pop("confusion_matrix")
+    assert rows[1] == {"digit": 1, "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "images": 2}
+    assert [row["images"] for row in rows] == [0, 2, 0, 1, 1, 0, 0, 0, 0, 0]
+    assert {(row, column): matrix[row][column] for row in range(10) for column in range(10) if matrix[row][column]} == {
+        (1, 1): 1,
+        (1, 7): 1,
+        (3, 3): 1,
+        (4, 9): 1,
+    }
+    assert metrics == {
+        "command": command,
+        "checkpoint": "best.ckpt",
+        "epochs": 5,
+        "step": 4300,
+        "device": device_name(trainer),
+        "precision": "32-true",
+        "versions": versions(),
+        "images": 4,
+        "accuracy": 0.5,
+    }
+    sizes = {name: Image.open(folder / name).size for name in ("confusion_matrix.png", "misclassified.png")}
+    assert sizes == {"confusion_matrix.png": (720, 672), "misclassified.png": (900, 960)}
+    assert capsys.readouterr().out.endswith(
+        f"""
+    1     1.0000  0.5000  0.6667       2
+    2     0.0000  0.0000  0.0000       0
+    3     1.0000  1.0000  1.0000       1
+    4     0.0000  0.0000  0.0000       1
+    5     0.0000  0.0000  0.0000       0
+    6     0.0000  0.0000  0.0000       0
+    7     0.0000  0.0000  0.0000       0
+    8     0.0000  0.0000  0.0000       0
+    9     0.0000  0.0000  0.0000       0
+
+loss      {loss:.4f} (mean cross-entropy)
+accuracy  50.00% of 4 images
+files     {folder}/ (metrics.json, confusion_matrix.png, misclassified.png)
+"""
+    )
+
+
+def test_the_most_confident_mistakes_come_first() -> None:
+    count = MAX_MISTAKES + 5
+    logits = torch.zeros(count, 10)
+    logits[:, 3] = torch.arange(count) % 7 + torch.arange(count) / 100
+    labels = torch.full((count,), 4)
+    labels[6] = 3  # correct, with one of the highest probabilities
+    images = torch.arange(count, dtype=torch.uint8).reshape(-1, 1, 1).expand(count, 28, 28)
+    mistakes = most_confident_mistakes(Scored(torch.arange(count), labels, logits), images)
+    expected = [row for row in logits[:, 3].argsort(descending=True).tolist() if row != 6][:MAX_MISTAKES]
+    assert [int(mistake.image[0, 0]) for mistake in mistakes] == expected
+    assert all((mistake.digit, mistake.guess) == (4, 3) for mistake in mistakes)
+    assert mistakes[0].probability == pytest.approx(logits.softmax(dim=1).max().item())

@@ -1,0 +1,185 @@
+"""The summary of a fit: its text, and the files that the callback writes."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from mnist_amp.reporting import fit_summary
+from mnist_amp.reporting.fit_summary import FitResult, FitSummary, GraphReplays, describe
+from mnist_amp.runs import checkpoint_files
+from tests.conftest import files
+
+RESULT = FitResult(
+    accuracy=0.9718,
+    images_of="validation",
+    epochs=4,
+    images=275_000,
+    seconds=10.0,
+    data_seconds=0.25,
+    graphs=None,
+    device_memory=None,
+    folder="lightning_logs/version_0",
+    files=["model.pth", "checkpoints/"],
+    next_steps=["mnist-amp test", "tensorboard --logdir lightning_logs"],
+)
+
+
+def test_text_of_a_fit_with_validation() -> None:
+    assert (
+        describe(RESULT)
+        == """
+accuracy  97.18% on the validation images (best checkpoint, after 4 epochs)
+time      10.0 s, 27,500 samples/s (training, validation and checkpoints; 2.5% spent waiting for data)
+files     lightning_logs/version_0/ (model.pth, checkpoints/)
+next      mnist-amp test
+          tensorboard --logdir lightning_logs"""
+    )
+
+
+def test_text_without_validation() -> None:
+    text = describe(replace(RESULT, accuracy=0.96, images_of="training", epochs=1))
+    assert "accuracy  96.00% on the training images (no validation; newest weights, after 1 epoch)\n" in text
+
+
+def test_text_without_checkpoints() -> None:
+    result = replace(RESULT, accuracy=None, images_of="training", epochs=None, data_seconds=None, files=["config.yaml"])
+    assert (
+        describe(replace(result, seconds=0.0, images=0, next_steps=[]))
+        == """
+accuracy  unknown
+time      0.0 s, 0 samples/s (training, validation and checkpoints)
+files     lightning_logs/version_0/ (config.yaml)"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("graphs", "line"),
+    [
+        (
+            GraphReplays(4600, 4690, None),
+            "4,600 of 4,690 optimizer steps replayed as CUDA graphs; the others ran before the capture",
+        ),
+        (GraphReplays(4690, 4690, None), "4,690 of 4,690 optimizer steps replayed as CUDA graphs"),
+        (
+            GraphReplays(0, 4690, "Spy looks into each step"),
+            "0 of 4,690 optimizer steps replayed as CUDA graphs; all ran one after the other because Spy looks into "
+            "each step",
+        ),
+        (
+            GraphReplays(50, 4690, "the capture failed"),
+            "50 of 4,690 optimizer steps replayed as CUDA graphs; the others ran one after the other because the "
+            "capture failed",
+        ),
+    ],
+)
+def test_text_on_a_gpu(graphs: GraphReplays, line: str) -> None:
+    assert (
+        describe(replace(RESULT, graphs=graphs, device_memory=1_234_500_000))
+        == f"""
+accuracy   97.18% on the validation images (best checkpoint, after 4 epochs)
+time       10.0 s, 27,500 samples/s (training, validation and checkpoints; 2.5% spent waiting for data)
+execution  {line}
+memory     at most 1,234 MB on the GPU
+files      lightning_logs/version_0/ (model.pth, checkpoints/)
+next       mnist-amp test
+           tensorboard --logdir lightning_logs"""
+    )
+
+
+class Net(LightningModule):
+    """A module as the callback sees it after a fit: the network is its attribute `model`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Linear(2, 3)
+        self.scale = nn.Parameter(torch.ones(1))
+        self.train_means = SimpleNamespace(seen=500)
+        self.execution = SimpleNamespace(outcome=lambda: (8, 10, None))
+
+
+def fit(summary: FitSummary, module: Net, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+    """Call the hooks of a fit that takes 2 seconds, of which the loader measures half a second."""
+    trainer: Any = SimpleNamespace(
+        **{"is_global_zero": True, "world_size": 2, **settings},
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        train_dataloader=SimpleNamespace(seconds=0.5),
+    )
+    clock = iter((100.0, 102.0))
+    monkeypatch.setattr(fit_summary, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    summary.on_train_start(trainer, module)
+    summary.on_train_end(trainer, module)
+    summary.on_fit_end(trainer, module)
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Any:
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "metrics.csv").touch()
+    return SimpleNamespace(path=folder)
+
+
+@pytest.fixture
+def checkpoint(run_folder: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a checkpoint callback whose best checkpoint, of 3 epochs, holds the weights of a new `Net`."""
+    content = {"state_dict": Net().state_dict()}
+    monkeypatch.setattr(checkpoint_files, "read", lambda path: content)
+    monkeypatch.setattr(checkpoint_files, "position", lambda read: {"epochs": 3, "step": 30})
+    best = run_folder.path / "checkpoints" / "best.ckpt"
+    best.touch()
+    row = {"epoch": 0, "step": 10, "train_loss": 0.4, "train_accuracy": 0.88}
+    return SimpleNamespace(
+        best=best, history=[row], monitor="val_accuracy", best_model_score=torch.tensor(0.9125), content=content
+    )
+
+
+def test_a_fit_leaves_the_network_and_its_curves(
+    run_folder: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(FitSummary(run_folder, checkpoint, ["mnist-amp test"]), Net(), monkeypatch)
+    assert files(run_folder.path) == {"model.pth", "curves.png", "metrics.csv", "checkpoints/best.ckpt"}
+    weights = torch.load(run_folder.path / "model.pth", weights_only=True)
+    assert set(weights) == {"weight", "bias"}
+    assert torch.equal(weights["weight"], checkpoint.content["state_dict"]["model.weight"])
+    assert (run_folder.path / "curves.png").read_bytes().startswith(b"\x89PNG\r\n")
+    assert (
+        capsys.readouterr().out
+        == f"""
+accuracy   91.25% on the validation images (best checkpoint, after 3 epochs)
+time       2.0 s, 500 samples/s (training, validation and checkpoints; 25.0% spent waiting for data)
+execution  8 of 10 optimizer steps replayed as CUDA graphs; the others ran before the capture
+files      {run_folder.path}/ (model.pth, curves.png, metrics.csv, checkpoints/)
+next       mnist-amp test
+"""
+    )
+
+
+def test_a_fit_without_validation_reports_the_accuracy_of_its_last_epoch(
+    run_folder: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.monitor = None
+    fit(FitSummary(run_folder, checkpoint, []), Net(), monkeypatch)
+    line = "\naccuracy   88.00% on the training images (no validation; newest weights, after 3 epochs)\n"
+    assert capsys.readouterr().out.startswith(line)
+
+
+def test_a_fit_without_checkpoints_leaves_no_files(
+    run_folder: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(FitSummary(run_folder, None, []), Net(), monkeypatch)
+    assert files(run_folder.path) == {"metrics.csv"}
+    assert capsys.readouterr().out.startswith("\naccuracy   unknown\ntime ")
+
+
+def test_only_one_process_writes_and_prints(
+    run_folder: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(FitSummary(run_folder, checkpoint, []), Net(), monkeypatch, is_global_zero=False)
+    assert files(run_folder.path) == {"metrics.csv", "checkpoints/best.ckpt"}
+    assert capsys.readouterr().out == ""

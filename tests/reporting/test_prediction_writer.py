@@ -1,0 +1,26 @@
+"""The file that the callback of `predict` writes, and its text."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+from lightning.pytorch import Trainer
+
+from mnist_amp.reporting.prediction_writer import PredictionWriter
+from tests.conftest import files
+from tests.reporting.scoring import Images, Model
+
+
+def test_predictions_are_written_in_the_order_of_the_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "predict_best"
+    trainer = Trainer(accelerator="cpu", callbacks=[PredictionWriter(folder)], logger=False, enable_progress_bar=False)
+    trainer.predict(Model(), datamodule=Images(), return_predictions=False)
+    assert files(folder) == {"predictions.csv"}
+    with (folder / "predictions.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["index", "digit", "guess", "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9"]
+    assert [row[:3] for row in rows] == [["0", "3", "3"], ["1", "1", "1"], ["2", "4", "9"], ["3", "1", "7"]]
+    guess, other = (f"{math.exp(logit) / (9 + math.exp(2)):.6f}" for logit in (2, 0))
+    assert rows[2][3:] == [other] * 9 + [guess]
+    assert capsys.readouterr().out.endswith(f"images  4\nfiles   {folder}/ (predictions.csv)\n")
