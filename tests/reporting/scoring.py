@@ -1,4 +1,4 @@
-"""A LightningModule and a LightningDataModule of their own, as small as the callbacks of an evaluation allow."""
+"""The smallest LightningModule and LightningDataModule that the callbacks of `test` and `predict` can report on."""
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule

@@ -52,6 +52,7 @@ def test_without_more_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in lines] == ["device", "precision", "versions", "model"]
 
 
+@pytest.mark.filterwarnings("ignore:.*16:UserWarning")  # Lightning comments on some of these requests
 @pytest.mark.parametrize(
     ("requested", "line"),
     [

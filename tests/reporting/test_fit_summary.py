@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from mnist_amp.reporting import fit_summary
-from mnist_amp.reporting.fit_summary import FitResult, FitSummary, GraphReplays, describe
+from mnist_amp.reporting.fit_summary import FitResult, FitSummary, GraphUse, describe
 from mnist_amp.runs import checkpoint_files
 from tests.conftest import files
 
@@ -62,23 +62,23 @@ files     lightning_logs/version_0/ (config.yaml)"""
     ("graphs", "line"),
     [
         (
-            GraphReplays(4600, 4690, None),
+            GraphUse(4600, 4690, None),
             "4,600 of 4,690 optimizer steps replayed as CUDA graphs; the others ran before the capture",
         ),
-        (GraphReplays(4690, 4690, None), "4,690 of 4,690 optimizer steps replayed as CUDA graphs"),
+        (GraphUse(4690, 4690, None), "4,690 of 4,690 optimizer steps replayed as CUDA graphs"),
         (
-            GraphReplays(0, 4690, "Spy looks into each step"),
+            GraphUse(0, 4690, "Spy looks into each step"),
             "0 of 4,690 optimizer steps replayed as CUDA graphs; all ran one after the other because Spy looks into "
             "each step",
         ),
         (
-            GraphReplays(50, 4690, "the capture failed"),
+            GraphUse(50, 4690, "the capture failed"),
             "50 of 4,690 optimizer steps replayed as CUDA graphs; the others ran one after the other because the "
             "capture failed",
         ),
     ],
 )
-def test_text_on_a_gpu(graphs: GraphReplays, line: str) -> None:
+def test_text_on_a_gpu(graphs: GraphUse, line: str) -> None:
     assert (
         describe(replace(RESULT, graphs=graphs, device_memory=1_234_500_000))
         == f"""

@@ -87,7 +87,7 @@ def test_times(tmp_path: Path, saved: list[Figure]) -> None:
         plots.TimePoint(64, "32-true", 128, [0.001]),
         plots.TimePoint(64, "bf16-mixed", 128, [0.002]),
         plots.TimePoint(64, "bf16-mixed", 256, [0.0025]),
-        plots.TimePoint(1024, "32-true", 128, [0.01]),
+        (1024, "32-true", 128, [0.01]),  # a plain tuple will do
     ]
     plots.times(points, {(64, "bf16-mixed"): 192.0, (1024, "32-true"): 999.0}, tmp_path / "time.png")
     small, large = saved[0].axes
@@ -108,7 +108,7 @@ def test_memory(tmp_path: Path, saved: list[Figure]) -> None:
     points = [
         plots.MemoryPoint(hidden_dim=128, precision="32-true", batch_size=1024, bytes=3_000_000),
         plots.MemoryPoint(128, "32-true", 64, 2_000_000),
-        plots.MemoryPoint(4096, "bf16-mixed", 64, 9_000_000),
+        (4096, "bf16-mixed", 64, 9_000_000),  # a plain tuple will do
     ]
     plots.memory(points, tmp_path / "memory.png")
     assert [axes.get_title() for axes in saved[0].axes] == ["hidden_dim 128", "hidden_dim 4,096"]

@@ -70,8 +70,7 @@ def shown_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("shown_metrics")
 def test_in_a_pipe_an_epoch_is_a_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TQDMProgressBar, "on_train_epoch_end", lambda *args: None)
-    batches = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=860)))
-    trainer: Any = SimpleNamespace(is_global_zero=True, current_epoch=0, fit_loop=SimpleNamespace(epoch_loop=batches))
+    trainer: Any = SimpleNamespace(is_global_zero=True, current_epoch=0, fit_loop=SimpleNamespace(batch_idx=859))
     module: Any = None
     ProgressBar().on_train_epoch_end(trainer, module)
     assert capsys.readouterr().out == "Epoch 0: 860 batches, loss=0.1471, val_loss=0.2676, val_accuracy=0.9188\n"

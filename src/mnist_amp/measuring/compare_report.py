@@ -289,11 +289,10 @@ def write(results: Results, folder: Path) -> str:
     for name in drawn(results):
         with atomic_write(folder / name) as draft:
             if name == "time.png":
-                points = [plots.TimePoint(r.batch_size, r.precision, r.hidden_dim, r.seconds) for r in measured]
+                points = [(row.batch_size, row.precision, row.hidden_dim, row.seconds) for row in measured]
                 plots.times(points, _starts(measured), draft)
             elif name == "memory.png":
-                sizes = [plots.MemoryPoint(r.hidden_dim, r.precision, r.batch_size, r.total_bytes) for r in measured]
-                plots.memory(sizes, draft)
+                plots.memory([(r.hidden_dim, r.precision, r.batch_size, r.total_bytes) for r in measured], draft)
             elif name == "accuracy.png":
                 plots.accuracies(scores, draft)
             else:

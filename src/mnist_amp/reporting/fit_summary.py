@@ -20,7 +20,7 @@ from mnist_amp.wording import counted
 FILES = ("model.pth", "curves.png", "metrics.csv", "checkpoints/", "config.yaml")
 
 
-class GraphReplays(NamedTuple):
+class GraphUse(NamedTuple):
     """How many optimizer steps were replayed as CUDA graphs.
 
     Attributes:
@@ -58,7 +58,7 @@ class FitResult:
     images: int
     seconds: float
     data_seconds: float | None
-    graphs: GraphReplays | None
+    graphs: GraphUse | None
     device_memory: int | None
     folder: str
     files: list[str]
@@ -111,7 +111,7 @@ class FitSummary(Callback):
             seconds=self.seconds,
             # a DataLoader of the user's own does not measure it
             data_seconds=getattr(trainer.train_dataloader, "seconds", None),
-            graphs=None if graphs is None else GraphReplays(*graphs),
+            graphs=None if graphs is None else GraphUse(*graphs),
             device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             folder=str(self.run.path),
             files=[name for name in FILES if (self.run.path / name).exists()],
@@ -153,7 +153,7 @@ def _accuracy_text(result: FitResult) -> str:
     return f"{text} ({weights}, after {counted(result.epochs, 'epoch')})"
 
 
-def _graphs_text(graphs: GraphReplays) -> str:
+def _graphs_text(graphs: GraphUse) -> str:
     text = f"{graphs.replayed:,} of {graphs.taken:,} optimizer steps replayed as CUDA graphs"
     if graphs.replayed == graphs.taken:
         return text

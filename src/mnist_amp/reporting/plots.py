@@ -1,7 +1,7 @@
 """The plots. Without torch; matplotlib is imported only when a plot is drawn."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -113,26 +113,29 @@ def misclassified(mistakes: list[Mistake], path: Path) -> None:
     figure.savefig(path)
 
 
-def times(points: Sequence[TimePoint], starts: Mapping[tuple[int, str], float], path: Path) -> None:
+def times(
+    points: Iterable[tuple[int, str, int, Sequence[float]]], starts: Mapping[tuple[int, str], float], path: Path
+) -> None:
     """Draw the time of a step by hidden_dim, with a panel for each batch size.
 
     The line is the median of the rounds, the band goes from the fastest round to the slowest.
 
     Args:
-        points: the measured times.
+        points: a `TimePoint` for each measurement, or a plain tuple of its fields.
         starts: the hidden_dim from which a precision is faster, by batch size and precision; drawn as a dashed line.
         path: file to write.
     """
-    batch_sizes = sorted({point.batch_size for point in points})
+    named = [TimePoint(*point) for point in points]
+    batch_sizes = sorted({point.batch_size for point in named})
     figure = _figure(4.0 * len(batch_sizes) + 1.0, 3.8)
     for axes, batch_size in zip(figure.subplots(1, len(batch_sizes), squeeze=False)[0], batch_sizes, strict=True):
-        for precision in dict.fromkeys(point.precision for point in points):
-            line = [point for point in points if (point.batch_size, point.precision) == (batch_size, precision)]
+        for precision in dict.fromkeys(point.precision for point in named):
+            line = [point for point in named if (point.batch_size, point.precision) == (batch_size, precision)]
             if line:
                 _draw_times(axes, line, starts.get((batch_size, precision), 0))
         axes.set(xscale="log", yscale="log", xlabel="hidden_dim", ylabel="ms per step")
         axes.set_title(f"batch size {batch_size:,}")
-        _plain_ticks(axes, sorted({point.hidden_dim for point in points}))
+        _plain_ticks(axes, sorted({point.hidden_dim for point in named}))
     figure.savefig(path)
 
 
@@ -146,19 +149,25 @@ def _draw_times(axes: "Axes", line: list[TimePoint], start: float) -> None:
         axes.axvline(start, color=drawn.get_color(), linestyle="--", alpha=0.6)
 
 
-def memory(points: Sequence[MemoryPoint], path: Path) -> None:
-    """Draw the memory of a step by batch size, with a panel for each hidden_dim."""
-    widths = sorted({point.hidden_dim for point in points})
+def memory(points: Iterable[tuple[int, str, int, int]], path: Path) -> None:
+    """Draw the memory of a step by batch size, with a panel for each hidden_dim.
+
+    Args:
+        points: a `MemoryPoint` for each measurement, or a plain tuple of its fields.
+        path: file to write.
+    """
+    named = [MemoryPoint(*point) for point in points]
+    widths = sorted({point.hidden_dim for point in named})
     figure = _figure(3.2 * len(widths) + 1.0, 3.8)
     for axes, width in zip(figure.subplots(1, len(widths), squeeze=False)[0], widths, strict=True):
-        panel = [point for point in points if point.hidden_dim == width]
-        for precision in dict.fromkeys(point.precision for point in points):
+        panel = [point for point in named if point.hidden_dim == width]
+        for precision in dict.fromkeys(point.precision for point in named):
             line = sorted((point.batch_size, point.bytes / 1e6) for point in panel if point.precision == precision)
             if line:
                 axes.plot(*zip(*line, strict=True), "o-", label=precision)
         axes.set(xscale="log", xlabel="batch size", ylabel="memory, MB", title=f"hidden_dim {width:,}")
         axes.set_ylim(0, 1.1 * max(point.bytes / 1e6 for point in panel))
-        _plain_ticks(axes, sorted({point.batch_size for point in points}))
+        _plain_ticks(axes, sorted({point.batch_size for point in named}))
     figure.savefig(path)
 
 

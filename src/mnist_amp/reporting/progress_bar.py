@@ -16,7 +16,7 @@ SHOWN = {"train_loss_step": "loss", "val_loss": "val_loss", "val_accuracy": "val
 class ProgressBar(TQDMProgressBar):
     """Lightning's tqdm bar, updated so seldom that it does not slow the training.
 
-    Each update reads metrics from the device, and so waits for it. The bar of each epoch stays on the screen with its
+    Each update reads metrics from the device and waits for it. The bar of each epoch stays on the screen with its
     metrics. If stdout is not a terminal, a line is printed at the end of each epoch instead:
 
         Epoch 0: 860 batches, loss=0.1471, val_loss=0.2676, val_accuracy=0.9188
@@ -49,12 +49,12 @@ class ProgressBar(TQDMProgressBar):
         if not self.terminal and trainer.is_global_zero:
             shown = self.get_metrics(trainer, pl_module)
             metrics = "".join(f", {name}={value:.4g}" for name, value in shown.items())
-            batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            batches = trainer.fit_loop.batch_idx + 1
             print(f"Epoch {trainer.current_epoch}: {counted(batches, 'batch')}{metrics}", flush=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # because the bars stay, Lightning creates a new one for each epoch; the one that it creates before the first
-        # epoch would stay as an empty line
+        # Lightning creates a bar for each epoch because the bars stay, and another bar before the first epoch, which
+        # would stay as an empty line
         if not self.train_progress_bar.n:
             self.train_progress_bar.leave = False
             self.train_progress_bar.close()
