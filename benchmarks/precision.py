@@ -20,8 +20,9 @@ from typing import Any
 
 import contenders
 from mnist_amp.data import mnist
-from mnist_amp.measuring import measure
 from mnist_amp.measuring.compare import PRECISIONS
+from mnist_amp.measuring.fit_measurements import measure_speed
+from mnist_amp.measuring.isolated_process import run_isolated
 from mnist_amp.reporting.text import markdown
 from speed import DEVICE, HALF, RESULTS, keep
 
