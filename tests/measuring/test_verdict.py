@@ -1,14 +1,6 @@
-import doctest
-
 import pytest
 
 from mnist_amp.measuring import verdict
-
-
-def test_the_examples_are_true() -> None:
-    results = doctest.testmod(verdict)
-    assert results.attempted > 5
-    assert results.failed == 0
 
 
 @pytest.mark.parametrize(
