@@ -174,7 +174,7 @@ def test_wrong_requests_are_refused(refused: Refused, tmp_path: Path, arguments:
 
 def test_a_fit_that_ends_early_is_an_error(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stops = ("EarlyStopping", "monitor=train_loss", "stopping_threshold=100", "check_on_train_epoch_end=true")
-    options = [f"--trainer.callbacks{'.' if place else '='}{value}" for place, value in enumerate(stops)]
+    options = [f"--trainer.callbacks{'.' if index else '='}{value}" for index, value in enumerate(stops)]
     with pytest.raises(SystemExit) as exit_info:
         run("profile", *QUICK, "--trainer.limit_train_batches=2", *options)
     assert exit_info.value.code == 1

@@ -39,6 +39,17 @@ def test_faster_here() -> None:
     ]
 
 
+def test_fp16_on_a_cpu_is_not_the_advice_if_there_is_another_precision() -> None:
+    cells = [
+        *speeds("32-true", "32-true", 128, 64, 0.002),
+        *speeds("fp16-cpu", "16-mixed", 128, 64, 0.001),
+        *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.004),
+    ]
+    found = sentences(comparison(cells, precisions=["32-true", "fp16-cpu", "bf16-mixed"]))
+    assert found[0].startswith("Use 32-true here: bf16-mixed is 0.50 times as fast as 32-true (")
+    assert found[1].startswith("fp16-cpu is 2.00 times as fast as 32-true (")
+
+
 def test_faster_elsewhere_only() -> None:
     cells = [
         *speeds("32-true", "32-true", 128, 64, 0.001),

@@ -299,8 +299,8 @@ def test_digits_in_fonts_and_by_pens(tmp_path: Path) -> None:
         (own_digits.lettered("DejaVu Sans", tmp_path / "font"), 120),
         (own_digits.drawn(8, tmp_path / "pen"), 10),
     ):
-        pictures = sorted(folder.iterdir())
-        assert len(pictures) == count
-        forms = {mnist_form(read(picture)).tobytes() for picture in pictures}
+        files = sorted(folder.iterdir())
+        assert len(files) == count
+        forms = {mnist_form(read(file)).tobytes() for file in files}
         assert len(forms) == count  # no two have the same digit, face and size
-        assert sorted({picture.stem[-1] for picture in pictures}) == list("0123456789")
+        assert sorted({file.stem[-1] for file in files}) == list("0123456789")

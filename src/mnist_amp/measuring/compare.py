@@ -74,7 +74,7 @@ def compare(
         batch_sizes: batch sizes at which time and memory are measured, besides data.batch_size
         seeds: number of complete fits of each precision, with model.hidden_dim and data.batch_size, to measure the
             accuracy; their seeds are seed_everything and the numbers after it
-        rounds: how often each time is measured; the precisions take turns
+        rounds: number of measurements of each time; the precisions take turns
         seconds: duration of each measurement of a time
         resume: folder of a comparison that was stopped, or last for the newest; it keeps its own settings
 

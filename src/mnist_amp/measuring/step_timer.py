@@ -91,7 +91,7 @@ class StepTimer(Callback):
         return self.clock()
 
     def _batch_seconds(self, trainer: Trainer, most: int) -> float:
-        """Return the mean time to get a batch, over at most so many batches of an epoch."""
+        """Return the mean time to get a batch, over at most `most` batches of an epoch."""
         started = self._now(trainer)
         count = sum(1 for _ in itertools.islice(batches_from_start(trainer), most))
         return (self._now(trainer) - started) / count

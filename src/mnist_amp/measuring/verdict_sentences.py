@@ -39,8 +39,9 @@ def _speeds(comparison: Comparison, here: list[Row], others: list[Row]) -> list[
         return [f"{baseline} failed here, so no precision can be compared with it."]
     if not others:
         return [f"Use {baseline} here: no other precision could be measured."]
-    good = [row for row in others if row.is_faster and _loss_of_accuracy(comparison, row) is None]
-    reason = max(good or others, key=lambda row: row.speed)
+    candidates = [row for row in others if row.precision != "fp16-cpu"] or others
+    good = [row for row in candidates if row.is_faster and _loss_of_accuracy(comparison, row) is None]
+    reason = max(good or candidates, key=lambda row: row.speed)
     speed = verdict.describe(reason.speeds, baseline)
     if good:
         advice = f"Use {reason.precision} here: it is {speed}."
@@ -56,7 +57,7 @@ def _speeds(comparison: Comparison, here: list[Row], others: list[Row]) -> list[
 
 
 def _loss_of_accuracy(comparison: Comparison, row: Row) -> str | None:
-    """Return the known loss of accuracy of a precision, in words; None if there is none."""
+    """Describe the loss of accuracy of a precision; None if it has none, or if it is not known."""
     scores = accuracies(comparison)
     before, after = scores.get(comparison.baseline, []), scores.get(row.precision, [])
     if not before:
