@@ -48,18 +48,12 @@ def rows(comparison: Comparison) -> list[Row]:
         speeds.setdefault((cell.setting, cell.precision), {})[cell.number] = speed
     errors = {(cell.setting, cell.precision): failure.error for cell, failure in comparison.failures("speed")}
     keys = dict.fromkeys((m.cell.setting, m.cell.precision) for m in comparison.cells if m.cell.kind == "speed")
-    return [
-        _row(
-            precision,
-            setting,
-            speeds.get((setting, precision), {}),
-            speeds.get((setting, comparison.baseline), {}),
-            error,
-        )
-        for setting, precision in keys
-        for error in (errors.get((setting, precision)),)
-        if comparison.duplicate_of(precision) is None
-    ]
+    found = []
+    for setting, precision in keys:
+        if comparison.duplicate_of(precision) is None:
+            rounds, baseline = (speeds.get((setting, name), {}) for name in (precision, comparison.baseline))
+            found.append(_row(precision, setting, rounds, baseline, errors.get((setting, precision))))
+    return found
 
 
 def _row(
@@ -91,7 +85,7 @@ def crossover_along(axis: int, row: Row, measured: list[Row]) -> float | None:
 
     Args:
         axis: 0 for the width, 1 for the batch size; the other one is that of `row`.
-        row: the precision, and where the line of sizes goes through.
+        row: has the precision, and the other size.
         measured: all rows.
     """
     line = [

@@ -42,18 +42,19 @@ def _speeds(comparison: Comparison, here: list[Row], others: list[Row]) -> list[
     candidates = [row for row in others if row.precision != "fp16-cpu"] or others
     good = [row for row in candidates if row.is_faster and _loss_of_accuracy(comparison, row) is None]
     reason = max(good or candidates, key=lambda row: row.speed)
-    speed = verdict.describe(reason.speeds, baseline)
-    if good:
-        advice = f"Use {reason.precision} here: it is {speed}."
-    elif reason.is_faster:
-        advice = f"Use {baseline} here: {reason.precision} is {speed}, but {_loss_of_accuracy(comparison, reason)}."
-    else:
-        advice = f"Use {baseline} here: {reason.precision} is {speed}."
+    advice = f"Use {reason.precision} here: it" if good else f"Use {baseline} here: {reason.precision}"
     rest = [row for row in others if row is not reason]
     return [
-        advice + _note(reason, comparison),
-        *(f"{row.precision} is {verdict.describe(row.speeds, baseline)}.{_note(row, comparison)}" for row in rest),
+        f"{advice} is {_speed(reason, comparison)}",
+        *(f"{row.precision} is {_speed(row, comparison)}" for row in rest),
     ]
+
+
+def _speed(row: Row, comparison: Comparison) -> str:
+    """Describe the speed of a precision, and what else speaks for or against it."""
+    loss = _loss_of_accuracy(comparison, row) if row.is_faster else None
+    but = f", but {loss}" if loss else ""
+    return f"{verdict.describe(row.speeds, comparison.baseline)}{but}.{_note(row, comparison)}"
 
 
 def _loss_of_accuracy(comparison: Comparison, row: Row) -> str | None:
