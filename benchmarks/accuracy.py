@@ -1,9 +1,9 @@
-"""Test accuracy over seeds: the default recipe, the same in fp32, the guide's 60,000 images, and torch alone.
+"""Test accuracy over seeds: the default recipe, the same in float32, the guide's 60,000 images, and torch alone.
 
     python benchmarks/accuracy.py
 
-Trains and tests with `mnist-amp`, as a user does, in a scratch folder; prints the table and saves it, with what it was
-measured on, to docs/results/accuracy.json and accuracy.md. About 10 minutes on 2 CPU cores.
+Trains and tests with `mnist-amp` in a temporary folder, as a user does. Prints the table, and saves it with the
+environment to docs/results/accuracy.json and accuracy.md. About 10 minutes on 2 CPU cores.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def fit_and_test(command: str, seed: int) -> dict[str, Any]:
-    """Run one fit and its test; return what the test recorded, in short."""
+    """Run one fit and its test, and return some of the metrics of the test."""
     program = [sys.executable, "-m", "mnist_amp"]
     with tempfile.TemporaryDirectory() as folder:
         fit = [*program, *command.split(), f"--seed_everything={seed}"]
@@ -65,8 +65,8 @@ def torch_alone(seed: int) -> float:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Lay the results out as Markdown: a row a recipe, with mean and sample standard deviation over the seeds."""
-    rows = ["| recipe | ran as | seeds | test accuracy | lowest to highest |", "|---|---|---|---|---|"]
+    """Return a Markdown table: a row for each recipe, with mean and sample standard deviation over the seeds."""
+    rows = ["| recipe | ran as | seeds | test accuracy | min to max |", "|---|---|---|---|---|"]
     runs = record["runs"]
     for recipe in dict.fromkeys(run["recipe"] for run in runs):
         group = [run for run in runs if run["recipe"] == recipe]

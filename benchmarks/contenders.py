@@ -1,9 +1,9 @@
-"""What `mnist-amp fit` is held against; each trains SimpleNN on all 60,000 images, shuffled, with Adam at 0.001.
+"""The programs that `mnist-amp fit` is compared with. Each trains SimpleNN on all 60,000 images with Adam at 0.001.
 
     python benchmarks/contenders.py guide --epochs 1 --weights guide.pth
 
-trains in this process, saves the weights, and prints the seconds of training (without start-up) and the peak memory of
-the device as JSON. `benchmarks/speed.py` runs them all.
+trains in this process, saves the weights, and prints as JSON the seconds of training (without start-up) and the peak
+memory of the device. `benchmarks/speed.py` runs all of them.
 """
 
 import argparse
@@ -29,7 +29,7 @@ DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": to
 
 
 def guide(settings: argparse.Namespace) -> tuple[nn.Module, float]:
-    """The guide's listing, with `torch.amp` in the place of names that are deprecated, and any device."""
+    """The guide's listing, with `torch.amp` instead of deprecated names, and on any device."""
     device, dtype = torch.device(settings.device), DTYPES[settings.precision]
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
     train_dataset = datasets.MNIST(root=str(settings.data_dir), train=True, download=True, transform=transform)
@@ -54,20 +54,20 @@ def guide(settings: argparse.Namespace) -> tuple[nn.Module, float]:
 
 
 def lightning(settings: argparse.Namespace) -> tuple[nn.Module, float]:
-    """A LightningModule and DataLoader as Lightning's documentation has them, with its defaults."""
+    """A LightningModule and a DataLoader as in Lightning's documentation, with Lightning's defaults."""
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
     dataset = datasets.MNIST(root=str(settings.data_dir), train=True, download=True, transform=transform)
     return plain(settings, lambda _: DataLoader(dataset, batch_size=settings.batch_size, shuffle=True))
 
 
 def memory(settings: argparse.Namespace) -> tuple[nn.Module, float]:
-    """The same module, over batches that this project's loader cuts from images in the device's memory."""
+    """The same module, with this project's loader of images in the memory of the device."""
     return plain(settings, lambda trainer: batches_in_memory(settings, trainer))
 
 
 def quiet(settings: argparse.Namespace) -> tuple[nn.Module, float]:
-    """The same as `memory`, with nothing logged in a step and no progress bar."""
-    return plain(settings, lambda trainer: batches_in_memory(settings, trainer), shows=False)
+    """The same as `memory`, without logs in a step and without a progress bar."""
+    return plain(settings, lambda trainer: batches_in_memory(settings, trainer), verbose=False)
 
 
 def batches_in_memory(settings: argparse.Namespace, trainer: Any) -> ShuffledLoader:
@@ -82,9 +82,15 @@ def batches_in_memory(settings: argparse.Namespace, trainer: Any) -> ShuffledLoa
 
 
 def plain(
-    settings: argparse.Namespace, loader: Callable[[Any], Iterable[Any]], *, shows: bool = True
+    settings: argparse.Namespace, loader: Callable[[Any], Iterable[Any]], *, verbose: bool = True
 ) -> tuple[nn.Module, float]:
-    """Train a plain LightningModule on what `loader` makes, given the Trainer; `shows` its progress at each step."""
+    """Train a plain LightningModule.
+
+    Args:
+        settings: the options of the command line.
+        loader: makes the batches, given the Trainer.
+        verbose: whether each step is logged and the progress bar is shown.
+    """
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.callbacks import Timer
 
@@ -97,7 +103,7 @@ def plain(
             images, labels, *_ = batch
             logits = self.model(images)
             loss = F.cross_entropy(logits, labels)
-            if shows:
+            if verbose:
                 self.log("train_loss", loss, prog_bar=True)
                 self.log("train_accuracy", (logits.argmax(dim=1) == labels).float().mean(), prog_bar=True)
             return loss
@@ -113,18 +119,18 @@ def plain(
         accelerator=accelerator,
         devices=1,
         callbacks=[timer],
-        enable_progress_bar=shows,
+        enable_progress_bar=verbose,
         default_root_dir=settings.weights.parent,
     )
     trainer.fit(module, loader(trainer))
     return module.model.cpu(), timer.time_elapsed("train")
 
 
-def floor(settings: argparse.Namespace) -> tuple[nn.Module, float]:
-    """The least that the job can take: tensors normalised beforehand on the device, fused Adam, no logs, no framework.
+def hand_written(settings: argparse.Namespace) -> tuple[nn.Module, float]:
+    """A loop without a framework, as a lower bound: images normalised in advance on the device, fused Adam, no logs.
 
-    On a CUDA device the whole step is captured as a CUDA graph. The clock starts after the capture, which is no part of
-    the work; what is held against it is timed with its capture, which some epochs make little of.
+    On a CUDA device the complete step is captured as a CUDA graph. The clock starts after the capture. The times of
+    `mnist-amp fit` include its capture, which is a small part of many epochs.
     """
     device, dtype = torch.device(settings.device), DTYPES[settings.precision]
     mnist.prepare(settings.data_dir)
@@ -152,7 +158,7 @@ def floor(settings: argparse.Namespace) -> tuple[nn.Module, float]:
         begin = copy.deepcopy(model.state_dict())
         take = captured(step, settings.batch_size, device)
         model.load_state_dict(begin)
-        for state in optimizer.state.values():  # what the warm-up took is forgotten
+        for state in optimizer.state.values():  # as before the warm-up
             for value in state.values():
                 value.zero_()
     started = time.perf_counter()
@@ -163,7 +169,7 @@ def floor(settings: argparse.Namespace) -> tuple[nn.Module, float]:
 
 
 def captured(step: Callable[[Tensor], None], batch_size: int, device: torch.device) -> Callable[[Tensor], None]:
-    """Capture a step on full batches as a CUDA graph, after a few steps for warm-up; others are taken as they are."""
+    """Capture a step on full batches as a CUDA graph, after warm-up steps; smaller batches are not replayed."""
     static = torch.arange(batch_size, device=device)
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -186,7 +192,7 @@ def captured(step: Callable[[Tensor], None], batch_size: int, device: torch.devi
 
 
 def accuracy(weights: Path, data_dir: Path) -> float:
-    """Score saved weights on the 10,000 test images, in float32 on the CPU; returns 0 to 1."""
+    """Return the accuracy (0 to 1) of saved weights on the 10,000 test images, in float32 on the CPU."""
     mnist.prepare(data_dir)
     images, labels = mnist.load(data_dir, train=False)
     state = torch.load(weights, weights_only=True)
@@ -201,7 +207,8 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-CONTENDERS = {function.__name__: function for function in (guide, lightning, memory, quiet, floor)}
+# "floor" is the name in saved results
+CONTENDERS = {"guide": guide, "lightning": lightning, "memory": memory, "quiet": quiet, "floor": hand_written}
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""What `mnist-amp export` writes, in every format and dtype, and how it agrees with the checkpoint on the test images.
+"""Every format and dtype of `mnist-amp export`: its size, and its agreement with the checkpoint on the test images.
 
     python benchmarks/exports.py
 
-Trains with `mnist-amp fit` in a scratch folder, if --ckpt_path names no other run, and exports as a user does. Saves
-every figure to docs/results/exports.json, with the table beside it. About a minute on 2 CPU cores that do nothing else.
+Trains with `mnist-amp fit` in a temporary folder, unless --ckpt_path names a checkpoint, and exports as a user does.
+Saves all results to docs/results/exports.json, and the table to exports.md. About a minute on 2 idle CPU cores.
 """
 
 import argparse
@@ -26,7 +26,7 @@ OPTIONS = (f"--formats=[{','.join(FORMATS)}]", f"--dtypes=[{','.join(DTYPES)}]")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ckpt_path", type=Path, help="a checkpoint, in the place of a new run's best")
+    parser.add_argument("--ckpt_path", type=Path, help="a checkpoint; by default, the best of a new run")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -44,7 +44,7 @@ def mnist_amp(folder: str, *arguments: str) -> None:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Lay the files out as Markdown."""
+    """Return a Markdown table of the files."""
     found = record["export"]
     run, accuracy = found["run"], found["accuracy"]
     return "\n".join(

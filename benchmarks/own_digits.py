@@ -1,10 +1,10 @@
-"""How well the trained model reads pictures that are not MNIST's files: `mnist-amp predict --images` on many of them.
+"""Accuracy of `mnist-amp predict --images` on image files that are not MNIST's.
 
     python benchmarks/own_digits.py
 
-Trains with `mnist-amp fit` in a scratch folder, writes the 10,000 test images as picture files in several ways, digits
-in fonts and drawn with pens of several widths, has them all predicted, and saves the accuracies, with what they were
-measured on, to docs/results/own-digits.json and own-digits.md. About 10 minutes on 2 CPU cores.
+Trains with `mnist-amp fit` in a temporary folder. Writes the 10,000 test images as files in several ways, and digits in
+fonts and drawn with pens of several widths. Predicts them all, and saves the accuracies with the environment to
+docs/results/own-digits.json and own-digits.md. About 10 minutes on 2 CPU cores.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SEED = 0
 Picture = Image.Image
 Draw = np.random.Generator
 
-FONTS = {  # that come with matplotlib
+FONTS = {  # included in matplotlib
     "DejaVu Sans": ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique"),
     "DejaVu Sans Mono": (
         *("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-Oblique", "DejaVuSansMono-BoldOblique"),
@@ -42,7 +42,7 @@ FONTS = {  # that come with matplotlib
     "Computer Modern": ("cmr10", "cmb10", "cmss10", "cmtt10"),
 }
 FONT_SIZES = (24, 60, 180)  # pixels
-PENS = (1, 2, 4, 8, 12, 16, 24)  # widths in percent of the picture
+PENS = (1, 2, 4, 8, 12, 16, 24)  # widths in percent of the image
 
 
 def enlarged(image: Picture, draw: Draw) -> Picture:
@@ -57,7 +57,7 @@ def padded(image: Picture, draw: Draw) -> Picture:
 
 
 def coloured(image: Picture, draw: Draw) -> Picture:
-    """Give ink and paper colours that differ by at least 100 of 255 levels in one of red, green and blue."""
+    """Colour ink and paper so that red, green or blue differs by at least 100 of 255 levels."""
     paper = ink = np.zeros(3)
     while np.abs(ink - paper).max() < 100:
         paper, ink = draw.integers(0, 256, (2, 3)).astype(float)
@@ -70,7 +70,7 @@ def cut(image: Picture, draw: Draw) -> Picture:
 
 
 def photographed(image: Picture, draw: Draw) -> Picture:
-    """Put it in grey ink on a larger sheet, with light that falls off to one side, and noise."""
+    """Put it in grey ink on a larger sheet, with uneven light and noise."""
     ink = np.zeros((480, 400))
     top, left = int(draw.integers(0, 200)), int(draw.integers(0, 120))
     ink[top : top + 280, left : left + 280] = np.asarray(enlarged(image, draw)) / 255
@@ -79,7 +79,7 @@ def photographed(image: Picture, draw: Draw) -> Picture:
     return Image.fromarray((light * (1 - 0.7 * ink) + draw.normal(0, 5, ink.shape)).clip(0, 255).astype(np.uint8))
 
 
-# how a test image is changed, and the ending of the file that it is saved to
+# how a test image is changed, and the suffix of its file
 VARIANTS: dict[str, tuple[Callable[[Picture, Draw], Picture], str]] = {
     "as PNG files": (lambda image, draw: image, "png"),
     "inverted: dark on light": (lambda image, draw: ImageOps.invert(image), "png"),
@@ -91,12 +91,12 @@ VARIANTS: dict[str, tuple[Callable[[Picture, Draw], Picture], str]] = {
     "cut off where the ink ends": (cut, "png"),
 }
 HARDER = ("as in a photograph: shaded, noisy, 400 x 480, JPEG", "cut off where the ink ends")
-POINTS = 0.003  # that the others' accuracy may differ by from that of the images as they are
+POINTS = 0.003  # largest allowed difference of the accuracy from that of the unchanged images; HARDER is exempt
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=10_000, help="how many of the test images")
+    parser.add_argument("--images", type=int, default=10_000, help="number of test images")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -107,14 +107,14 @@ def main() -> None:
         images, digits = (part.numpy()[: args.images] for part in mnist.load(root / "data", train=False))
         plain = accuracy(predicted(written(images, digits, "as PNG files", root / "plain"), "--preprocess", "none"))
         variants = {
-            name: accuracy(predicted(written(images, digits, name, root / f"variant-{place}")))
-            for place, name in enumerate(VARIANTS)
+            name: accuracy(predicted(written(images, digits, name, root / f"variant-{index}")))
+            for index, name in enumerate(VARIANTS)
         }
         fonts = {name: counted(predicted(lettered(name, root / name))) for name in FONTS}
         pens = {str(width): counted(predicted(drawn(width, root / f"pen-{width}"))) for width in PENS}
-    figures = {"images": len(images), "test_accuracy": tested["accuracy"], "precision": tested["precision"]}
+    metrics = {"images": len(images), "test_accuracy": tested["accuracy"], "precision": tested["precision"]}
     found = {"plain": plain, "variants": variants, "fonts": fonts, "pens": pens}
-    keep(args.results / "own-digits.json", "own_digits.py", table, **figures, **found)
+    keep(args.results / "own-digits.json", "own_digits.py", table, **metrics, **found)
     off = [name for name, score in variants.items() if name not in HARDER and abs(score - plain) > POINTS]
     if off:
         sys.exit(f"More than {100 * POINTS:g} points from the plain accuracy: {', '.join(off)}.")
@@ -125,12 +125,12 @@ def command(*args: str, cwd: Path) -> None:
 
 
 def written(images: NDArray[np.uint8], digits: NDArray[np.int64], variant: str, folder: Path) -> Path:
-    """Write images (N, 28, 28) as files `PLACE-DIGIT.png`, or as JPEG, in one of the variants; returns the folder."""
+    """Write images (N, 28, 28) as files `INDEX-DIGIT.png`, or as JPEG, in a variant, and return the folder."""
     change, ending = VARIANTS[variant]
     draw = np.random.default_rng(SEED)
     folder.mkdir(parents=True)
-    for place, (image, digit) in enumerate(zip(images, digits, strict=True)):
-        change(Image.fromarray(image), draw).save(folder / f"{place:05}-{digit}.{ending}")
+    for index, (image, digit) in enumerate(zip(images, digits, strict=True)):
+        change(Image.fromarray(image), draw).save(folder / f"{index:05}-{digit}.{ending}")
     return folder
 
 
@@ -148,7 +148,7 @@ def lettered(family: str, folder: Path) -> Path:
 
 
 def drawn(width: int, folder: Path) -> Path:
-    """Write the ten digits drawn with a pen of this width, in percent of the picture."""
+    """Write the ten digits drawn with a pen of a width in percent of the image."""
     folder.mkdir(parents=True)
     for digit in range(10):
         strokes.picture(digit, size=400, width=4 * width).save(folder / f"pen-{digit}.png")
@@ -156,7 +156,7 @@ def drawn(width: int, folder: Path) -> Path:
 
 
 def predicted(folder: Path, *options: str) -> list[tuple[int, int]]:
-    """Have a folder's pictures predicted, by the newest run beside it; returns digit and guess of each."""
+    """Predict the images of a folder with the newest run beside it; return digit and guess (-1 for none) of each."""
     command("predict", "--images", folder.name, *options, cwd=folder.parent)
     newest = next(folders.run_dirs(folder.parent, "predict"))
     with (newest / "predictions.csv").open(encoding="utf-8") as file:
@@ -169,36 +169,36 @@ def accuracy(pairs: list[tuple[int, int]]) -> float:
 
 
 def counted(pairs: list[tuple[int, int]]) -> dict[str, Any]:
-    """Count pictures by how they were read wrongly, such as `1 as 7`."""
+    """Count the images, and the wrong guesses by kind, such as `1 as 7`."""
     wrong = [f"{digit} as {guess if guess >= 0 else 'nothing'}" for digit, guess in pairs if digit != guess]
     return {"pictures": len(pairs), "wrong": {text: wrong.count(text) for text in sorted(set(wrong))}}
 
 
 def table(record: dict[str, Any]) -> str:
-    """Lay the results out as Markdown."""
+    """Return the Markdown tables."""
     plain = record["plain"]
     rows = [
         [name, f"{score:.2%}", f"{100 * (score - plain):+.2f}"]
-        for name, score in {"28 x 28, taken as they are (`--preprocess none`)": plain, **record["variants"]}.items()
+        for name, score in {"28 x 28, unchanged (`--preprocess none`)": plain, **record["variants"]}.items()
     ]
     where = f"{record['device']}, torch {record['versions']['torch']}, {record['date']}"
     return "\n".join(
         [
-            f"{record['images']:,} test images, of a run whose `mnist-amp test` says {record['test_accuracy']:.2%}:",
+            f"{record['images']:,} test images; `mnist-amp test` of the run reports {record['test_accuracy']:.2%}:",
             "",
-            markdown([["pictures", "accuracy", "points more or less"], *rows]),
+            markdown([["images", "accuracy", "difference in percentage points"], *rows]),
             "",
             markdown(
                 [
-                    [f"digits printed in sizes {', '.join(map(str, FONT_SIZES))}", "fonts", "right", "read wrongly"],
+                    [f"digits printed in sizes {', '.join(map(str, FONT_SIZES))}", "fonts", "correct", "wrong"],
                     *([name, str(len(FONTS[name])), *_cells(found)] for name, found in record["fonts"].items()),
                 ]
             ),
             "",
             markdown(
                 [
-                    ["digits drawn by a pen", "right", "read wrongly"],
-                    *([f"{pen}% of the picture wide", *_cells(found)] for pen, found in record["pens"].items()),
+                    ["digits drawn with a pen", "correct", "wrong"],
+                    *([f"{pen}% of the image wide", *_cells(found)] for pen, found in record["pens"].items()),
                 ]
             ),
             "",

@@ -1,8 +1,8 @@
-"""Put the saved results into the README and the documents, between their markers.
+"""Copy the saved results into the README and the documents, between their markers.
 
     python benchmarks/readme.py
 
-Each table of docs/results/ stands where a document has `<!-- docs/results/NAME.md -->` and `<!-- end -->` around it.
+A document shows docs/results/NAME.md between `<!-- docs/results/NAME.md -->` and `<!-- end -->`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def main() -> None:
     for path in documents(ROOT):
         path.write_text(filled(path.read_text(encoding="utf-8"), ROOT), encoding="utf-8")
     if names := left_out(ROOT):
-        sys.exit(f"No document has the markers of {', '.join(names)}.")
+        sys.exit(f"No document shows {', '.join(names)}.")
 
 
 def documents(root: Path) -> list[Path]:
@@ -27,12 +27,12 @@ def documents(root: Path) -> list[Path]:
 
 
 def filled(text: str, root: Path) -> str:
-    """Return a document with the results that are saved under `root` in the place of those that it shows."""
+    """Return the text of a document with the results that are saved under `root`."""
     return SHOWN.sub(lambda found: found[1] + (root / found[2]).read_text(encoding="utf-8") + found[4], text)
 
 
 def left_out(root: Path) -> list[str]:
-    """Return the results that are saved under `root` and stand in no document."""
+    """Return the results that are saved under `root` and that no document shows."""
     shown = {found[2] for path in documents(root) for found in SHOWN.finditer(path.read_text(encoding="utf-8"))}
     return sorted({f"docs/results/{path.name}" for path in root.glob("docs/results/*.md")} - shown)
 

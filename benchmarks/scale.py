@@ -2,8 +2,8 @@
 
     python benchmarks/scale.py
 
-Runs each of a list of fits as a process of its own, in interleaved rounds, in a scratch folder. Saves every run to
-docs/results/scale-cpu.json (or scale-cuda.json), with the table beside it. About 7 minutes on 2 CPU cores.
+Runs each fit of a list in its own process, in interleaved rounds, in a temporary folder. Saves all runs to
+docs/results/scale-cpu.json (or scale-cuda.json), and the table beside it. About 7 minutes on 2 CPU cores.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_amp.data import mnist
-from speed import DEVICE, RESULTS, in_pipe, keep, last_figure
+from speed import DEVICE, RESULTS, in_pipe, keep, last_number
 
 TWO = ("--config=ddp-cpu.yaml",) if DEVICE == "cpu" else ("--trainer.devices=2",)
 # images, epochs, threads of each process, options
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def run(name: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Train once; returns seconds of training, the share of them that waited for data, and peak memory in bytes."""
+    """Train once, and return seconds of training, their share of waiting for data, and peak memory in bytes."""
     images, epochs, threads, options = CASES[name]
     settings = {"data.data_dir": folder / "data", "data.val_size": mnist.TRAIN_SIZE - images, "seed_everything": seed}
     settings |= {"trainer.max_epochs": epochs, "trainer.default_root_dir": folder}
@@ -57,16 +57,16 @@ def run(name: str, seed: int, folder: Path) -> dict[str, Any]:
     if status:
         sys.exit(f"{name} ended with exit status {status}:\n{output}")
     return {
-        "seconds": images * epochs / last_figure(r"([\d,]+) samples/s", output),
-        "data_share": last_figure(r"([\d.]+)% of it waiting for data", output) / 100,
+        "seconds": images * epochs / last_number(r"([\d,]+) samples/s", output),
+        "data_share": last_number(r"([\d.]+)% (?:of it|spent) waiting for data", output) / 100,
         "peak_bytes": peak,
     }
 
 
 def table(record: dict[str, Any]) -> str:
-    """Lay the runs out as Markdown: medians, and what an image costs."""
+    """Return a Markdown table: medians, and the time per image."""
     rows = [
-        "| | training, s | microseconds an image | waiting for data | peak memory of a process |",
+        "| | training, s | µs per image | waiting for data | peak memory of a process |",
         "|---|---|---|---|---|",
     ]
     medians = {}
@@ -85,9 +85,9 @@ def table(record: dict[str, Any]) -> str:
         [
             *rows,
             "",
-            f"Two processes do the work of one {one / two:.2f} times as fast: an efficiency of {one / two / 2:.0%}.",
-            f"fp32, batches of 64, without validation; 60,000 images unless said. Medians of {rounds} interleaved "
-            f"rounds on: {record['device']}, {stack}, {record['date']}.",
+            f"Two processes are {one / two:.2f} times as fast as one process: an efficiency of {one / two / 2:.0%}.",
+            f"32-true, batches of 64, no validation; 60,000 images unless another number is given. Medians of {rounds} "
+            f"interleaved rounds on: {record['device']}, {stack}, {record['date']}.",
             "",
         ]
     )

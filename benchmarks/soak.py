@@ -1,10 +1,10 @@
-"""Kill runs at random moments, let them go on, and count those that end bit for bit as one that was left alone.
+"""Kill runs at random moments, resume them, and count those that end bit for bit like an uninterrupted run.
 
     python benchmarks/soak.py --kills 20
 
-A run is killed with SIGKILL at a random moment after its start-up, goes on, is killed again, and so on, until it ends,
-or was killed 5 times and is left to end. Weights, optimizer, progress and random states are compared, and metrics.csv.
-The runs take the settings of VARIANTS in turn.
+Each run is killed with SIGKILL at a random moment after its start-up and resumed, up to 5 times, and then runs to its
+end. Weights, optimizer, progress, random states and metrics.csv are compared. The runs take the settings of VARIANTS in
+turn.
 """
 
 import argparse
@@ -35,7 +35,7 @@ VARIANTS = {
     "fp16 with a GradScaler": ["--config=configs/fp16-cpu.yaml"],
     "validation within epochs": ["--trainer.val_check_interval=70"],
 }
-MOST = 5  # kills of a run, so that all kinds have their turn
+MOST = 5  # kills of a run, so that all variants have their turn
 OWN = {checkpoint_files.CONFIG_KEY, checkpoint_files.FOLDER_KEY}
 
 
@@ -53,13 +53,13 @@ def main() -> None:
             break
         kills, found = soaked([*SETTINGS, *VARIANTS[name]], moments, min(left, MOST))
         counts[name].update(kills=kills, ended=1, same=int(identical(found, expected[name])))
-        print(f"{name}: {said(counts[name])}", flush=True)
+        print(f"{name}: {summary(counts[name])}", flush=True)
     total = sum(counts.values(), Counter[str]())
-    print(f"all: {said(total)}")
+    print(f"all: {summary(total)}")
     sys.exit(0 if total["same"] == total["ended"] else 1)
 
 
-def said(count: Counter[str]) -> str:
+def summary(count: Counter[str]) -> str:
     return f"{count['kills']} kills, {count['ended']} runs ended, {count['same']} of them identical"
 
 
@@ -70,7 +70,7 @@ def uninterrupted(settings: list[str]) -> dict[str, Any]:
 
 
 def soaked(settings: list[str], moments: random.Random, most: int) -> tuple[int, dict[str, Any]]:
-    """Kill a run up to `most` times; returns how often it was, and its end."""
+    """Kill and resume a run up to `most` times, and return the number of kills and its end."""
     kills = 0
     with tempfile.TemporaryDirectory() as folder:
         while kills < most and killed(Path(folder), settings, moments):
@@ -81,12 +81,12 @@ def soaked(settings: list[str], moments: random.Random, most: int) -> tuple[int,
 
 
 def start(folder: Path, settings: list[str]) -> list[str]:
-    """Return how to go on in a folder, or how to begin if there is nothing to go on from."""
+    """Return the arguments that resume the run of a folder, or start one if there is no checkpoint."""
     return ["--ckpt_path=last"] if any(folder.glob("lightning_logs/*/checkpoints/last.ckpt")) else settings
 
 
 def killed(folder: Path, settings: list[str], moments: random.Random) -> bool:
-    """Run until a random moment in what would be its training; returns whether it was killed before it ended."""
+    """Run until a random moment after the start-up, and return whether the run was killed before it ended."""
     program = [*FIT, *start(folder, settings)]
     process = subprocess.Popen(program, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
@@ -98,7 +98,7 @@ def killed(folder: Path, settings: list[str], moments: random.Random) -> bool:
 
 
 def newest(folder: Path) -> dict[str, Any]:
-    """Return the last checkpoint of the newest run, but for what says where it is, and the logged rows."""
+    """Return the last checkpoint of the newest run, without its paths, and the logged rows."""
     path = checkpoint_files.resolve("last", folder, folder_means="last")
     checkpoint = {key: value for key, value in checkpoint_files.read(path).items() if key not in OWN}
     return {**checkpoint, "rows": (path.parent.parent / "metrics.csv").read_text()}

@@ -1,10 +1,10 @@
-"""How long the command takes to answer, against what it must import.
+"""Start-up time of the command, compared with that of importing its dependencies.
 
     python benchmarks/startup.py
 
-Runs each line of a list as a process of its own, in interleaved rounds, in an empty folder. Saves every time to
-docs/results/startup.json, with the table beside it, and with the packages whose import takes longest. About 5 minutes
-on 2 CPU cores.
+Runs each program of a list in its own process, in interleaved rounds, in an empty folder. Saves all times, and those of
+the packages that take longest to import, to docs/results/startup.json, and the tables to startup.md. About 5 minutes on
+2 CPU cores.
 """
 
 import argparse
@@ -38,6 +38,11 @@ CASES = {
     "`mnist-amp fit --help`": [*MNIST_AMP, "fit", "--help"],
     "`mnist-amp fit --print_config`": [*MNIST_AMP, "fit", "--print_config"],
 }
+# names in saved results, and what the table shows instead
+LABELS = {
+    "a command that there is none of": "an unknown command",
+    "an option that there is none of": "an unknown option",
+}
 
 
 def main() -> None:
@@ -58,13 +63,13 @@ def main() -> None:
 
 
 def imports() -> dict[str, float]:
-    """Return the seconds of importing all of the command, by top-level package, without those that it imports."""
+    """Return the seconds of importing the command, by top-level package; each without the packages that it imports."""
     program = [sys.executable, "-X", "importtime", "-c", IMPORT]
     return self_times(subprocess.run(program, check=True, capture_output=True, text=True).stderr)
 
 
 def self_times(report: str) -> dict[str, float]:
-    """Sum up a report of `-X importtime`, in seconds: the 6 largest, and the rest."""
+    """Sum up a report of `-X importtime` in seconds: the 6 longest, and the rest."""
     sums: dict[str, float] = {}
     for microseconds, name in re.findall(r"^import time:\s+(\d+) \|\s+\d+ \|\s+([^.\s]+)", report, re.MULTILINE):
         sums[name] = sums.get(name, 0.0) + int(microseconds) / 1e6
@@ -74,10 +79,10 @@ def self_times(report: str) -> dict[str, float]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Lay the times out as Markdown: medians, and their ratio to that of importing torch."""
+    """Return a Markdown table: medians, and their ratio to that of importing torch."""
     medians = {name: statistics.median(times) for name, times in record["seconds"].items()}
     torch = medians['`python -c "import torch"`']
-    rows = [f"| {name} | {median:.2f} | {median / torch:.2f} |" for name, median in medians.items()]
+    rows = [f"| {LABELS.get(name, name)} | {median:.2f} | {median / torch:.2f} |" for name, median in medians.items()]
     stack = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "lightning"))
     rounds = len(record["seconds"]["`mnist-amp --help`"])
     where = f"Medians of {rounds} interleaved rounds on: {record['device']}, {stack}, {record['date']}."
@@ -89,7 +94,7 @@ def imports_table(seconds: dict[str, float]) -> str:
     rows = [f"| {name if name == 'the rest' else f'`{name}`'} | {value:.2f} |" for name, value in seconds.items()]
     head = [
         "",
-        '| `python -X importtime -c "import mnist_amp.cli.lightning_cli"`, by package | seconds of its own |',
+        '| `python -X importtime -c "import mnist_amp.cli.lightning_cli"`, by package | its own seconds |',
         "|---|---|",
     ]
     return "\n".join([*head, *rows, f"| all | {sum(seconds.values()):.2f} |", ""])

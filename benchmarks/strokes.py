@@ -1,4 +1,4 @@
-"""The ten digits as strokes of a pen, for what is tried on drawings: the demo's page, and accuracy by width of pen."""
+"""The ten digits as strokes of a pen, to test the page of the demo, and the accuracy by the width of the pen."""
 
 import math
 from itertools import pairwise
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 Point = tuple[float, float]
 Stroke = list[Point]
 
-FINER = 4  # times the size that a picture is drawn in, so that its edges are smooth
+FINER = 4  # an image is drawn so many times larger and then reduced, so that its edges are smooth
 
 
 def arc(centre: Point, radii: Point, start: float, end: float) -> Stroke:
@@ -18,8 +18,8 @@ def arc(centre: Point, radii: Point, start: float, end: float) -> Stroke:
     return [(centre[0] + radii[0] * math.cos(angle), centre[1] + radii[1] * math.sin(angle)) for angle in angles]
 
 
-UPPER = arc((0.5, 0.33), (0.17, 0.16), 90, -30)  # right half of an 8's upper loop, which ends it
-# in a unit square, x to the right and y down, in the order and direction that a hand draws them
+UPPER = arc((0.5, 0.33), (0.17, 0.16), 90, -30)  # right half of the upper loop of an 8, its last part
+# in a unit square, x to the right and y down, in the order and direction of handwriting
 STROKES: dict[int, list[Stroke]] = {
     0: [arc((0.5, 0.5), (0.23, 0.33), -80, -440)],
     1: [[(0.56, 0.16), (0.44, 0.84)]],
@@ -39,7 +39,7 @@ def picture(digit: int, size: int, width: float) -> Image.Image:
 
     Args:
         digit: 0 to 9.
-        size: pixels of a side of the picture.
+        size: pixels of a side of the image.
         width: of the pen, in pixels.
     """
     image = Image.new("L", (size * FINER, size * FINER), 255)

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["mnist_amp.measuring.measure", "matplotlib.figure"])
+CONTEXT.set_forkserver_preload(["mnist_amp.measuring.fit_measurements", "matplotlib.figure"])
 
 
 class Forked:

@@ -2,17 +2,18 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_amp.measuring.dtypes import OperationLog, dtypes, kernel_rows, layers_of, used_tensor_cores
+from mnist_amp.measuring.dtypes import OperationLog, dtypes, kernels_of, layers_of, used_tensor_cores
+from mnist_amp.measuring.profile_records import Layer, Operation
 from mnist_amp.measuring.step_parts import HostClock, Recorder
 
 
-def test_names_each_type_once() -> None:
-    half, whole = torch.zeros(1, dtype=torch.float16), torch.zeros(1)
-    assert dtypes(([half, whole], {"a": half, "b": 3})) == "float16, float32"
+def test_each_type_is_named_once() -> None:
+    half, single = torch.zeros(1, dtype=torch.float16), torch.zeros(1)
+    assert dtypes(([half, single], {"a": half, "b": 3})) == "float16, float32"
     assert dtypes(None) == ""
 
 
-def test_operations_are_counted_by_part_and_types() -> None:
+def test_operations_are_counted_by_part_and_type() -> None:
     recorder, values = Recorder(HostClock()), torch.ones(2, 2)
     with OperationLog(recorder) as log:
         values + values  # before the step
@@ -24,21 +25,21 @@ def test_operations_are_counted_by_part_and_types() -> None:
         torch._foreach_add_([values], 1.0)
         recorder.end()
         values + values
-    assert log.rows() == [
-        {"part": "forward", "name": "_to_copy", "inputs": "float32", "output": "float16", "count": 2},
-        {"part": "the loop itself", "name": "_foreach_add_", "inputs": "float32", "output": "", "count": 1},
+    assert log.operations() == [
+        Operation("forward", "_to_copy", inputs="float32", output="float16", count=2),
+        Operation("the loop itself", "_foreach_add_", inputs="float32", output="", count=1),
     ]
 
 
-def test_layers() -> None:
+def test_layers_are_recorded_once_while_they_run() -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.ReLU()))
-    with layers_of(model) as rows, torch.autocast("cpu", dtype=torch.bfloat16):
+    with layers_of(model) as layers, torch.autocast("cpu", dtype=torch.bfloat16):
         model(torch.zeros(1, 2))
         model(torch.zeros(1, 2))
     model(torch.zeros(1, 2))
-    assert rows == [
-        {"layer": "0", "kind": "Linear", "weight": "float32", "input": "float32", "output": "bfloat16"},
-        {"layer": "1.0", "kind": "ReLU", "weight": "", "input": "bfloat16", "output": "bfloat16"},
+    assert layers == [
+        Layer("0", "Linear", weight="float32", input="float32", output="bfloat16"),
+        Layer("1.0", "ReLU", weight="", input="bfloat16", output="bfloat16"),
     ]
 
 
@@ -64,7 +65,7 @@ def test_layers() -> None:
         ("Memcpy DtoD (Device -> Device)", False),
     ],
 )
-def test_tensor_cores_are_told_by_the_kernels_name(kernel: str, expected: bool) -> None:
+def test_tensor_cores_are_recognised_by_the_kernels_name(kernel: str, expected: bool) -> None:
     assert used_tensor_cores(kernel) is expected
 
 
@@ -76,6 +77,6 @@ def test_kernels() -> None:
         values @ values
         values.relu()
         torch.cuda.synchronize()
-    rows = kernel_rows(profiler)
-    assert sum(row["share"] for row in rows) == pytest.approx(1)
-    assert {row["tensor_cores"] for row in rows} == {True, False}
+    kernels = kernels_of(profiler)
+    assert sum(kernel.share for kernel in kernels) == pytest.approx(1)
+    assert {kernel.tensor_cores for kernel in kernels} == {True, False}

@@ -1,9 +1,8 @@
-from typing import Any
-
 import pytest
 import torch
 
 from mnist_amp.measuring.gradients import GradientCounts, gradients_of
+from mnist_amp.measuring.profile_records import GradientSizes
 
 
 def test_values_are_counted_by_power_of_two() -> None:
@@ -11,29 +10,23 @@ def test_values_are_counted_by_power_of_two() -> None:
     counts.add(torch.tensor([[0.0, -0.0, 1.0, 1.5], [-1.99, 2.0, 0.5, 65504.0]]))
     counts.add(torch.tensor([2.0**-149, -(2.0**-25), 2.0**-24, 1.5 * 2.0**-25, 2.0**-15, 2.0**-14]))
     counts.add(torch.tensor([torch.inf, -torch.inf, torch.nan]))
-    assert counts.record() == {
-        "steps": 0,
-        "exponents": {-149: 1, -25: 2, -24: 1, -15: 1, -14: 1, -1: 1, 0: 3, 1: 1, 15: 1},
-        "zeros": 2,
-        "flushed_by_fp16": 2 / 12,  # 2^-149, and 2^-25, which is halfway to the smallest
-        "subnormal_in_fp16": 3 / 12,
-    }
+    assert counts.sizes() == GradientSizes(
+        steps=0,
+        exponents={-149: 1, -25: 2, -24: 1, -15: 1, -14: 1, -1: 1, 0: 3, 1: 1, 15: 1},
+        zeros=2,
+        flushed_by_fp16=2 / 12,  # 2^-149, and 2^-25, which is halfway to the smallest
+        subnormal_in_fp16=3 / 12,
+    )
 
 
-def test_nothing_but_zeros() -> None:
+def test_only_zeros() -> None:
     counts = GradientCounts()
     counts.add(torch.zeros(3))
-    assert counts.record() == {
-        "steps": 0,
-        "exponents": {},
-        "zeros": 3,
-        "flushed_by_fp16": 0.0,
-        "subnormal_in_fp16": 0.0,
-    }
+    assert counts.sizes() == GradientSizes(0, {}, 3, flushed_by_fp16=0.0, subnormal_in_fp16=0.0)
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_gradients_are_those_unscaled_and_a_skipped_step_has_none(fused: bool) -> None:
+def test_gradients_are_unscaled_and_skipped_steps_are_not_counted(fused: bool) -> None:
     weight = torch.nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.Adam([weight], fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
@@ -44,6 +37,5 @@ def test_gradients_are_those_unscaled_and_a_skipped_step_has_none(fused: bool) -
             scaler.step(optimizer)
             scaler.update()
     weight.grad = torch.ones(2)
-    optimizer.step()  # after it
-    expected: dict[str, Any] = {"steps": 2, "exponents": {-2: 2, 3: 1}, "zeros": 1}
-    assert counts.record() == {**expected, "flushed_by_fp16": 0.0, "subnormal_in_fp16": 0.0}
+    optimizer.step()  # after the context, so not counted
+    assert counts.sizes() == GradientSizes(2, {-2: 2, 3: 1}, 1, flushed_by_fp16=0.0, subnormal_in_fp16=0.0)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from mnist_amp.__main__ import main
 from mnist_amp.measuring import profile
+from mnist_amp.measuring.profile_records import Spread, StepTimes
 from mnist_amp.reporting import plots
 from tests.conftest import Refused, Run, files
 from tests.forked import Forked
@@ -36,47 +37,19 @@ def layers(record: dict[str, Any]) -> list[tuple[str, ...]]:
     return [tuple(row.values()) for row in record["layers"]]
 
 
-def test_timing() -> None:
+def test_times_are_summed_up_by_part() -> None:
     marked = [{"forward": 6_000, "the loop itself": 4_000}, {"the loop itself": 30_000}]
-    assert profile.timing([{"the loop itself": 16_000}] * 3, marked) == {
-        "step": {
-            "mean": 20e-6,
-            "median": 20e-6,
-            "p10": 12e-6,
-            "p90": 28e-6,
-            "nanoseconds": 40_000,
-            "share": 1.0,
+    assert profile.step_times([{"the loop itself": 16_000}] * 3, marked) == StepTimes(
+        step=Spread(mean=20e-6, median=20e-6, p10=12e-6, p90=28e-6, nanoseconds=40_000, share=1.0),
+        unmarked_step=Spread(mean=16e-6, median=16e-6, p10=16e-6, p90=16e-6, nanoseconds=48_000, share=1.0),
+        marks_cost=1.25,
+        parts={
+            "forward": Spread(mean=3e-6, median=3e-6, p10=0.6e-6, p90=5.4e-6, nanoseconds=6_000, share=0.15),
+            "the loop itself": Spread(
+                mean=17e-6, median=17e-6, p10=6.6e-6, p90=27.4e-6, nanoseconds=34_000, share=0.85
+            ),
         },
-        "unmarked_step": {
-            "mean": 16e-6,
-            "median": 16e-6,
-            "p10": 16e-6,
-            "p90": 16e-6,
-            "nanoseconds": 48_000,
-            "share": 1.0,
-        },
-        "marks_cost": 1.25,
-        "parts": [
-            {
-                "part": "forward",
-                "mean": 3e-6,
-                "median": 3e-6,
-                "p10": 0.6e-6,
-                "p90": 5.4e-6,
-                "nanoseconds": 6_000,
-                "share": 0.15,
-            },
-            {
-                "part": "the loop itself",
-                "mean": 17e-6,
-                "median": 17e-6,
-                "p10": 6.6e-6,
-                "p90": 27.4e-6,
-                "nanoseconds": 34_000,
-                "share": 0.85,
-            },
-        ],
-    }
+    )
 
 
 @pytest.mark.drawn
@@ -115,7 +88,7 @@ def test_fp32(run: Run, tmp_path: Path) -> None:
 def test_mixed_precision(run: Run) -> None:
     printed = run("profile", *QUICK)
     record = results()
-    assert "\nprecision  bf16-mixed (asked for: 16-mixed)\n" in printed
+    assert "\nprecision  bf16-mixed (requested: 16-mixed)\n" in printed
     assert [part["part"] for part in record["parts"]] == PARTS
     assert layers(record) == [
         ("fc1", "Linear", "float32", "float32", "bfloat16"),
@@ -143,14 +116,14 @@ def test_a_scaler_has_its_own_parts(run: Run) -> None:
     assert sum(part["nanoseconds"] for part in record["parts"]) == record["step"]["nanoseconds"]
     assert (record["precision"], record["requested_precision"], record["fused"]) == ("16-mixed", None, True)
     assert ("fc2", "Linear", "float32", "float16", "float16") in layers(record)
-    assert ("loss", "mul", "float32", "float32", 1) in operations(record, "loss")  # by the scale
+    assert ("loss", "mul", "float32", "float32", 1) in operations(record, "loss")  # multiplied by the loss scale
     check = "_amp_foreach_non_finite_check_and_unscale_"
     assert [row[1:] for row in operations(record, "unscale") if row[1] == check] == [(check, "float32", "", 1)]
     assert operations(record, "scaler update")[-1][1:] == ("_amp_update_scale_", "float32, int32", "float32", 1)
 
 
-def test_over_the_end_of_epochs(run: Run) -> None:
-    """With validations, gradients of two batches, clipped by an optimizer that is not fused, and a schedule."""
+def test_measuring_spans_the_ends_of_epochs(run: Run) -> None:
+    """The fit validates, accumulates and clips gradients, and has a schedule; its optimizer is not fused."""
     run(
         *("profile", *QUICK, "--steps=7", "--config=fp16-cpu.yaml", "--trainer.limit_train_batches=5"),
         *("--trainer.accumulate_grad_batches=2", "--trainer.gradient_clip_val=1", "--trainer.val_check_interval=2"),
@@ -163,13 +136,15 @@ def test_over_the_end_of_epochs(run: Run) -> None:
     assert "| unscale | " in (FOLDER / "report.md").read_text()
 
 
-def test_a_busy_machine(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_busy_machine_is_warned_of(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(profile, "BUSY", 0)
     main(["profile", *QUICK])
     assert capsys.readouterr().err == (
-        "mnist-amp: timing 3 steps twice, with marks and without, after 1 to warm up\n"
-        "mnist-amp: warning: some steps took much longer than most: the machine is busy with something else, so "
-        "measure again.\n"
+        "mnist-amp: timing 3 steps with marks and as many without, after 1 warm-up step\n"
+        "mnist-amp: warning: some steps took much longer than most: the machine is busy with other work, so measure "
+        "again.\n"
     )
 
 
@@ -180,7 +155,7 @@ def test_a_busy_machine(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (("--warmup=-1",), "warmup is -1; it must be at least 0. See mnist-amp profile --help."),
         (
             ("--model.steps_per_execution=4",),
-            "model.steps_per_execution is 4, and steps that are taken at once have no parts to measure. Leave it at 1.",
+            "model.steps_per_execution is 4, but profile measures the parts of single steps. Leave it at 1.",
         ),
         (
             ("--trainer.devices=2",),
@@ -192,24 +167,24 @@ def test_a_busy_machine(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         ),
     ],
 )
-def test_refusals(refused: Refused, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_wrong_requests_are_refused(refused: Refused, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     assert refused("profile", *arguments) == f"mnist-amp: error: {message}\n"
     assert files(tmp_path) == set()
 
 
-def test_a_fit_that_is_stopped_early(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fit_that_ends_early_is_an_error(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stops = ("EarlyStopping", "monitor=train_loss", "stopping_threshold=100", "check_on_train_epoch_end=true")
-    options = [f"--trainer.callbacks{'.' if place else '='}{value}" for place, value in enumerate(stops)]
+    options = [f"--trainer.callbacks{'.' if index else '='}{value}" for index, value in enumerate(stops)]
     with pytest.raises(SystemExit) as exit_info:
         run("profile", *QUICK, "--trainer.limit_train_batches=2", *options)
     assert exit_info.value.code == 1
     assert capsys.readouterr().err.endswith(
-        "mnist-amp: error: the fit was stopped before it was measured; leave out the callback that stops it.\n"
+        "mnist-amp: error: the fit ended before it was measured; leave out the callback that ends it.\n"
     )
     assert files(tmp_path) == set()
 
 
-def test_what_can_not_be_written_leaves_no_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_no_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -220,13 +195,13 @@ def test_what_can_not_be_written_leaves_no_folder(run: Run, tmp_path: Path, monk
     assert list((tmp_path / "lightning_logs" / "profile").iterdir()) == []
 
 
-def test_ctrl_c(tmp_path: Path, data_dir: Path) -> None:
+def test_ctrl_c_leaves_no_files(tmp_path: Path, data_dir: Path) -> None:
     process = Forked("profile", "--warmup=1000000", f"--data.data_dir={data_dir}", cwd=tmp_path)
     while not process.stderr.endswith("\n"):
         assert process.poll() is None
         time.sleep(0.01)
     before = process.stderr
-    assert before.startswith("mnist-amp: timing 200 steps twice")
+    assert before.startswith("mnist-amp: timing 200 steps with marks")
     time.sleep(2)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 130

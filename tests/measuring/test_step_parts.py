@@ -1,4 +1,4 @@
-"""Time by part, with a clock that is set by hand."""
+"""The time of the parts of a step, with a clock that is set by hand."""
 
 from collections.abc import Iterator
 from itertools import repeat
@@ -10,7 +10,7 @@ from mnist_amp.measuring.step_parts import ACTIONS, LOOP, REQUEST, HostClock, Re
 
 
 class FakeClock:
-    """Stands where it was set, in nanoseconds."""
+    """A clock that a test sets, in nanoseconds."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -32,7 +32,7 @@ def recorder() -> Recorder:
     return Recorder(FakeClock())
 
 
-def test_time_is_charged_to_the_innermost_part(recorder: Recorder) -> None:
+def test_time_is_assigned_to_the_innermost_part(recorder: Recorder) -> None:
     recorder.begin()
     wait(recorder, 1)
     recorder.enter("optimizer")
@@ -59,7 +59,7 @@ def test_nothing_is_recorded_between_two_steps(recorder: Recorder) -> None:
     wait(recorder, 2)
     recorder.enter("forward")
     wait(recorder, 3)
-    recorder.end()  # within a part, as an epoch's end is within Lightning's own
+    recorder.end()  # within a part, as the end of an epoch is in Lightning
     wait(recorder, 4)
     recorder.leave()
     recorder.end()
@@ -68,7 +68,7 @@ def test_nothing_is_recorded_between_two_steps(recorder: Recorder) -> None:
     assert recorder.times() == [{LOOP: 2, "forward": 3}, {LOOP: 0}]
 
 
-def test_what_an_optimizer_calls_as_its_closure_is_the_loops(recorder: Recorder) -> None:
+def test_the_closure_of_an_optimizer_is_time_of_the_loop(recorder: Recorder) -> None:
     def closure() -> str:
         wait(recorder, 10)
         return "loss"
@@ -86,7 +86,7 @@ def test_what_an_optimizer_calls_as_its_closure_is_the_loops(recorder: Recorder)
     assert recorder.times() == [{LOOP: 10, "optimizer": 7}]
 
 
-def test_a_part_that_fails_is_left(recorder: Recorder) -> None:
+def test_a_part_ends_when_it_fails(recorder: Recorder) -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
@@ -96,12 +96,12 @@ def test_a_part_that_fails_is_left(recorder: Recorder) -> None:
     assert recorder.parts == [LOOP]
 
 
-def test_a_step_lasts_from_a_request_for_data_to_the_next_one_or_to_what_is_no_training() -> None:
+def test_a_step_lasts_from_a_request_for_data_to_the_next_or_to_a_validation_or_the_end_of_an_epoch() -> None:
     clock, ended = FakeClock(), []
 
     def script() -> Iterator[None]:
         yield from repeat(None, 3)
-        clock.now += 7  # belongs to no step
+        clock.now += 7  # between two steps
 
     profiler = StepProfiler(clock, script(), lambda: ended.append(clock.now))
     profiler.watch(Recorder(clock), ACTIONS)
@@ -122,21 +122,21 @@ def test_a_step_lasts_from_a_request_for_data_to_the_next_one_or_to_what_is_no_t
     during(REQUEST, 2)
     profiler.stop("run_training_epoch")
     during("[LightningModule]LitSimpleNN.on_train_epoch_end", 1)
-    whole = {"waiting for data": 1, "transfer": 10, LOOP: 100, "backward": 1_000, "optimizer": 10_000}
-    assert profiler.recorder.times() == [whole, whole, {"waiting for data": 2, LOOP: 0}]
+    step = {"waiting for data": 1, "transfer": 10, LOOP: 100, "backward": 1_000, "optimizer": 10_000}
+    assert profiler.recorder.times() == [step, step, {"waiting for data": 2, LOOP: 0}]
     assert ended == []
     profiler.start(REQUEST)
-    assert ended == [2 * sum(whole.values()) + 5 + 7]
+    assert ended == [2 * sum(step.values()) + 5 + 7]
 
 
-def test_the_hosts_clock() -> None:
+def test_the_clock_of_the_host() -> None:
     clock = HostClock()
     first, second = clock.mark(), clock.mark()
     assert clock.nanoseconds(first, second) == second - first >= 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_the_clock_of_a_cuda_stream_counts_its_work() -> None:
+def test_the_clock_of_a_cuda_stream_measures_its_work() -> None:
     clock, values = StreamClock(), torch.ones(8192, 8192, device="cuda")
     values @ values
     start = clock.mark()

@@ -1,4 +1,4 @@
-"""How large gradients are, counted by power of two, and what fp16 would make of them."""
+"""The magnitude of gradients, counted by power of two, and how fp16 would round them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +8,24 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mnist_amp.measuring.profile_records import GradientSizes
+
 LEAST = -149  # exponent of the smallest float32
-GREATEST = 127
-FP16_NORMAL = 2.0**-14  # smallest; below it fp16 has fewer bits the smaller the value is
+GREATEST = 127  # exponent of the largest float32
+FP16_NORMAL = 2.0**-14  # the smallest normal fp16; a smaller value has fewer bits
 
 
 class GradientCounts:
-    """Counts gradient values; those that are not finite are left out, as the scaler leaves their steps out."""
+    """Counts gradient values by magnitude. Non-finite values are left out, because the scaler skips their steps.
+
+    >>> counts = GradientCounts()
+    >>> counts.add(torch.tensor([0.0, 1.0, 1.5, 2.0**-25]))
+    >>> counts.sizes()
+    GradientSizes(steps=0, exponents={-25: 1, 0: 2}, zeros=1, flushed_by_fp16=0.333..., subnormal_in_fp16=0.0)
+
+    Attributes:
+        steps: optimizer steps whose gradients were counted.
+    """
 
     def __init__(self) -> None:
         self.steps = 0
@@ -32,25 +43,25 @@ class GradientCounts:
         self._flushed += int((half == 0).sum())
         self._subnormal += int(((half != 0) & (half < FP16_NORMAL)).sum())
 
-    def record(self) -> dict[str, Any]:
-        """Return the counts, and the shares of the values that are not zero (0 to 1)."""
+    def sizes(self) -> GradientSizes:
+        """Return the counts."""
         values = max(int(self._exponents.sum()), 1)
-        return {
-            "steps": self.steps,
-            "exponents": {LEAST + place: count for place, count in enumerate(self._exponents.tolist()) if count},
-            "zeros": self._zeros,
-            "flushed_by_fp16": self._flushed / values,
-            "subnormal_in_fp16": self._subnormal / values,
-        }
+        return GradientSizes(
+            steps=self.steps,
+            exponents={LEAST + index: count for index, count in enumerate(self._exponents.tolist()) if count},
+            zeros=self._zeros,
+            flushed_by_fp16=self._flushed / values,
+            subnormal_in_fp16=self._subnormal / values,
+        )
 
 
 @contextmanager
 def gradients_of(optimizer: Optimizer) -> Iterator[GradientCounts]:
-    """Count the gradients that the optimizer's steps in this context apply."""
+    """Count the gradients of the steps that an optimizer takes in this context."""
     counts = GradientCounts()
 
     def count(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        # after the step, as a fused optimizer has then unscaled them, unless it has skipped the step
+        # after the step, because a fused optimizer unscales them in it, unless it skips it
         if not getattr(optimizer, "found_inf", 0):
             counts.steps += 1
             for group in optimizer.param_groups:

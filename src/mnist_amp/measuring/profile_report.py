@@ -1,161 +1,182 @@
-"""What `profile` prints and its report.md, made from a plain record; no torch here."""
+"""The printed table and `report.md` of `mnist-amp profile`, from its records; no torch here."""
 
 import math
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import astuple, fields, replace
+from typing import NamedTuple
 
-from mnist_amp.reporting.tables import facts
-from mnist_amp.reporting.tables import markdown as table
+from mnist_amp.measuring.environment import join_versions, measured_on
+from mnist_amp.measuring.profile_records import (
+    GradientSizes,
+    Kernel,
+    Layer,
+    Operation,
+    ProfileResults,
+    Spread,
+    StepTimes,
+)
+from mnist_amp.reporting import tables
 
 # in the order of a step
 PARTS = {
-    "waiting for data": "picking the images out and normalising them, several batches at once",
-    "transfer": "moving the batch to the device; it is there already",
+    "waiting for data": "picking out and normalising the images, for several batches at once",
+    "transfer": "moving the batch to the device; it is already there",
     "forward": "the network, with autocast's casts",
-    "loss": "cross-entropy, and its scaling where there is a scaler",
+    "loss": "cross-entropy, and its scaling if there is a scaler",
     "backward": "the gradients",
-    "unscale": "unscaling the gradients, and looking for inf and NaN in them",
+    "unscale": "unscaling the gradients and checking them for inf and NaN",
     "optimizer": "the update, clipping, and zeroing the gradients",
     "scaler update": "the next loss scale",
-    "the loop itself": "all else: Lightning's loop and hooks, autocast's entry, training metrics, schedules",
+    "the loop itself": "the rest: Lightning's loop and hooks, entering autocast, training metrics, schedules",
 }
-FUSED_UNSCALE = "looking for inf and NaN in the gradients; the fused optimizer unscales them in its own kernel"
-OUTSIDE = ("waiting for data", "transfer", "the loop itself")  # of the network and its training
+FUSED_UNSCALE = "checking the gradients for inf and NaN; the fused optimizer unscales them in its own kernel"
+OUTSIDE = ("waiting for data", "transfer", "the loop itself")  # not part of the network and its training
 FILES = "report.md, profile.png, gradients.png, results.json"
 KERNELS_SHOWN = 15
 NO_YES = ("no", "yes")
 
 
-def terminal(record: dict[str, Any], folder: str) -> str:
-    rows = [
-        f"{name:<16}  {share:>5.1f}%  {_microseconds(part['median']):>10}  {_range(part)}"
-        for name, share, part in _parts(record)
+class PartLine(NamedTuple):
+    """A line of the tables: a part of the step or, last, the step itself."""
+
+    name: str
+    percent: float
+    times: Spread
+
+
+def terminal(results: ProfileResults, folder: str) -> str:
+    """Return the text to print."""
+    times = results.profile.times
+    lines = [
+        f"{line.name:<16}  {line.percent:>5.1f}%  {_microseconds(line.times.median):>10}  {_range(line.times)}"
+        for line in _part_lines(times)
     ]
-    header = "part               share   median µs  10% to 90% of steps, µs   (shares are of the mean)"
-    lines = {**_circumstances(record), "marks": _cost(record), "files": f"{folder}/ ({FILES})"}
-    return "\n".join(["", header, *rows, "", facts(lines)])
+    head = "part               share   median µs  10% to 90% of steps, µs   (shares are of the mean)"
+    found = {**_facts(results), "marks": _marks_cost(times), "files": f"{folder}/ ({FILES})"}
+    return "\n".join(["", head, *lines, "", tables.facts(found)])
 
 
-def markdown(record: dict[str, Any]) -> str:
-    """Return the whole report.md."""
-    mean = _microseconds(record["step"]["mean"])
-    parts = _parts(record)[:-1]
-    slices = [f'    "{name}" : {share:.1f}' for name, share, _ in parts if share > 0]
+def markdown(results: ProfileResults) -> str:
+    """Return the content of `report.md`."""
+    profile = results.profile
+    mean = _microseconds(profile.times.step.mean)
+    slices = [f'    "{line.name}" : {line.percent:.1f}' for line in _part_lines(profile.times)[:-1] if line.percent > 0]
     sections = [
         "# Where the time of a training step goes",
-        f"Made on {record['date']} by `{record['command']}`",
+        f"Measured on {profile.date} by `{results.command}`",
         "\n".join(["```mermaid", f"pie showData title A step of {mean} µs, in percent", *slices, "```"]),
-        _parts_table(record),
-        f"{_clock(record)} The marks {_cost(record)}. Shares are of the mean, so they add up to the step.",
+        _parts_table(profile.times, profile.fused),
+        f"{_clock(profile.kernels)} The marks {_marks_cost(profile.times)}. "
+        "Shares are of the mean, so they add up to the step.",
         "## Which precision the layers ran in",
-        _table(["layer", "kind", "weight", "input", "output"], record["layers"]),
+        _table([field.name for field in fields(Layer)], map(astuple, profile.layers)),
         "## Which precision the operations ran in",
         "Recorded from one optimizer step, as torch dispatched it; `_to_copy` is a cast.",
-        _table(["part", "name", "inputs", "output", "count"], _operations(record)),
-        *_kernels(record["kernels"]),
+        _operations_table(profile.operations),
+        *_kernel_sections(profile.kernels),
         "## How large the gradients are",
-        _gradients(record["gradients"]),
+        _gradients(profile.gradients),
         "![Gradients by magnitude, against the ranges of fp16 and bfloat16](gradients.png)",
-        "## Measured on",
-        "\n".join(f"- {name}: {value}" for name, value in _circumstances(record).items()),
+        measured_on(_facts(results)),
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def percentages(shares: list[float]) -> list[float]:
-    """Round shares that add up to 1 to tenths of a percent that add up to 100."""
+    """Round shares that add up to 1 to tenths of a percent that add up to 100.
+
+    >>> percentages([1 / 3, 1 / 3, 1 / 3])
+    [33.4, 33.3, 33.3]
+    """
     tenths = [share * 1000 for share in shares]
     rounded = [math.floor(value) for value in tenths]
     missing = 1000 - sum(rounded)
-    for place in sorted(range(len(tenths)), key=lambda place: rounded[place] - tenths[place])[:missing]:
-        rounded[place] += 1
+    for index in sorted(range(len(tenths)), key=lambda index: rounded[index] - tenths[index])[:missing]:
+        rounded[index] += 1
     return [value / 10 for value in rounded]
 
 
-def _parts(record: dict[str, Any]) -> list[tuple[str, float, dict[str, Any]]]:
-    """Return name, percentage and figures of the parts, and of the step last."""
-    shares = percentages([part["share"] for part in record["parts"]])
-    rows = [(part["part"], share, part) for part, share in zip(record["parts"], shares, strict=True)]
-    return [*rows, ("step", 100.0, record["step"])]
+def _part_lines(times: StepTimes) -> list[PartLine]:
+    percents = percentages([spread.share for spread in times.parts.values()])
+    lines = [PartLine(name, percent, times.parts[name]) for name, percent in zip(times.parts, percents, strict=True)]
+    return [*lines, PartLine("step", 100.0, times.step)]
 
 
-def _parts_table(record: dict[str, Any]) -> str:
-    words = {**PARTS, "step": "", **({"unscale": FUSED_UNSCALE} if record["fused"] else {})}
+def _parts_table(times: StepTimes, fused: bool) -> str:
+    meanings = {**PARTS, "step": "", **({"unscale": FUSED_UNSCALE} if fused else {})}
+    head = ("part", "share", "median µs", "mean µs", "10% to 90% of steps, µs", "what it is")
     rows = [
-        {
-            "part": name,
-            "share": f"{share:.1f}%",
-            "median µs": _microseconds(part["median"]),
-            "mean µs": _microseconds(part["mean"]),
-            "10% to 90% of steps, µs": _range(part),
-            "what it is": words[name],
-        }
-        for name, share, part in _parts(record)
+        (
+            line.name,
+            f"{line.percent:.1f}%",
+            _microseconds(line.times.median),
+            _microseconds(line.times.mean),
+            _range(line.times),
+            meanings[line.name],
+        )
+        for line in _part_lines(times)
     ]
-    return _table(list(rows[0]), rows)
+    return _table(head, rows)
 
 
-def _operations(record: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{**row, "name": f"`{row['name']}`"} for row in record["operations"] if row["part"] not in OUTSIDE]
+def _operations_table(operations: list[Operation]) -> str:
+    shown = (replace(found, name=f"`{found.name}`") for found in operations if found.part not in OUTSIDE)
+    return _table([field.name for field in fields(Operation)], map(astuple, shown))
 
 
-def _kernels(kernels: list[dict[str, Any]] | None) -> list[str]:
+def _kernel_sections(kernels: list[Kernel] | None) -> list[str]:
     if kernels is None:
         return []
-    share = sum(row["share"] for row in kernels if row["tensor_cores"])
-    rows = [
-        {
-            "kernel": f"`{row['kernel'][:100]}`",
-            "share": f"{row['share']:.1%}",
-            "tensor cores": NO_YES[row["tensor_cores"]],
-        }
-        for row in kernels[:KERNELS_SHOWN]
-    ]
+    share = sum(kernel.share for kernel in kernels if kernel.tensor_cores)
+    shown = kernels[:KERNELS_SHOWN]
+    rows = [(f"`{found.kernel[:100]}`", f"{found.share:.1%}", NO_YES[found.tensor_cores]) for found in shown]
     return [
         "## Which kernels used tensor cores",
-        f"Told by their names; {share:.1%} of the kernels' time was spent in those that did.",
-        _table(["kernel", "share", "tensor cores"], rows),
+        f"Recognised by their names; {share:.1%} of the kernels' time was spent in those that did.",
+        _table(("kernel", "share", "tensor cores"), rows),
     ]
 
 
-def _gradients(gradients: dict[str, Any]) -> str:
-    values = sum(gradients["exponents"].values())
+def _gradients(gradients: GradientSizes) -> str:
+    values = sum(gradients.exponents.values()) + gradients.zeros
     return (
-        f"Of {values + gradients['zeros']:,} gradient values in {gradients['steps']:,} optimizer steps, unscaled, "
-        f"{gradients['zeros']:,} are zero. Of the others, fp16 would flush {gradients['flushed_by_fp16']:.2%} to zero "
-        f"and hold {gradients['subnormal_in_fp16']:.2%} with fewer bits than usual, if they were not scaled."
+        f"{values:,} gradient values in {gradients.steps:,} optimizer steps, unscaled: {gradients.zeros:,} are zero. "
+        f"Of the others, without loss scaling, fp16 would flush {gradients.flushed_by_fp16:.2%} to zero and hold "
+        f"{gradients.subnormal_in_fp16:.2%} with fewer bits than usual."
     )
 
 
-def _circumstances(record: dict[str, Any]) -> dict[str, str]:
-    model, data = record["settings"]["model"], record["settings"]["data"]
-    asked, runs = record["requested_precision"], record["precision"]
+def _facts(results: ProfileResults) -> dict[str, str]:
+    model, data, profile = results.settings["model"], results.settings["data"], results.profile
+    asked = results.requested_precision
+    requested = "" if asked in (None, profile.precision) else f" (requested: {asked})"
     return {
-        "device": record["device"],
-        "precision": runs if asked in (None, runs) else f"{runs} (asked for: {asked})",
-        "setting": f"hidden_dim {model['hidden_dim']}, batch_size {data['batch_size']}, {record['optimizer']}",
-        "steps": f"{record['steps']:,}, after {record['warmup']:,} to warm up",
-        "versions": ", ".join(f"{package} {version}" for package, version in record["versions"].items()),
+        "device": profile.device,
+        "precision": f"{profile.precision}{requested}",
+        "setting": f"hidden_dim {model['hidden_dim']}, batch_size {data['batch_size']}, {profile.optimizer}",
+        "steps": f"{profile.steps:,}, after {profile.warmup:,} warm-up steps",
+        "versions": join_versions(profile.versions),
     }
 
 
-def _cost(record: dict[str, Any]) -> str:
-    with_, without = (_microseconds(record[key]["median"]) for key in ("step", "unmarked_step"))
-    return f"make the median step {record['marks_cost']:.2f} times as long ({with_} µs; {without} µs without)"
+def _marks_cost(times: StepTimes) -> str:
+    marked, unmarked = (_microseconds(spread.median) for spread in (times.step, times.unmarked_step))
+    return f"make the median step {times.marks_cost:.2f} times as long ({marked} µs; {unmarked} µs without)"
 
 
-def _clock(record: dict[str, Any]) -> str:
-    if record["kernels"] is None:
-        return "The time is the host's."
-    return "The time is that of the CUDA stream, which counts when it waits for the host, too."
+def _clock(kernels: list[Kernel] | None) -> str:
+    if kernels is None:
+        return "The times are the host's."
+    return "The times are those of the CUDA stream, and include its waits for the host."
 
 
 def _microseconds(seconds: float) -> str:
     return f"{seconds * 1e6:,.1f}"
 
 
-def _range(part: dict[str, Any]) -> str:
-    return f"{_microseconds(part['p10'])} to {_microseconds(part['p90'])}"
+def _range(times: Spread) -> str:
+    return f"{_microseconds(times.p10)} to {_microseconds(times.p90)}"
 
 
-def _table(columns: list[str], rows: list[dict[str, Any]]) -> str:
-    return table([columns, *([str(row[column]) for column in columns] for row in rows)])
+def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    return tables.markdown([[*head], *([str(value) for value in row] for row in rows)])

@@ -1,6 +1,15 @@
-"""Where a training step's time goes: marks at the borders of its parts, each a reading of a clock.
+"""The time of the parts of a training step, from marks at their borders. A mark is a reading of a clock.
 
-A step lasts from one request for data to the next, or to what is no training: a validation, an epoch's end.
+A step lasts from one request for data to the next, to a validation, or to the end of the epoch::
+
+    clock = HostClock()
+    recorder = Recorder(clock)
+    profiler = StepProfiler(clock, script=itertools.repeat(None), finish=lambda: None)
+    profiler.watch(recorder, ACTIONS)
+    Trainer(max_epochs=1, profiler=profiler).fit(module, data)
+    print(recorder.times()[0])  # {'waiting for data': 37400, 'the loop itself': 612000, 'transfer': 29800, ...}
+
+`parts_of` adds the parts that are not actions of Lightning: forward, loss, and those of the GradScaler.
 """
 
 import functools
@@ -19,7 +28,7 @@ from mnist_amp.training.gradient_scaler import scaler_of
 
 LOOP = "the loop itself"
 REQUEST = "[_TrainingEpochLoop].train_dataloader_next"
-# what Lightning calls it, after the last dot, and which part it is
+# part by Lightning's name of the action, after the last dot
 ACTIONS = {
     "train_dataloader_next": "waiting for data",
     "batch_to_device": "transfer",
@@ -27,11 +36,11 @@ ACTIONS = {
     "optimizer_zero_grad": "optimizer",
     "configure_gradient_clipping": "optimizer",
 }
-NO_TRAINING = ("on_validation_model_zero_grad", "on_validation_model_eval")
+AFTER_TRAINING = ("on_validation_model_zero_grad", "on_validation_model_eval")
 
 
 class Clock(Protocol):
-    """Takes marks that cost little, and tells afterwards how far they are apart."""
+    """Takes marks at little cost, and measures the time between them afterwards."""
 
     def mark(self) -> Any: ...
 
@@ -39,6 +48,8 @@ class Clock(Protocol):
 
 
 class HostClock:
+    """Marks the time of the host."""
+
     def mark(self) -> int:
         return time.perf_counter_ns()
 
@@ -47,7 +58,10 @@ class HostClock:
 
 
 class StreamClock:
-    """Marks when a CUDA stream comes by, so that the host need not wait: its time is work, and waiting for the host."""
+    """Marks when a CUDA stream reaches a point, so that the host need not wait for the device.
+
+    The time between two marks is that of the stream: its work, and its waits for the host.
+    """
 
     def mark(self) -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -60,10 +74,20 @@ class StreamClock:
 
 
 class Recorder:
-    """Charges the time between two marks to the innermost part under way, or to the loop. So nothing is left over.
+    """Assigns the time between two marks to the innermost part, or to the loop, so the parts add up to the step.
+
+        recorder = Recorder(HostClock())
+        recorder.begin()
+        with_loss = recorder.within("loss", F.cross_entropy)
+        loss = with_loss(logits, labels)
+        recorder.end()
+        recorder.times()  # [{'the loop itself': 2100, 'loss': 48300}]
+
+    Args:
+        clock: takes the marks.
 
     Attributes:
-        parts: under way, the innermost last; none between two steps.
+        parts: the parts that have begun and not ended, the innermost last; empty between two steps.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -91,7 +115,7 @@ class Recorder:
             self.parts.pop()
 
     def within(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function, charged to a part; but what an optimizer calls as its closure is the loop's."""
+        """Return a function whose time is that of a part, except that an optimizer's closure is the loop's."""
 
         @functools.wraps(function)
         def recorded(*args: Any, **kwargs: Any) -> Any:
@@ -106,7 +130,7 @@ class Recorder:
         return recorded
 
     def times(self) -> list[dict[str, int]]:
-        """Return the nanoseconds of each part for every step; they add up to the step."""
+        """Return the nanoseconds of each part, for every step; they add up to the step."""
         steps = []
         for marks in self._steps:
             step: dict[str, int] = {}
@@ -120,11 +144,14 @@ class Recorder:
 
 
 class StepProfiler(Profiler):
-    """Tells a recorder what Lightning does, and resumes a script before each step.
+    """A Lightning profiler that passes Lightning's actions to a recorder, and resumes a script before each step.
+
+    The script is a generator. It may change what is recorded, and each of its `yield` lets one step run. See the module
+    for an example without a script, and `mnist_amp.measuring.profile.Measurement` for one with a script.
 
     Args:
-        clock: of the recorders.
-        script: each of its `yield` lets one step pass.
+        clock: that of the recorders.
+        script: resumed before each step.
         finish: called when the script has ended; one more step may follow.
     """
 
@@ -134,7 +161,7 @@ class StepProfiler(Profiler):
         self.watch(Recorder(clock), {})
 
     def watch(self, recorder: Recorder, actions: Mapping[str, str]) -> None:
-        """Record the coming steps, with these actions of Lightning's as parts."""
+        """Record the next steps, with these actions of Lightning as parts, such as `ACTIONS`."""
         self.recorder, self.actions = recorder, actions
 
     def start(self, action_name: str) -> None:
@@ -144,7 +171,7 @@ class StepProfiler(Profiler):
                 self.finish()
             self.recorder.begin()
         action = action_name.rpartition(".")[2]
-        if action in NO_TRAINING:
+        if action in AFTER_TRAINING:
             self.recorder.end()
         elif action in self.actions:
             self.recorder.enter(self.actions[action])
@@ -158,19 +185,19 @@ class StepProfiler(Profiler):
 
 @contextmanager
 def parts_of(trainer: Trainer, recorder: Recorder) -> Iterator[None]:
-    """Record the parts that are no actions of Lightning's."""
+    """Record the parts that are not actions of Lightning, in this context."""
     optimizer, scaler = trainer.optimizers[0], scaler_of(trainer)
-    places: list[tuple[Any, str, str]] = [
+    replaced: list[tuple[Any, str, str]] = [
         (trainer.lightning_module, "forward", "forward"),
         (F, "cross_entropy", "loss"),
         (optimizer, "step", "optimizer"),
     ]
     if scaler is not None:
-        # its step is the optimizer's, and before that the check for inf, of which the unscaling is a part
+        # step: the check for inf with the unscaling, and within it the optimizer's step
         parts = {"scale": "loss", "unscale_": "unscale", "step": "unscale", "update": "scaler update"}
-        places += [(scaler, name, part) for name, part in parts.items()]
+        replaced += [(scaler, name, part) for name, part in parts.items()]
     with ExitStack() as stack:
-        for owner, name, part in places:
+        for owner, name, part in replaced:
             stack.enter_context(_replaced(owner, name, recorder.within(part, getattr(owner, name))))
         yield
 
@@ -184,5 +211,5 @@ def _replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[N
     finally:
         if own:
             setattr(owner, name, before)
-        else:  # it is the class's
+        else:  # the class has it
             delattr(owner, name)

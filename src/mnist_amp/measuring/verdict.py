@@ -1,18 +1,30 @@
-"""What the figures of a comparison come to, in words; from plain numbers, with no torch."""
+"""Whether one thing is faster or more accurate than another, decided from repeated measurements. No torch here."""
 
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Literal
 
 from mnist_amp.wording import counted
 
-NOISE = 0.03  # of a time: what two medians may differ by and mean nothing
-AGREE = 0.8  # of the rounds must have it so
+NOISE = 0.03  # a smaller difference of two medians means nothing
+AGREE = 0.8  # at least this share of the rounds must agree
 QUANTILES = {2: 12.7, 3: 4.3, 4: 3.2, 5: 2.8}  # of Student's t, two-sided at 5 %, by the number of seeds
 
 
-def classify(speeds: Sequence[float]) -> str:
-    """Return `faster`, `slower` or `no different`, by the speed in each round; 1 is the baseline's."""
+def classify(speeds: Sequence[float]) -> Literal["faster", "slower", "no different"]:
+    """Return how a speed compares with the baseline.
+
+    It differs if the median is at least 3 % away from 1 and at least 80 % of the rounds agree on the direction.
+
+    >>> classify([2.5, 2.6, 2.4])
+    'faster'
+    >>> classify([0.9, 1.1, 0.9])
+    'no different'
+
+    Args:
+        speeds: how many times as fast as the baseline, in each round.
+    """
     middle = statistics.median(speeds)
     if middle >= 1 + NOISE and sum(speed > 1 for speed in speeds) >= AGREE * len(speeds):
         return "faster"
@@ -21,22 +33,31 @@ def classify(speeds: Sequence[float]) -> str:
     return "no different"
 
 
-def describe(speeds: Sequence[float]) -> str:
-    """Say how fast something is against the baseline, as in `0.52 times as fast (0.50 to 0.55 in 5 rounds)`."""
+def describe(speeds: Sequence[float], baseline: str) -> str:
+    """Describe a speed against the baseline.
+
+    >>> describe([0.5, 0.52, 0.55], "32-true")
+    '0.52 times as fast as 32-true (0.50 to 0.55 in 3 rounds)'
+    >>> describe([1.01, 1.02, 1.03], "32-true")
+    '1.02 times as fast as 32-true (1.01 to 1.03 in 3 rounds), no difference beyond noise'
+    """
     spread = f"{min(speeds):.2f} to {max(speeds):.2f} in {counted(len(speeds), 'round')}"
-    middle = f"{statistics.median(speeds):.2f} times as fast"
-    if classify(speeds) == "no different":
-        return f"no difference beyond noise, {middle} ({spread})"
-    return f"{classify(speeds)}, {middle} ({spread})"
+    text = f"{statistics.median(speeds):.2f} times as fast as {baseline} ({spread})"
+    return f"{text}, no difference beyond noise" if classify(speeds) == "no different" else text
 
 
 def crossover(speeds: Sequence[tuple[int, Sequence[float]]]) -> float | None:
-    """Return the size from which on something is faster than the baseline; None if it never is.
+    """Return the size from which on something is faster than the baseline; None if it is not at the largest size.
 
-    Between two sizes it is where the speed, on logarithmic scales, comes to 1.
+    Between two sizes, it is where the line through their speeds, on logarithmic scales, reaches 1.
+
+    >>> crossover([(128, [0.5]), (512, [2.0])])
+    256.0
+    >>> crossover([(128, [0.5]), (512, [0.9])]) is None
+    True
 
     Args:
-        speeds: by size, from the smallest on: the speed against the baseline in each round.
+        speeds: sizes in ascending order, each with how many times as fast as the baseline it is in each round.
     """
     start = len(speeds)
     while start and classify(speeds[start - 1][1]) == "faster":
@@ -54,7 +75,15 @@ def crossover(speeds: Sequence[tuple[int, Sequence[float]]]) -> float | None:
 
 
 def accuracy_differs(baseline: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether accuracies of the same seeds differ by more than their spread, and by a tenth of a point at least."""
+    """Whether two accuracies differ by more than the spread over seeds, and by at least a tenth of a percentage point.
+
+    >>> accuracy_differs([0.960, 0.970, 0.965], [0.950, 0.961, 0.954])
+    True
+
+    Args:
+        baseline: accuracies (0 to 1) of several seeds.
+        other: accuracies of the same seeds.
+    """
     differences = [after - before for before, after in zip(baseline, other, strict=True)]
     mean = statistics.mean(differences)
     if len(differences) < 2 or abs(mean) < 0.001:

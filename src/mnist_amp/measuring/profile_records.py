@@ -1,0 +1,178 @@
+"""The records of `mnist-amp profile`, and the one place that reads and writes its `results.json`; no torch here."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from mnist_amp.runs.atomic_files import atomic_write
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Times of steps, or of a part of them.
+
+    Attributes:
+        mean: seconds per step.
+        median: seconds per step.
+        p10: 10th percentile in seconds.
+        p90: 90th percentile in seconds.
+        nanoseconds: sum over all steps.
+        share: of the time of all steps, 0 to 1.
+    """
+
+    mean: float
+    median: float
+    p10: float
+    p90: float
+    nanoseconds: int
+    share: float
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Times of optimizer steps.
+
+    Attributes:
+        step: steps whose parts are marked.
+        unmarked_step: steps without marks.
+        marks_cost: ratio of their medians.
+        parts: by name, in the order of a step; their shares add up to 1.
+    """
+
+    step: Spread
+    unmarked_step: Spread
+    marks_cost: float
+    parts: dict[str, Spread]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that ran, with the types of its tensors: `float32`, several with commas between them, or empty."""
+
+    layer: str
+    kind: str
+    weight: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An ATen operation in a part of a step, the types of its tensors, and how often it ran."""
+
+    part: str
+    name: str
+    inputs: str
+    output: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A CUDA kernel, its share of the time of all kernels (0 to 1), and whether it used tensor cores."""
+
+    kernel: str
+    share: float
+    tensor_cores: bool
+
+
+@dataclass(frozen=True)
+class GradientSizes:
+    """The magnitude of gradient values, unscaled, over some optimizer steps.
+
+    Attributes:
+        steps: optimizer steps that were applied.
+        exponents: number of values from 2^e to 2^(e+1), by e.
+        zeros: number of values that are zero.
+        flushed_by_fp16: share of the other values that fp16 rounds to zero, 0 to 1.
+        subnormal_in_fp16: share of the other values that fp16 holds with fewer bits, 0 to 1.
+    """
+
+    steps: int
+    exponents: dict[int, int]
+    zeros: int
+    flushed_by_fp16: float
+    subnormal_in_fp16: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured in a fit.
+
+    Attributes:
+        date: ISO 8601, with the time.
+        device: name of the device.
+        versions: version by package.
+        precision: the precision in effect.
+        optimizer: name of its class.
+        fused: whether the optimizer is fused.
+        steps: number of steps that were timed with marks, and again without.
+        warmup: number of steps before those.
+        times: of the steps and their parts.
+        gradients: their magnitude.
+        layers: with the types of their tensors.
+        operations: of one optimizer step.
+        kernels: longest first; None without a CUDA device.
+    """
+
+    date: str
+    device: str
+    versions: dict[str, str]
+    precision: str
+    optimizer: str
+    fused: bool
+    steps: int
+    warmup: int
+    times: StepTimes
+    gradients: GradientSizes
+    layers: list[Layer]
+    operations: list[Operation]
+    kernels: list[Kernel] | None
+
+
+@dataclass(frozen=True)
+class ProfileResults:
+    """The content of `results.json`.
+
+    Attributes:
+        command: the command line.
+        requested_precision: None if a plugin determines it.
+        profile: what was measured.
+        settings: of the fit, as plain values.
+    """
+
+    command: str
+    requested_precision: str | None
+    profile: Profile
+    settings: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        values = {"command": self.command, "requested_precision": self.requested_precision, **asdict(self.profile)}
+        times = values.pop("times")
+        times["parts"] = [{"part": name, **spread} for name, spread in times["parts"].items()]
+        return {**values, **times, "settings": self.settings}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        kernels, gradients = values["kernels"], values["gradients"]
+        parts = {row["part"]: Spread(**{key: row[key] for key in row if key != "part"}) for row in values["parts"]}
+        exponents = {int(exponent): count for exponent, count in gradients["exponents"].items()}
+        plain = ("date", "device", "versions", "precision", "optimizer", "fused", "steps", "warmup")
+        profile = Profile(
+            **{name: values[name] for name in plain},
+            times=StepTimes(Spread(**values["step"]), Spread(**values["unmarked_step"]), values["marks_cost"], parts),
+            gradients=GradientSizes(**{**gradients, "exponents": exponents}),
+            layers=[Layer(**row) for row in values["layers"]],
+            operations=[Operation(**row) for row in values["operations"]],
+            kernels=None if kernels is None else [Kernel(**row) for row in kernels],
+        )
+        return cls(values["command"], values["requested_precision"], profile, values["settings"])
+
+    def save(self, path: Path) -> None:
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))

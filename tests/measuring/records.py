@@ -1,0 +1,79 @@
+"""Records of a comparison, written by hand."""
+
+from typing import Any
+
+from mnist_amp.measuring.compare_records import (
+    Accuracy,
+    Cell,
+    Comparison,
+    Failure,
+    Measurement,
+    MemoryUse,
+    Setting,
+    Speed,
+)
+
+CPU = "CPU (x86_64, threads: 2)"
+MEMORY = MemoryUse(1_000_000, 1_000_000, 2_000_000, 3_000_000, 1_000_000, peak=None, data=None)
+
+
+def speeds(precision: str, effective: str, width: int, batch: int, *seconds: float, **more: Any) -> list[Measurement]:
+    """Return a measurement for each round."""
+    return [
+        Measurement(
+            Cell("speed", precision, width, batch, turn),
+            Speed(**{"steps": 900, "memory": MEMORY, "data_seconds": 1e-4, **more}, effective=effective, seconds=value),
+        )
+        for turn, value in enumerate(seconds)
+    ]
+
+
+def scores(precision: str, effective: str, *accuracies: float, **more: Any) -> list[Measurement]:
+    """Return a measurement for each seed."""
+    curve = [(1.0, 2.3), (2.0, 1.9)]
+    return [
+        Measurement(
+            Cell("accuracy", precision, 128, 64, seed), Accuracy(effective, accuracy, "val_accuracy", 2, curve, **more)
+        )
+        for seed, accuracy in enumerate(accuracies)
+    ]
+
+
+def failed_speed(precision: str, width: int, error: str) -> Measurement:
+    return Measurement(Cell("speed", precision, width, 64, 0), Failure(error))
+
+
+def failed_score(precision: str, error: str) -> Measurement:
+    return Measurement(Cell("accuracy", precision, 128, 64, 0), Failure(error))
+
+
+def comparison(cells: list[Measurement], **changed: Any) -> Comparison:
+    values: dict[str, Any] = {
+        "command": "mnist-amp compare",
+        "date": "2026-11-24",
+        "versions": {"torch": "2.15.0"},
+        "own": Setting(128, 64),
+        "precisions": ["32-true", "bf16-mixed", "16-mixed"],
+        "hidden_dims": [128, 512],
+        "batch_sizes": [64],
+        "seeds": 2,
+        "rounds": 3,
+        "seconds": 1.0,
+        "epochs": 5,
+        "config": {"seed_everything": 0},
+        "device": CPU,
+        "half_hardware": True,
+        "cells": cells,
+    }
+    return Comparison(**{**values, **changed})
+
+
+SLOWER_HERE = [
+    *speeds("32-true", "32-true", 128, 64, 0.001, 0.001, 0.001),
+    *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.002, 0.002, 0.0025),
+    *speeds("16-mixed", "bf16-mixed", 128, 64, 0.002),
+    *speeds("32-true", "32-true", 512, 64, 0.004, 0.004, 0.004),
+    *speeds("bf16-mixed", "bf16-mixed", 512, 64, 0.002, 0.002, 0.001),
+    *scores("32-true", "32-true", 0.96, 0.97),
+    *scores("bf16-mixed", "bf16-mixed", 0.97, 0.96),
+]

@@ -1,0 +1,130 @@
+"""The verdict of a comparison, from literal records."""
+
+from mnist_amp.measuring.verdict_sentences import heading, sentences
+from tests.measuring.records import CPU, SLOWER_HERE, comparison, failed_score, failed_speed, scores, speeds
+
+THREE_TIMES_AS_FAST = [
+    *speeds("32-true", "32-true", 128, 64, 0.003, 0.003, 0.003),
+    *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.001, 0.001, 0.001),
+    *scores("32-true", "32-true", 0.96, 0.97),
+]
+
+
+def test_heading() -> None:
+    assert heading(comparison([])) == f"With hidden_dim 128 and batch_size 64 on {CPU}:"
+
+
+def test_slower_here_and_faster_when_wider() -> None:
+    assert sentences(comparison(SLOWER_HERE)) == [
+        "Use 32-true here: bf16-mixed is 0.50 times as fast as 32-true (0.40 to 0.50 in 3 rounds).",
+        "16-mixed ran as bf16-mixed here, so it is not listed separately.",
+        "bf16-mixed is faster than 32-true from hidden_dim 256 upwards (with batch_size 64).",
+        "Accuracy on the validation images over 2 seeds: 32-true 96.50% ± 0.71%, bf16-mixed 96.50% ± 0.71% (no "
+        "difference beyond the spread).",
+        "Memory of training: 32-true 8.00 MB, bf16-mixed 8.00 MB.",
+    ]
+
+
+def test_faster_here() -> None:
+    cells = [
+        *speeds("32-true", "32-true", 128, 64, 0.003, 0.003, 0.003),
+        *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.001, 0.0012, 0.001),
+        *speeds("16-mixed", "16-mixed", 128, 64, 0.002, 0.002, 0.002),
+    ]
+    assert sentences(comparison(cells))[:3] == [
+        "Use bf16-mixed here: it is 3.00 times as fast as 32-true (2.50 to 3.00 in 3 rounds).",
+        "16-mixed is 1.50 times as fast as 32-true (1.50 to 1.50 in 3 rounds).",
+        "bf16-mixed is faster than 32-true from hidden_dim 128 upwards (with batch_size 64) and from batch_size 64 "
+        "upwards (with hidden_dim 128).",
+    ]
+
+
+def test_fp16_on_a_cpu_is_not_the_advice_if_there_is_another_precision() -> None:
+    cells = [
+        *speeds("32-true", "32-true", 128, 64, 0.002),
+        *speeds("fp16-cpu", "16-mixed", 128, 64, 0.001),
+        *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.004),
+    ]
+    found = sentences(comparison(cells, precisions=["32-true", "fp16-cpu", "bf16-mixed"]))
+    assert found[0].startswith("Use 32-true here: bf16-mixed is 0.50 times as fast as 32-true (")
+    assert found[1].startswith("fp16-cpu is 2.00 times as fast as 32-true (")
+
+
+def test_faster_elsewhere_only() -> None:
+    cells = [
+        *speeds("32-true", "32-true", 128, 64, 0.001),
+        *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.002),
+        *speeds("32-true", "32-true", 512, 512, 0.002),
+        *speeds("bf16-mixed", "bf16-mixed", 512, 512, 0.001),
+    ]
+    assert sentences(comparison(cells))[1] == (
+        "bf16-mixed is faster than 32-true elsewhere, for example with hidden_dim 512 and batch_size 512."
+    )
+
+
+def test_without_the_baseline() -> None:
+    cells = [failed_speed("32-true", 128, "why"), *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.001)]
+    assert sentences(comparison(cells)) == [
+        "32-true failed here, so no precision can be compared with it.",
+        "32-true with hidden_dim 128 and batch_size 64 failed: why",
+    ]
+
+
+def test_with_the_baseline_alone() -> None:
+    cells = [*speeds("32-true", "32-true", 128, 64, 0.001), failed_speed("bf16-mixed", 128, "why")]
+    assert sentences(comparison(cells)) == [
+        "Use 32-true here: no other precision could be measured.",
+        "bf16-mixed with hidden_dim 128 and batch_size 64 failed: why",
+    ]
+
+
+def test_no_difference() -> None:
+    cells = [
+        *speeds("32-true", "32-true", 128, 64, 0.003, 0.003, 0.003),
+        *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.003, 0.0031, 0.0029),
+    ]
+    assert sentences(comparison(cells))[:2] == [
+        "Use 32-true here: bf16-mixed is 1.00 times as fast as 32-true (0.97 to 1.03 in 3 rounds), no difference "
+        "beyond noise.",
+        "bf16-mixed is not faster than 32-true at any measured width and batch size.",
+    ]
+
+
+def test_faster_but_less_accurate_is_not_advised() -> None:
+    found = sentences(comparison([*THREE_TIMES_AS_FAST, *scores("bf16-mixed", "bf16-mixed", 0.90, 0.9101)]))
+    assert found[0] == (
+        "Use 32-true here: bf16-mixed is 3.00 times as fast as 32-true (3.00 to 3.00 in 3 rounds), but its accuracy is "
+        "lower."
+    )
+    assert found[-2].endswith("32-true 96.50% ± 0.71%, bf16-mixed 90.50% ± 0.71% (a difference).")
+
+
+def test_faster_but_failing_to_train_is_not_advised() -> None:
+    diverged = failed_score("bf16-mixed", "the loss of step 3 is not finite")
+    found = sentences(comparison([*THREE_TIMES_AS_FAST, diverged]))
+    assert found[:2] == [
+        "Use 32-true here: bf16-mixed is 3.00 times as fast as 32-true (3.00 to 3.00 in 3 rounds), but its training "
+        "failed.",
+        "Training in bf16-mixed with seed 0 failed: the loss of step 3 is not finite",
+    ]
+
+
+def test_steps_that_were_not_captured() -> None:
+    reason = "the optimizer is not fused, so it waits for the host"
+    cells = speeds("32-true", "32-true", 128, 64, 0.003, not_captured=reason)
+    assert f"The steps of 32-true were not captured as CUDA graphs: {reason}." in sentences(comparison(cells))
+
+
+def test_emulated_and_slow_by_design() -> None:
+    cells = [
+        *speeds("32-true", "32-true", 128, 64, 0.001, 0.001),
+        *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.002, 0.002),
+        *speeds("fp16-cpu", "16-mixed", 128, 64, 0.01, 0.01),
+    ]
+    found = sentences(comparison(cells, precisions=["32-true", "bf16-mixed", "fp16-cpu"], half_hardware=False))
+    assert found[:2] == [
+        "Use 32-true here: bf16-mixed is 0.50 times as fast as 32-true (0.50 to 0.50 in 2 rounds). This CPU has no "
+        "instructions for bfloat16, so PyTorch emulates it.",
+        "fp16-cpu is 0.10 times as fast as 32-true (0.10 to 0.10 in 2 rounds). It is slow by design: a CPU has no fast "
+        "fp16, and this precision only runs the code path of a GPU.",
+    ]
