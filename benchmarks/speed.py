@@ -142,7 +142,7 @@ def command(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Pat
 
 def uncaptured(output: str) -> str | None:
     """Return the last line that says that steps at once were not replayed as CUDA graphs; None if there is none."""
-    said: list[str] = re.findall(r"^.*one after the other, as.*$", output, re.MULTILINE)
+    said: list[str] = re.findall(r"^.*one after the other.*$", output, re.MULTILINE)
     return said[-1].strip() if said else None
 
 

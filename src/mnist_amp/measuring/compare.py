@@ -230,7 +230,7 @@ class CompareCLI(measure.FitsCLI):
     def add_command_arguments(self) -> None:
         super().add_command_arguments()
         # what is measured is to be the precision, and not the loop around a step
-        self._subcommand_parsers["fit"].set_defaults({"model.steps_per_execution": 50})
+        self.subcommand_parsers["fit"].set_defaults({"model.steps_per_execution": 50})
 
 
 run = CompareCLI.run

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mnist_amp.measuring.step_parts import Recorder
+from mnist_amp.torch_internals import TorchDispatchMode, tree_leaves
 
 # in a kernel's name: the tensor-core instruction or its shape, or a family of kernels made for them;
 # NVIDIA's own list is in torch-tb-profiler, TC_Allowlist

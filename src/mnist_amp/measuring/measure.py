@@ -51,7 +51,7 @@ class FitsCLI(CommandCLI):
     unused: ClassVar = {"ckpt_path", "weights_only"}
 
     def add_command_arguments(self) -> None:
-        self._subcommand_parsers["fit"].add_class_arguments(ScalerSettings, "scaler")
+        self.subcommand_parsers["fit"].add_class_arguments(ScalerSettings, "scaler")
         super().add_command_arguments()
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
@@ -65,7 +65,7 @@ class FitsCLI(CommandCLI):
 
     def fit_settings(self) -> dict[str, Any]:
         """Return the settings of the fits as plain values, which a `--config` of `fit` takes."""
-        text = self._subcommand_parsers["fit"].dump(self.config["fit"], skip_unset=False)
+        text = self.subcommand_parsers["fit"].dump(self.config["fit"], skip_unset=False)
         return {key: value for key, value in yaml.safe_load(text).items() if key not in self.own}
 
 
@@ -155,7 +155,7 @@ class LossCurve(Callback):
         self.losses: list[float] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.losses += cast(ResumableModule, pl_module).train_means.rows()[:, 0].tolist()
+        self.losses += cast(ResumableModule, pl_module).train_means.losses().tolist()
 
     def points(self) -> list[tuple[float, float]]:
         """Return at most 100 points: the mean loss of so many steps in a row, at the middle one of them."""
@@ -173,7 +173,7 @@ def speed(config: dict[str, Any], changed: dict[str, Any], seconds: float) -> di
     circumstances, graphs = _circumstances(fit.trainer), fit.model.execution.outcome()
     del fit
     if graphs is not None:
-        circumstances["not_captured"] = graphs[-1]
+        circumstances["not_captured"] = graphs.reason
         timer.record["memory"] = _memory_step_by_step(config, changed)
     return {**circumstances, **timer.record}
 

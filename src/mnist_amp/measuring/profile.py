@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp.errors import RequestError, RunError, warn
+from mnist_amp.lightning_internals import end_fit
 from mnist_amp.measuring import profile_report
 from mnist_amp.measuring.dtypes import OperationLog, kernel_rows, layers_of
 from mnist_amp.measuring.gradients import gradients_of
@@ -98,7 +99,7 @@ class Measurement(Callback):
 
     def _end(self) -> None:
         # not `should_stop`, upon which Lightning validates
-        self.trainer.fit_loop.epoch_loop.max_steps = self.trainer.global_step
+        end_fit(self.trainer)
 
 
 def timing(plain: list[dict[str, int]], marked: list[dict[str, int]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The report of `validate` and `test`."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -48,7 +49,7 @@ class EvaluationReport(Callback):
             "device": device_name(trainer),
             "precision": described_precision(trainer),
             "versions": versions(),
-            **evaluation_metrics(self.scored),
+            **dataclasses.asdict(evaluation_metrics(self.scored)),
         }
         with atomic_write(self.folder / "metrics.json") as draft:
             draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

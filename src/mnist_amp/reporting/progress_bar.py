@@ -41,7 +41,7 @@ class ProgressBar(TQDMProgressBar):
         if not self.terminal and trainer.is_global_zero:
             metrics = self.get_metrics(trainer, pl_module)
             figures = "".join(f", {name}={value:.4g}" for name, value in metrics.items())
-            batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            batches = trainer.fit_loop.batch_idx + 1
             print(f"Epoch {trainer.current_epoch}: {counted(batches, 'batch')}{figures}", flush=True)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
