@@ -1,4 +1,4 @@
-"""ResumableModule as a base class: the example in its docstring trains, resumes, and takes several steps at once."""
+"""ResumableModule as a base class: the example in its docstring trains, resumes, and runs with steps_per_execution."""
 
 import inspect
 import textwrap

@@ -26,7 +26,7 @@ def adam(**init_args: Any) -> dict[str, Any]:
 def test_fused_follows_the_clipping_of_the_resumed_run(clip: float | None, fused: bool | None) -> None:
     module = LitSimpleNN()
     module.trainer = small_trainer(gradient_clip_val=clip, precision="bf16-mixed")
-    loaded = checkpoint(fused="what it was")
+    loaded = checkpoint(fused="the old value")
     module.on_load_checkpoint(loaded)
     assert loaded == checkpoint(fused=fused)
 

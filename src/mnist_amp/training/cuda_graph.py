@@ -53,7 +53,7 @@ def obstacle(trainer: Trainer, is_fused: bool) -> str | None:
         return "the optimizer is not fused, so the host waits for the device in each step"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if any(has_hook(callback, hook) for hook in HOOKS_WITHIN_STEP):
-            return f"{type(callback).__name__} has a hook that runs within each step"
+            return f"{type(callback).__name__} has a hook that runs in each step"
     for config in trainer.lr_scheduler_configs:
         if any(getattr(schedule, "cycle_momentum", False) for schedule in schedules_within(config.scheduler)):
             return "the schedule changes more than the learning rate"

@@ -16,7 +16,7 @@ CHECKS = 3
 
 
 class GradientMetrics(NamedTuple):
-    """What is logged of the gradients of a step.
+    """The metrics of the gradients of a step that are logged.
 
     Attributes:
         grad_norm: norm () of all gradients; infinite if they overflowed.
