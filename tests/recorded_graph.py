@@ -1,35 +1,39 @@
-"""A stand-in for CUDA graphs that runs on a CPU: what is captured is recorded operation by operation, and undone."""
+"""A stand-in for CUDA graphs that runs on a CPU: a capture records each operation, and undoes it at the end."""
 
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-ASKING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+from mnist_amp.torch_internals import TorchDispatchMode, tree_leaves
+
+# operations that read the value of a tensor; on a GPU the host would wait for it
+HOST_SYNCS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
 
 
 class HostSyncError(Exception):
-    pass
+    """An operation read the value of a tensor during a capture."""
 
 
-class NoteAsking(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Puts the operations that ask for a tensor's value into `found`."""
+class RecordHostSyncs(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Appends the operations that read the value of a tensor to `found`."""
 
     def __init__(self, found: list[Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found = found
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in ASKING:
+        if func in HOST_SYNCS:
             self.found.append(func)
         return func(*args, **(kwargs or {}))
 
 
 class RecordedGraph:
-    """Keeps operations with the memory that they read and wrote; to replay them is to do them again in that memory."""
+    """Replaces `torch.cuda.CUDAGraph`: it holds operations with the memory that they read and write.
+
+    A replay runs the operations again, in the same memory.
+    """
 
     def __init__(self) -> None:
         self.operations: list[tuple[Any, Any, Any, list[Tensor]]] = []
@@ -37,14 +41,14 @@ class RecordedGraph:
     def replay(self) -> None:
         with torch.no_grad():
             for function, args, kwargs, outputs in self.operations:
-                found = function(*args, **kwargs)
-                for old, new in zip(outputs, _tensors(found), strict=True):
-                    if old.data_ptr() != new.data_ptr():
-                        old.copy_(new)
+                results = _tensors(function(*args, **kwargs))
+                for output, result in zip(outputs, results, strict=True):
+                    if output.data_ptr() != result.data_ptr():
+                        output.copy_(result)
 
 
 class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Takes the place of `torch.cuda.graph`: does and records what is done within it; after that, nothing was done."""
+    """Replaces `torch.cuda.graph`: it runs and records the operations in its context, and then undoes their writes."""
 
     def __init__(self, graph: RecordedGraph) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -53,15 +57,15 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in ASKING:
+        if func in HOST_SYNCS:
             raise HostSyncError(func)
         for argument, value in zip(func._schema.arguments, args, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 for tensor in _tensors(value):
                     self.before.setdefault(id(tensor), (tensor, tensor.clone()))
-        found = func(*args, **kwargs)
-        self.graph.operations.append((func, args, kwargs, _tensors(found)))
-        return found
+        result = func(*args, **kwargs)
+        self.graph.operations.append((func, args, kwargs, _tensors(result)))
+        return result
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -72,5 +76,5 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 tensor.copy_(value)
 
 
-def _tensors(found: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)]
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]

@@ -1,7 +1,7 @@
-"""SimpleNN as a LightningModule: the network, its cross-entropy step, its metrics. Begin here.
+"""SimpleNN as a LightningModule: the network, its loss, its metrics. Begin here.
 
-The optimizer and its schedule are made in `mnist_amp.training.optimizers`. What makes a fit resume to the bit, and what
-makes it fast, is in `mnist_amp.training.resumable_module`.
+The optimizer and its schedule are created in `mnist_amp.training.optimizers`. The base class, in
+`mnist_amp.training.resumable_module`, makes a fit resumable to the bit, and fast.
 """
 
 from typing import Any, Literal
@@ -18,15 +18,22 @@ from mnist_amp.training.resumable_module import ResumableModule
 
 
 class LitSimpleNN(ResumableModule):
-    """Trains SimpleNN by cross-entropy. Autocast and gradient scaling are the Trainer's, by its `precision`.
+    """SimpleNN, trained by cross-entropy. The Trainer's `precision` sets autocast and scaling.
+
+        from lightning.pytorch import Trainer
+        from mnist_amp.data import MNISTDataModule
+        from mnist_amp.module import LitSimpleNN
+
+        trainer = Trainer(max_epochs=5, precision="16-mixed")
+        trainer.fit(LitSimpleNN(), MNISTDataModule())
 
     Args:
         hidden_dim: width of the hidden layer
         optimizer: class_path and init_args of the optimizer; by default Adam at 0.001
         lr_scheduler: class_path and init_args of the learning-rate schedule; by default none
         lr_scheduler_interval: whether the schedule advances every epoch or every optimizer step
-        steps_per_execution: optimizer steps in one step of the Trainer's loop; with more than 1 the loop costs less,
-            and on a CUDA device the steps are captured as a CUDA graph
+        steps_per_execution: optimizer steps in one iteration of the training loop; with more than 1 the loop costs less
+            per step, and on a CUDA device the steps are captured as a CUDA graph
 
     Raises:
         RequestError: hidden_dim or steps_per_execution is less than 1.
@@ -48,12 +55,11 @@ class LitSimpleNN(ResumableModule):
         self.scores = Scores()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Score normalised images (N, 1, 28, 28); returns logits (N, 10)."""
-        logits: Tensor = self.model(images.to(self.dtype))  # another dtype than float32 with 16-true and bf16-true
+        """Return the logits (N, 10) of normalised images (N, 1, 28, 28)."""
+        logits: Tensor = self.model(images.to(self.dtype))  # the weights are not float32 in 16-true and bf16-true
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean cross-entropy () of a batch."""
         logits, loss = self.loss_of(batch)
         self.record_step(loss, logits, batch.labels)
         return loss
@@ -65,7 +71,7 @@ class LitSimpleNN(ResumableModule):
 
     def on_train_epoch_end(self) -> None:
         rows = torch.as_tensor(self.all_gather(self.train_means.rows()))
-        self.log_dict({f"train_{name}": value for name, value in epoch_means(rows).items()})
+        self.log_dict({f"train_{name}": value for name, value in epoch_means(rows)._asdict().items()})
 
     def on_validation_epoch_start(self) -> None:
         self.scores.reset()
@@ -89,7 +95,7 @@ class LitSimpleNN(ResumableModule):
         self.scores.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the probabilities (N, 10) of a batch; `scores` keeps the logits of them all."""
+        """Return the probabilities (N, 10) of a batch; `scores` keeps the logits of all batches."""
         return self._score(batch).float().softmax(dim=1)
 
     def _score(self, batch: Batch) -> Tensor:
@@ -98,6 +104,6 @@ class LitSimpleNN(ResumableModule):
         return logits
 
     def _log_scores(self, stage: str) -> None:
-        values = loss_and_accuracy(self.scores.compute())
-        # every process has the metrics of all of them already
-        self.log_dict({f"{stage}_{name}": value for name, value in values.items()}, prog_bar=True, sync_dist=False)
+        metrics = loss_and_accuracy(self.scores.compute())._asdict()
+        # without sync_dist, because each process has the scores of all processes
+        self.log_dict({f"{stage}_{name}": value for name, value in metrics.items()}, prog_bar=True, sync_dist=False)

@@ -55,7 +55,7 @@ def test_guide(run: Run) -> None:
 
 def test_fast(run: Run) -> None:
     printed, checkpoint = fit(run, "fast")
-    assert "execution  50 optimizer steps at once, " in printed
+    assert "execution  50 optimizer steps per execution, " in printed
     assert checkpoint["global_step"] == 8
     assert {path.name for path in FOLDER.iterdir()} == {"checkpoints", "config.yaml", "curves.png", "model.pth"}
 

@@ -118,8 +118,8 @@ SETTINGS = [
     ),
     (
         "--trainer.precision=16-true",
-        "trainer.precision is 16-true, in which training on a CPU comes to nan at once, as Adam's smallest numbers are "
-        "zero in fp16. Take bf16-true, or fp16 with a GradScaler as in --config configs/fp16-cpu.yaml.",
+        "trainer.precision is 16-true. On a CPU the loss then becomes NaN at once, because Adam's smallest numbers are "
+        "zero in fp16. Use bf16-true, or fp16 with a GradScaler: --config configs/fp16-cpu.yaml.",
     ),
     ("--trainer.devices=[a]", "`devices` selected with `CPUAccelerator` should be an int > 0."),
     (

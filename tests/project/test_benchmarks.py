@@ -107,14 +107,14 @@ def test_targets_on_a_gpu() -> None:
 @pytest.mark.parametrize(
     ("output", "said"),
     [
-        ("execution  50 optimizer steps at once, captured as CUDA graphs\r\n", None),
+        ("execution  50 optimizer steps per execution, captured as CUDA graphs\r\n", None),
         (
-            "mnist-amp: warning: the steps are not captured as a CUDA graph, but run one after the other, as so\n",
-            "mnist-amp: warning: the steps are not captured as a CUDA graph, but run one after the other, as so",
+            "mnist-amp: warning: the steps are not captured as a CUDA graph, but run one after the other because so\n",
+            "mnist-amp: warning: the steps are not captured as a CUDA graph, but run one after the other because so",
         ),
         (
-            "execution  50 optimizer steps at once, one after the other, as Spy looks into each step\r\naccuracy\n",
-            "execution  50 optimizer steps at once, one after the other, as Spy looks into each step",
+            "execution  50 optimizer steps per execution, one after the other because Spy has a hook\r\naccuracy\n",
+            "execution  50 optimizer steps per execution, one after the other because Spy has a hook",
         ),
     ],
 )

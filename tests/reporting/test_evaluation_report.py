@@ -10,14 +10,13 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from mnist_amp.reporting.evaluation_report import (
-    ClassMetrics,
     Evaluation,
     EvaluationReport,
     describe,
     most_confident_mistakes,
 )
 from mnist_amp.reporting.plots import MAX_MISTAKES
-from mnist_amp.training.metrics import Scored
+from mnist_amp.training.metrics import ClassMetrics, Scored
 from mnist_amp.training.precision import device_name, versions
 from tests.conftest import files
 from tests.reporting.scoring import Images, Model

@@ -11,8 +11,9 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from mnist_amp.reporting import fit_summary
-from mnist_amp.reporting.fit_summary import FitResult, FitSummary, GraphUse, describe
+from mnist_amp.reporting.fit_summary import FitResult, FitSummary, describe
 from mnist_amp.runs import checkpoint_files
+from mnist_amp.training.execution import GraphUse
 from tests.conftest import files
 
 RESULT = FitResult(

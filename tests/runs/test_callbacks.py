@@ -147,8 +147,8 @@ def test_barebones_and_ones_own_progress_bar(run: Run, tmp_path: Path) -> None:
         (("--optimizer.eps=-1",), "the optimizer or its schedule can't be made: Invalid epsilon value: -1.0."),
         (
             ("--optimizer.fused=true", "--trainer.gradient_clip_val=1"),
-            "optimizer.fused and trainer.gradient_clip_val can't be combined in mixed precision, as a fused optimizer "
-            "unscales the gradients after they would be clipped. Leave one of them out.",
+            "optimizer.fused and trainer.gradient_clip_val can't be combined in mixed precision, because a fused "
+            "optimizer unscales the gradients only after they are clipped. Leave one of them out.",
         ),
     ],
 )

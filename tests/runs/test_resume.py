@@ -230,7 +230,7 @@ def test_a_precision_given_anew_takes_the_place_of_the_runs(run: Run, fitted: Ru
     for now in PRECISIONS.keys() - {before}:
         scale = ""
         if before == "16-mixed":
-            scale = f" (its loss scale, 65,536, is left behind, as {now} needs none)"
+            scale = f" (its loss scale, 65,536, is dropped because {now} needs none)"
         elif now == "16-mixed":
             scale = " (with a new loss scale, 65,536)"
         start = ("--ckpt_path=lightning_logs/version_0", "--trainer.max_epochs=2")

@@ -1,4 +1,4 @@
-"""Several steps at once: the same steps, the same figures, the same checkpoints as one after the other."""
+"""Several steps per execution: the same steps, metrics and checkpoints as with one step per execution."""
 
 import re
 from pathlib import Path
@@ -6,16 +6,19 @@ from typing import Any, ClassVar, cast
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.optim import Optimizer
 
 from mnist_amp.data.loader import Batch
+from mnist_amp.lightning_internals import set_step_result
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.training import execution, resumable_module
+from mnist_amp.training.cuda_graph import StepGraph
 from tests.conftest import Refused, Run
-from tests.recorded_graph import Capture, HostSyncError, NoteAsking, RecordedGraph
+from tests.recorded_graph import Capture, HostSyncError, RecordedGraph, RecordHostSyncs
 from tests.runs.test_exact import KEPT, goes_on, interrupted, last, logged
 from tests.runs.test_resume import flat
 from tests.training.test_module import NEEDS_CUDA
@@ -33,7 +36,7 @@ CLIP = ("--trainer.gradient_clip_val=0.3",)
 
 
 class KeptExecution(Callback):
-    """Keeps the execution of a fit for a look at it afterwards."""
+    """Keeps the execution of a fit, to inspect it afterwards."""
 
     ended: ClassVar[execution.Execution]
 
@@ -44,8 +47,8 @@ class KeptExecution(Callback):
 KEPT_EXECUTION = "--trainer.callbacks+=tests.training.test_execution.KeptExecution"
 
 
-class Executions(Callback):
-    """Notes where executions end."""
+class ExecutionEnds(Callback):
+    """Notes the steps after which executions end."""
 
     ends: ClassVar[list[int]] = []
 
@@ -58,11 +61,11 @@ class Executions(Callback):
         self.ends.append(trainer.global_step)
 
 
-def assert_same_runs(version: int, whole: int = 0) -> None:
-    expected, found = last(whole), last(version)
+def assert_same_runs(version: int, reference: int = 0) -> None:
+    expected, found = last(reference), last(version)
     for key in KEPT:
         assert flat(found.get(key)) == flat(expected.get(key)), key
-    assert logged(version) == logged(whole)
+    assert logged(version) == logged(reference)
 
 
 @pytest.mark.parametrize("steps", [4, 50])
@@ -80,10 +83,10 @@ def test_the_same_run(run: Run, fitted: Run, steps: int, settings: tuple[str, ..
 
 
 def test_executions_end_where_something_is_due(run: Run) -> None:
-    callback = ("--trainer.callbacks=tests.training.test_execution.Executions", "--trainer.val_check_interval=8")
+    callback = ("--trainer.callbacks=tests.training.test_execution.ExecutionEnds", "--trainer.val_check_interval=8")
     run("fit", *SETTINGS, *callback, "--trainer.max_steps=31", "--model.steps_per_execution=4")
     # 5, 10, ...: a log row; 7, 14, ...: a checkpoint; 8, 16 and 29: a validation; 21: an epoch's end; 31: the last
-    assert Executions.ends == [4, 5, 7, 8, 10, 14, 15, 16, 20, 21, 25, 28, 29, 30, 31]
+    assert ExecutionEnds.ends == [4, 5, 7, 8, 10, 14, 15, 16, 20, 21, 25, 28, 29, 30, 31]
 
 
 def test_batches_on_the_device_are_not_moved_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,8 +102,8 @@ def test_batches_on_the_device_are_not_moved_there(run: Run, monkeypatch: pytest
     assert moved == [48, 48, 40] * 3  # the first of each execution, by Lightning
 
 
-@pytest.mark.parametrize("hook", execution.TRANSFER)
-def test_what_is_done_to_batches_is_done_to_all(run: Run, monkeypatch: pytest.MonkeyPatch, hook: str) -> None:
+@pytest.mark.parametrize("hook", execution.TRANSFER_HOOKS)
+def test_transfer_hooks_run_for_all_batches(run: Run, monkeypatch: pytest.MonkeyPatch, hook: str) -> None:
     def invert(self: LitSimpleNN, batch: Batch, dataloader_idx: int) -> Batch:
         return batch._replace(images=-batch.images)
 
@@ -110,7 +113,7 @@ def test_what_is_done_to_batches_is_done_to_all(run: Run, monkeypatch: pytest.Mo
     assert_same_runs(1)
 
 
-def test_what_is_logged_at_the_start_of_a_step_is_the_same(run: Run) -> None:
+def test_values_logged_at_the_start_of_a_step_are_the_same(run: Run) -> None:
     monitor = ("--trainer.callbacks=LearningRateMonitor", "--trainer.callbacks.logging_interval=step")
     for steps in (1, 20):
         run("fit", *SETTINGS, *SCHEDULE, *monitor, f"--model.steps_per_execution={steps}")
@@ -120,17 +123,17 @@ def test_what_is_logged_at_the_start_of_a_step_is_the_same(run: Run) -> None:
     assert logged(1) == logged(0)
 
 
-def test_executions_begin_with_the_step_of_a_log_row_if_a_callback_looks_at_it(run: Run) -> None:
+def test_executions_end_before_a_log_row_if_a_callback_has_on_train_batch_start(run: Run) -> None:
     callbacks = (
-        "--trainer.callbacks=tests.training.test_execution.Asks",
-        "--trainer.callbacks+=tests.training.test_execution.Executions",
+        "--trainer.callbacks=tests.training.test_execution.FindsHostSyncs",
+        "--trainer.callbacks+=tests.training.test_execution.ExecutionEnds",
     )
     quiet = ("--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=1", "--trainer.log_every_n_steps=8")
     run("fit", *SETTINGS, *quiet, *callbacks, "--model.steps_per_execution=6")
-    assert Executions.ends == [6, 7, 8, 14, 15, 16, 21]
+    assert ExecutionEnds.ends == [6, 7, 8, 14, 15, 16, 21]
 
 
-def test_goes_on_with_another_number_of_steps(run: Run, fitted: Run) -> None:
+def test_resume_with_another_number_of_steps(run: Run, fitted: Run) -> None:
     fitted(*SETTINGS, *SCHEDULE)
     interrupted(run, 10, *SETTINGS, *SCHEDULE, "--model.steps_per_execution=4")
     interrupted(run, 40, "--ckpt_path=last", "--model.steps_per_execution=3")
@@ -148,7 +151,7 @@ def test_an_overflow_skips_its_step_alone(run: Run) -> None:
 
 
 class Overflows(Callback):
-    """Makes the gradients of steps 3 and 9 overflow, even within an execution."""
+    """Makes the gradients of steps 3 and 9 overflow; it counts the steps within executions."""
 
     def __init__(self) -> None:
         self.step = 0
@@ -161,16 +164,19 @@ class Overflows(Callback):
                 parameter.grad.fill_(torch.inf)
 
 
-def test_a_loss_that_is_not_finite_is_named_by_its_step(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_message_names_the_step_of_a_loss_that_is_not_finite(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run(
-            "fit", *SETTINGS, "--trainer.callbacks=tests.training.test_execution.Spoil", "--model.steps_per_execution=5"
+            "fit",
+            *SETTINGS,
+            "--trainer.callbacks=tests.training.test_execution.Corrupts",
+            "--model.steps_per_execution=5",
         )
     assert "error: the loss of step 14 is not finite; " in capsys.readouterr().err
 
 
-class Spoil(Callback):
-    """Spoils the weights before the optimizer takes step 13."""
+class Corrupts(Callback):
+    """Makes a weight NaN before the optimizer takes step 13."""
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
         if trainer.global_step == 12:
@@ -186,8 +192,8 @@ class Spoil(Callback):
 )
 def test_accumulation_is_refused(refused: Refused, accumulating: tuple[str, ...]) -> None:
     assert refused("fit", "--model.steps_per_execution=4", *accumulating) == (
-        "mnist-amp: error: model.steps_per_execution is 4, and gradients are to be accumulated over batches. These "
-        "can't be combined. Leave one of them out.\n"
+        "mnist-amp: error: model.steps_per_execution is 4, and gradients are accumulated over batches. These can't "
+        "be combined. Leave one of them out.\n"
     )
     assert not Path("lightning_logs").exists()
 
@@ -200,10 +206,10 @@ def test_less_than_one_step_is_refused(refused: Refused) -> None:
     )
 
 
-def test_says_how_the_steps_run(run: Run) -> None:
+def test_the_banner_describes_the_execution(run: Run) -> None:
     printed = run("fit", "-c=smoke.yaml", "--model.steps_per_execution=4")
     assert (
-        "execution  4 optimizer steps at once, one after the other, as only a CUDA device has graphs\n"
+        "execution  4 optimizer steps per execution, one after the other because only a CUDA device has graphs\n"
         in printed.replace("execution   ", "execution  ")
     )
     assert "replayed" not in printed
@@ -211,7 +217,7 @@ def test_says_how_the_steps_run(run: Run) -> None:
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
-    """Have graphs on a CPU; returns those that were made."""
+    """Replace CUDA graphs by recorded graphs, on a CPU; returns the graphs that are created."""
     made: list[RecordedGraph] = []
 
     def make() -> RecordedGraph:
@@ -220,8 +226,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", make)
     monkeypatch.setattr(torch.cuda, "graph", Capture)
-    monkeypatch.setattr(execution.Execution, "eager", lambda self, trainer: None)
-    # nor is it known, on a GPU with a fused optimizer, whether the newest step was skipped
+    monkeypatch.setattr(execution.Execution, "obstacle", lambda self, trainer: None)
+    # the host does not know it on a GPU with a fused optimizer
     monkeypatch.setattr(resumable_module, "newest_step_was_skipped", lambda trainer: False)
     return made
 
@@ -243,10 +249,10 @@ def test_captured_steps_are_the_same_run(run: Run, graphs: list[RecordedGraph], 
     run("fit", *settings, *SETTINGS, *rounding)
     assert not graphs
     printed = run("fit", *settings, *SETTINGS, *rounding, "--model.steps_per_execution=4")
-    # of 4 full batches, of 1 and 2 between what is due, and the last of an epoch, with 40 images
+    # for 4 full batches, for 1 and 2 before something is due, and for the last batch of an epoch, with 40 images
     assert len(graphs) == 4
-    assert re.search(r"^execution +4 optimizer steps at once, captured as CUDA graphs$", printed, re.MULTILINE)
-    # all but the first 7 (4 and 1 and 2), and the first of 40 images
+    assert re.search(r"^execution +4 optimizer steps per execution, captured as CUDA graphs$", printed, re.MULTILINE)
+    # all except the first 7 (4, 1 and 2), and the first of 40 images
     assert (
         "\nexecution  55 of 63 optimizer steps replayed as CUDA graphs; the others ran before the capture\n" in printed
     )
@@ -277,7 +283,7 @@ class RoundedRates(Callback):
     ("count", "parts"),
     [(1, [1]), (2, [2]), (3, [2, 1]), (7, [4, 2, 1]), (16, [16]), (18, [16, 2]), (19, [16, 2, 1]), (20, [20])],
 )
-def test_executions_are_cut_into_few_kinds_of_groups(count: int, parts: list[int]) -> None:
+def test_executions_are_split_into_groups_of_few_sizes(count: int, parts: list[int]) -> None:
     images, small = (Batch(*(torch.zeros(size) for _ in range(3))) for size in (48, 40))
     groups = list(execution._groups([images] * count, 20))
     assert [[id(batch) for batch in group] for group in groups] == [[id(images)] * part for part in parts]
@@ -287,7 +293,7 @@ def test_executions_are_cut_into_few_kinds_of_groups(count: int, parts: list[int
 
 
 @pytest.mark.usefixtures("graphs")
-def test_few_graphs_are_made(run: Run) -> None:
+def test_few_graphs_are_captured(run: Run) -> None:
     uneven = ("--trainer.log_every_n_steps=11", "--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=8")
     run("fit", *SETTINGS, *uneven, "--model.steps_per_execution=10", KEPT_EXECUTION)
     assert KeptExecution.ended.reason is None
@@ -296,23 +302,31 @@ def test_few_graphs_are_made(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("graphs")
-def test_nothing_of_an_eager_step_is_alive_when_the_next_are_captured(
+def test_the_autograd_graph_of_an_eager_step_is_freed_before_a_capture(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nodes of its autograd graph would be of the default stream, which spoils a capture."""
-    capture, sizes, alive = execution.Graph.capture, [], []
+    """Its nodes belong to the default stream, so they would make the capture fail."""
+    capture, sizes, alive = StepGraph.capture, [], []
 
-    def watched(module: LitSimpleNN, batches: list[Batch], optimizer: Any, closure: Closure) -> execution.Graph:
+    def watched(module: LitSimpleNN, batches: list[Batch], optimizer: Any, closure: Closure) -> StepGraph:
         sizes.append((len(batches), len(batches[0].labels)))
-        alive.append(closure._result)
+        alive.append(has_result(closure))
         return capture(module, batches, optimizer, closure)
 
-    monkeypatch.setattr(execution.Graph, "capture", watched)
+    monkeypatch.setattr(StepGraph, "capture", watched)
     quiet = ("--trainer.log_every_n_steps=9", "--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=2")
     run("fit", *SETTINGS, *quiet, "--model.steps_per_execution=20")
     # 8+1 eager, 8+1 captured, 2 and the last of 40 images eager; 4 eager and then 2 captured; 8+1, and 4 and the last
     assert sizes == [(8, 48), (1, 48), (2, 48), (4, 48), (1, 40)]
-    assert alive == [None] * 5
+    assert alive == [False] * 5
+
+
+def has_result(closure: Closure) -> bool:
+    try:
+        set_step_result(closure, closure.consume_result().closure_loss)
+    except MisconfigurationException:
+        return False
+    return True
 
 
 def test_a_captured_overflow_skips_its_step_alone(run: Run, graphs: list[RecordedGraph]) -> None:
@@ -324,18 +338,20 @@ def test_a_captured_overflow_skips_its_step_alone(run: Run, graphs: list[Recorde
     assert_same_runs(1)
 
 
-def test_what_waits_for_the_host_is_not_captured(
+def test_steps_that_wait_for_the_device_are_not_captured(
     run: Run, graphs: list[RecordedGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(execution, "warn", said.append)
+    warnings: list[str] = []
+    monkeypatch.setattr(execution, "warn", warnings.append)
     printed = run(
         "fit", *SETTINGS, "--model.steps_per_execution=4", "--trainer.callbacks=tests.training.test_execution.Waits"
     )
-    why = "one after the other, as the capture failed: operation not permitted when stream is capturing"
-    assert said == [f"the steps are not captured as a CUDA graph, but run {why}"]
-    because = why.replace(", as", " because")
-    assert f"\nexecution  0 of 63 optimizer steps replayed as CUDA graphs; all ran {because}\n" in printed
+    reason = "the capture failed: operation not permitted when stream is capturing"
+    assert warnings == [f"the steps are not captured as a CUDA graph, but run one after the other because {reason}"]
+    assert (
+        f"\nexecution  0 of 63 optimizer steps replayed as CUDA graphs; all ran one after the other because {reason}\n"
+        in printed
+    )
     assert last(0)["global_step"] == 63
 
 
@@ -343,7 +359,7 @@ class Waits(Callback):
     def on_after_backward(self, trainer: Trainer, pl_module: Any) -> None:
         try:
             pl_module.model.fc1.weight.sum().item()
-        except HostSyncError as error:  # what torch raises when a stream is captured
+        except HostSyncError as error:  # torch raises a RuntimeError while a stream is captured
             raise RuntimeError("operation not permitted when stream is capturing\nFor debugging ...") from error
 
 
@@ -362,17 +378,17 @@ def test_overflows_within_graphs_are_those_of_eager_steps(run: Run, request: Any
     eager = dict(Scales.seen)
     assert list(eager) == list(range(1, 43))
     run("fit", *SETTINGS, *settings, "--model.steps_per_execution=4")
-    # all 42 but the first 4 and the first of 40 images
+    # all 42 steps except the first 4 and the first of 40 images
     assert KeptExecution.ended.outcome() == (37, 42, None)
     assert list(Scales.seen) == [4, 8, 12, 16, 20, 21, 25, 29, 33, 37, 41, 42]
     assert {step: eager[step] for step in Scales.seen} == Scales.seen
-    # steps 5 to 8, the first to be replayed, all overflow; later ones do not
+    # steps 5 to 8, the first that are replayed, all overflow; later ones do not
     assert Scales.seen[8] == (1e10 / 2**8, 0)
     assert Scales.seen[42] == (Scales.seen[41][0], Scales.seen[41][1] + 1)
 
 
 class Scales(Callback):
-    """Notes loss scale and Adam's own count of steps after each execution."""
+    """Notes the loss scale and Adam's own count of steps after each execution."""
 
     seen: ClassVar[dict[int, tuple[float, int]]] = {}
 
@@ -396,8 +412,8 @@ def test_cuda_graphs_agree_with_eager_steps(
     for steps in (1, 4):
         settings = (*schedule, f"--trainer.precision={precision}", f"--model.steps_per_execution={steps}")
         printed = run("fit", *SETTINGS, *settings, KEPT_EXECUTION)
-    assert "4 optimizer steps at once, captured as CUDA graphs" in printed
-    assert KeptExecution.ended.outcome() == (55, 63, None)  # as in the test of captured steps above
+    assert "4 optimizer steps per execution, captured as CUDA graphs" in printed
+    assert KeptExecution.ended.outcome() == (55, 63, None)  # see test_captured_steps_are_the_same_run
     eager, captured = last(0), last(1)
     for name, weights in eager["state_dict"].items():
         torch.testing.assert_close(captured["state_dict"][name], weights, rtol=1e-3, atol=1e-4)
@@ -408,23 +424,23 @@ def test_cuda_graphs_agree_with_eager_steps(
 
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("config", ["fp32.yaml", "bf16.yaml", "fp16-cpu.yaml"])
-def test_no_step_asks_for_a_value(run: Run, config: str, steps: int) -> None:
-    """Which on a GPU would make the host wait for it."""
-    Asks.found.clear()
+def test_no_step_reads_the_value_of_a_tensor(run: Run, config: str, steps: int) -> None:
+    """On a GPU the host would wait for the value."""
+    FindsHostSyncs.found.clear()
     quiet = ("--trainer.log_every_n_steps=0", "--checkpoint.every_n_train_steps=0", "--trainer.limit_val_batches=0")
-    asks = "--trainer.callbacks=tests.training.test_execution.Asks"
-    run("fit", f"-c={config}", *SETTINGS, *quiet, asks, f"--model.steps_per_execution={steps}")
+    finds = "--trainer.callbacks=tests.training.test_execution.FindsHostSyncs"
+    run("fit", f"-c={config}", *SETTINGS, *quiet, finds, f"--model.steps_per_execution={steps}")
     assert last(0)["global_step"] == 63
-    assert Asks.found == []
+    assert FindsHostSyncs.found == []
 
 
-class Asks(Callback):
-    """Notes which of a step's operations ask for a tensor's value."""
+class FindsHostSyncs(Callback):
+    """Finds the operations of a step that read the value of a tensor."""
 
     found: ClassVar[list[Any]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self.watch = NoteAsking(self.found)
+        self.watch = RecordHostSyncs(self.found)
         self.watch.__enter__()  # type: ignore[no-untyped-call]
 
     def on_train_batch_end(
@@ -446,12 +462,12 @@ def test_no_step_waits_for_the_device(
         "--trainer.callbacks+=tests.training.test_execution.NoWaiting",
     )
     assert last(0)["global_step"] == 63
-    # the first 10, and the first of 40 images, are taken before the capture
+    # the first 10, and the first of 40 images, run before the capture
     assert KeptExecution.ended.outcome() == outcome
 
 
 class NoWaiting(Callback):
-    """Makes a host synchronisation within the steps of the third epoch an error; by then all is captured."""
+    """Makes a host synchronisation within the steps of the third epoch an error; all graphs are captured by then."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.current_epoch == 2:

@@ -1,9 +1,20 @@
+import dataclasses
+import doctest
 import math
 
 import pytest
 import torch
 
-from mnist_amp.training.metrics import EpochMeans, Scored, Scores, epoch_means, evaluation_metrics, loss_and_accuracy
+from mnist_amp.training import metrics
+from mnist_amp.training.metrics import (
+    EpochMeans,
+    LossAndAccuracy,
+    Scored,
+    Scores,
+    epoch_means,
+    evaluation_metrics,
+    loss_and_accuracy,
+)
 
 
 def logits(*guesses: int) -> torch.Tensor:
@@ -16,10 +27,11 @@ def test_epoch_means_weigh_by_batch_size() -> None:
     means.update(torch.tensor(1.0), logits(0, 1, 2), torch.tensor([0, 1, 9]))
     means.update(torch.tensor(5.0), logits(3), torch.tensor([3]))
     assert means.rows().tolist() == [[1, 2, 3], [5, 1, 1]]
-    assert epoch_means(means.rows()) == {"loss": 2.0, "accuracy": 0.75}
+    assert means.losses().tolist() == [1, 5]
+    assert epoch_means(means.rows()) == LossAndAccuracy(loss=2.0, accuracy=0.75)
 
 
-def test_scores_are_in_the_order_of_the_set() -> None:
+def test_scores_are_in_the_order_of_the_data_set() -> None:
     scores = Scores()
     scores.update(torch.tensor([4, 1]), torch.tensor([7, 8]), logits(7, 1))
     scores.update(torch.tensor([], dtype=torch.int64), torch.tensor([], dtype=torch.int64), torch.zeros(0, 10))
@@ -36,11 +48,12 @@ SCORED = Scored(torch.arange(4), torch.tensor([0, 0, 1, 2]), logits(0, 1, 1, 2))
 
 def test_loss_and_accuracy() -> None:
     loss = (3 * math.log(2) + math.log(18)) / 4
-    assert loss_and_accuracy(SCORED) == {"loss": pytest.approx(loss, rel=1e-7), "accuracy": 0.75}
+    assert loss_and_accuracy(SCORED)._asdict() == {"loss": pytest.approx(loss, rel=1e-7), "accuracy": 0.75}
 
 
-def test_figures_by_digit() -> None:
-    result = evaluation_metrics(SCORED)
+def test_metrics_by_digit() -> None:
+    result = dataclasses.asdict(evaluation_metrics(SCORED))
+    assert list(result) == ["images", "loss", "accuracy", "per_digit", "confusion_matrix"]
     assert result["images"] == 4
     assert result["accuracy"] == 0.75
     assert result["per_digit"][:3] == [
@@ -50,3 +63,7 @@ def test_figures_by_digit() -> None:
     ]
     assert [row[:3] for row in result["confusion_matrix"][:3]] == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
     assert sum(map(sum, result["confusion_matrix"])) == 4
+
+
+def test_examples() -> None:
+    assert doctest.testmod(metrics).failed == 0

@@ -1,4 +1,4 @@
-"""Runs that go wrong are stopped, and what was good is kept."""
+"""A fit that can't recover is stopped, and its last good checkpoint is kept."""
 
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from tests.conftest import Run
 
 SETTINGS = ("--config=configs/smoke.yaml", "--trainer.limit_train_batches=40", "--checkpoint.every_n_train_steps=6")
 LAST = Path("lightning_logs/version_0/checkpoints/last.ckpt")
-CAUSES = "Likely causes: too high a learning rate (it is 0.001; try a tenth), gradients that need clipping. "
+CAUSES = "Likely causes: a learning rate that is too high (0.001; try a tenth), gradients that need clipping. "
 
 
 class Poison(Callback):
-    """Spoils the weights before a step, or after it, so that its loss is still finite."""
+    """Makes a weight infinite before a step, or NaN after it; then the loss of the step is still finite."""
 
     def __init__(self, step: int, after: bool = False) -> None:
         self.step, self.after = step, after
@@ -31,7 +31,7 @@ class Poison(Callback):
 
 
 class Overflow(Callback):
-    """Makes the fp16 gradients of every step overflow from one on."""
+    """Makes the fp16 gradients overflow from a step on."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -67,7 +67,7 @@ def test_a_loss_that_is_not_finite(failed: Any, every: int) -> None:
     assert failed(*non_finite("Poison", 14), f"--trainer.log_every_n_steps={every}") == (
         "mnist-amp: error: the loss of step 14 is not finite; the run is stopped. "
         f"The last good checkpoint is {LAST}. {CAUSES}"
-        f"Go on with: mnist-amp fit --ckpt_path {LAST} --optimizer.lr 0.0001\n"
+        f"Resume with: mnist-amp fit --ckpt_path {LAST} --optimizer.lr 0.0001\n"
     )
     assert checkpoint_files.read(LAST)["global_step"] == 12
 
@@ -75,20 +75,20 @@ def test_a_loss_that_is_not_finite(failed: Any, every: int) -> None:
 def test_before_the_first_checkpoint(failed: Any) -> None:
     assert failed(*non_finite("Poison", 2)) == (
         "mnist-amp: error: the loss of step 2 is not finite; the run is stopped. There is no checkpoint yet. "
-        f"{CAUSES}Go on with: mnist-amp fit --optimizer.lr 0.0001\n"
+        f"{CAUSES}Start again with: mnist-amp fit --optimizer.lr 0.0001\n"
     )
 
 
 def test_weights_that_are_not_finite_are_never_saved(failed: Any) -> None:
     message = failed(*non_finite("Poison", 18, "--trainer.callbacks.after=true"))
     assert message.startswith(
-        "mnist-amp: error: step 18 made weights that are not finite (model.fc1.bias); the run is stopped. "
+        "mnist-amp: error: the weights are not finite after step 18 (model.fc1.bias); the run is stopped. "
     )
     assert checkpoint_files.read(LAST)["global_step"] == 12
 
 
-def test_what_is_said_to_go_on_with_goes_on(failed: Any, run: Run) -> None:
-    command = failed(*non_finite("Poison", 14)).strip().partition("Go on with: mnist-amp ")[2].split()
+def test_the_suggested_command_resumes(failed: Any, run: Run) -> None:
+    command = failed(*non_finite("Poison", 14)).strip().partition("Resume with: mnist-amp ")[2].split()
     run(*command, "--trainer.callbacks=null")
     assert checkpoint_files.read(Path(str(LAST).replace("_0", "_1")))["global_step"] == 40
 
@@ -97,19 +97,19 @@ def test_fp16_steps_that_are_all_skipped(failed: Any) -> None:
     message = failed("--config=configs/fp16-cpu.yaml", *non_finite("Overflow", 8), "--trainer.log_every_n_steps=4")
     warning, message = message.split("\n", 1)
     assert warning.startswith(
-        "mnist-amp: warning: steps are skipped again and again, as their fp16 gradients overflow: 9 "
+        "mnist-amp: warning: steps are skipped again and again because their fp16 gradients overflow: 9 "
     )
     assert message.startswith(
-        "mnist-amp: error: the last 20 steps were all skipped, as their fp16 gradients overflowed; the run is stopped. "
-        f"The last good checkpoint is {LAST}. {CAUSES.strip('. ')}, or numbers beyond fp16 "
+        "mnist-amp: error: the last 20 steps were all skipped because their fp16 gradients overflowed; "
+        "the run is stopped. "
+        f"The last good checkpoint is {LAST}. {CAUSES.strip('. ')}, or numbers out of fp16's range "
         "(try bf16-mixed or 32-true). "
     )
-    assert (
-        checkpoint_files.read(LAST)["global_step"] == 24
-    )  # its weights are those of step 8, its scale can still recover
+    # the weights are those of step 8, and the scale can still recover
+    assert checkpoint_files.read(LAST)["global_step"] == 24
 
 
-def test_a_few_skipped_steps_are_no_matter(run: Run) -> None:
+def test_a_few_skipped_steps_do_not_stop_the_run(run: Run) -> None:
     run("fit", *SETTINGS, "--config=configs/fp16-cpu.yaml", *non_finite("Overflow", 30))
     assert checkpoint_files.read(LAST)["MixedPrecision"]["scale"] == 65536 * 0.5**11
 
@@ -132,7 +132,7 @@ def test_anomaly_detection(failed: Any) -> None:
 
 
 def test_early_stopping_does_not_hide_it(failed: Any) -> None:
-    """The validation comes before the epoch's end, where the loss is looked at, and would end the run well."""
+    """The validation runs before the check at the end of the epoch. It would end the run with exit status 0."""
     stopping = ("--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val_loss")
     message = failed(*stopping, "--trainer.log_every_n_steps=50", "--optimizer=SGD", "--optimizer.lr=1e30")
     assert "is not finite; the run is stopped." in message

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 from mnist_amp.cli import help_texts
 from mnist_amp.cli.lightning_cli import MnistAmpCLI, prepare
@@ -37,14 +37,13 @@ class CommandCLI(MnistAmpCLI):
         return {command: skipped | self.unused for command, skipped in super().subcommands().items()}
 
     def add_command_arguments(self) -> None:
-        parser = self._subcommand_parsers[self.like]
+        parser = self.subcommand_parsers[self.like]
         self.own = parser.add_function_arguments(type(self).function, skip={"cli"})
-        groups = cast(list[Any], parser._action_groups)
-        groups.insert(0, groups.pop())  # first in --help, before the hundred that it has from Lightning
+        help_texts.show_first(parser)
         help_texts.describe({self.name: parser})
 
     def instantiate_classes(self) -> None:
         """Make nothing: it is the function's to do."""
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run_subcommand(self, subcommand: str) -> None:
         type(self).function(self, **{key: self.config[subcommand][key] for key in self.own})

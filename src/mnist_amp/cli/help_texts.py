@@ -1,7 +1,7 @@
 """The words of --help, where Lightning has its docstrings on Trainers in general."""
 
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser
@@ -60,6 +60,17 @@ IMAGES = (
     "PNG, JPEG, BMP, GIF, TIFF and WebP, in any size and colours. The predictions go to lightning_logs/predict."
 )
 PREPROCESS = "Whether to bring pictures into MNIST's form (mnist), or to take those of 28 x 28 as they are (none)."
+
+
+def option_names(parser: "LightningArgumentParser") -> list[str]:
+    """Return the options of a parser, such as `--data.batch_size`. argparse has no public list of them."""
+    return list(parser._option_string_actions)
+
+
+def show_first(parser: "LightningArgumentParser") -> None:
+    """Show the newest group of options first in --help. argparse has no public way to order the groups."""
+    groups: Any = parser._action_groups
+    groups.insert(0, groups.pop())
 
 
 def describe(subparsers: dict[str, "LightningArgumentParser"]) -> None:

@@ -23,7 +23,7 @@ from mnist_amp.cli.arguments import DEBUG, peek, source
 from mnist_amp.cli.error_messages import translate_error
 from mnist_amp.data import MNISTDataModule, mnist
 from mnist_amp.errors import RequestError, RunError, UsageError, warn
-from mnist_amp.lightning_internals import is_restoring
+from mnist_amp.lightning_internals import OpenCLI, ignore_slurm_checkpoints, is_restoring, set_sigterm_handler
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.reporting.banner import Banner
 from mnist_amp.reporting.evaluation_report import EvaluationReport
@@ -39,7 +39,7 @@ from mnist_amp.runs.random_states import RandomStates
 from mnist_amp.runs.run_folder import RunFolder
 from mnist_amp.runs.trust import trusted
 from mnist_amp.training import gradient_scaler
-from mnist_amp.training.execution import WITHIN
+from mnist_amp.training.cuda_graph import HOOKS_WITHIN_STEP
 from mnist_amp.training.gradient_scaler import ScalerSettings
 from mnist_amp.training.loss_scale_monitor import LossScaleMonitor
 from mnist_amp.training.optimizers import ADAM
@@ -78,10 +78,10 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:  # of a part, such as an optimizer's options: the whole's complaint will have it
             super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
-        raise translate_error(message, parser._option_string_actions)
+        raise translate_error(message, help_texts.option_names(parser))
 
 
-class MnistAmpCLI(LightningCLI):
+class MnistAmpCLI(OpenCLI):
     """Lightning's command line over LitSimpleNN and MNISTDataModule.
 
     A command that starts from a checkpoint takes over settings of its run, see `resume`. What is given anew, by file,
@@ -155,7 +155,7 @@ class MnistAmpCLI(LightningCLI):
 
     def add_command_arguments(self) -> None:
         """Add what the command takes beside the options of all."""
-        parser = self._subcommand_parsers[self.command]
+        parser = self.subcommand_parsers[self.command]
         if self.command == "fit":
             parser.add_argument(
                 "--checkpoint.every_n_train_steps",
@@ -166,7 +166,7 @@ class MnistAmpCLI(LightningCLI):
             parser.add_class_arguments(ScalerSettings, "scaler")
         if self.command in ("validate", "test"):
             parser.set_defaults({"verbose": False})  # EvaluationReport prints the figures
-        help_texts.describe(self._subcommand_parsers)
+        help_texts.describe(self.subcommand_parsers)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
@@ -264,9 +264,9 @@ class MnistAmpCLI(LightningCLI):
             resume.check_network(path, self.checkpoint, self.model.state_dict())
             resume.check_loops(path, self.checkpoint, self.trainer.fit_loop.state_dict())
 
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run_subcommand(self, subcommand: str) -> None:
         try:
-            super()._run_subcommand(subcommand)
+            super().run_subcommand(subcommand)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             own = isinstance(error, RequestError | RunError | torch.OutOfMemoryError)
             if own or not is_restoring(self.trainer):
@@ -275,9 +275,6 @@ class MnistAmpCLI(LightningCLI):
                 f"{self.config[subcommand].ckpt_path} is damaged, or of another version, and can't be loaded: "
                 f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
-
-    def _parse_ckpt_path(self) -> None:
-        """Do not let a checkpoint's hyperparameters override the command line, as Lightning does."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand].trainer
@@ -322,7 +319,7 @@ class MnistAmpCLI(LightningCLI):
         except (ValueError, TypeError, ImportError, OverflowError) as error:
             raise MisconfigurationException(str(error)) from error
         # until a run listens for itself; Lightning's own ends a command some time later, with exit status 0
-        trainer._signal_connector._sigterm_notifier_fn = signals.end_at_once  # type: ignore
+        set_sigterm_handler(trainer, signals.end_at_once)
         if self.subcommand == "fit":
             gradient_scaler.install(trainer, self.config_init["fit"].scaler)
             if (
@@ -331,7 +328,7 @@ class MnistAmpCLI(LightningCLI):
                 _remove(trainer, LossScaleMonitor)
         if not self.config[self.subcommand].get("ckpt_path"):
             # or under SLURM Lightning would go on from any hpc_ckpt_N.ckpt that lies about, another job's too
-            trainer._checkpoint_connector._user_managed = True
+            ignore_slurm_checkpoints(trainer)
         return trainer
 
     def _banner(self) -> tuple[str | None, dict[str, str]]:
@@ -350,7 +347,7 @@ class MnistAmpCLI(LightningCLI):
         return None if config.trainer.plugins else config.trainer.precision, lines
 
     def _run_folder(self, trainer: Any) -> RunFolder:
-        parser, config = self._parser(self.subcommand), self.config[self.subcommand].clone()
+        parser, config = self.subcommand_parsers[self.command], self.config[self.subcommand].clone()
         source = f"# went on from {config.ckpt_path}\n" if config.ckpt_path else ""
         config.ckpt_path = None  # or a command that takes this config would start from there again
         root = Path(trainer.default_root_dir or ".")
@@ -430,7 +427,7 @@ def _remove(trainer: Trainer, kind: type[Callback]) -> None:
 
 def _leave_out_unused(callback: Callback) -> None:
     """Tell Lightning which batch hooks a callback does not have, as calling one that does nothing costs time, too."""
-    for hook in ("on_train_batch_start", "on_train_batch_end", *WITHIN):
+    for hook in ("on_train_batch_start", "on_train_batch_end", *HOOKS_WITHIN_STEP):
         if getattr(type(callback), hook) is getattr(Callback, hook):
             setattr(callback, hook, None)
 

@@ -5,21 +5,18 @@ import subprocess
 import sys
 import time
 
-from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
-from lightning.pytorch.strategies.launchers import subprocess_script
-
 from mnist_amp import signals
+from mnist_amp.lightning_internals import ChildProcessObserver, replace_process_observer
 
 GRACE = 5.0  # seconds that the first process has to find that it lost another
 
 
-class Observer(_ChildProcessObserver):
+class Observer(ChildProcessObserver):
     """Ends the first process when another has failed; Lightning's own does so before the first could say a word."""
 
-    def _terminate_all(self) -> None:
+    def on_lost(self) -> None:
         time.sleep(GRACE)  # the process mostly ends by its own meanwhile, and this thread with it
         sys.stderr.write("mnist-amp: error: another process of this run was lost, so this one is ended, too.\n")
-        super()._terminate_all()
 
 
 def observe(processes: list[subprocess.Popen[bytes]]) -> None:
@@ -30,4 +27,4 @@ def observe(processes: list[subprocess.Popen[bytes]]) -> None:
 
 def prepare() -> None:
     """Have Lightning's launcher start this observer in the place of its own."""
-    subprocess_script._launch_process_observer = observe  # type: ignore[attr-defined, assignment]
+    replace_process_observer(observe)

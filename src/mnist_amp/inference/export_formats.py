@@ -19,6 +19,7 @@ from torch.func import functional_call
 
 from mnist_amp.inference.pixels import PixelNN
 from mnist_amp.networks.simple_nn import SimpleNN
+from mnist_amp.torch_internals import METADATA_ASSERT, metadata_of
 
 METADATA = "mnist_amp"  # under which .pth and .pt2 hold it; the others have an entry for each of its keys
 EXAMPLE = (torch.zeros(2, 28, 28, dtype=torch.uint8),)  # not of one image, for which a graph would be made to fit
@@ -69,7 +70,7 @@ def is_widened(name: str, dtype: torch.dtype) -> bool:
 def _pth_maker(network: PixelNN) -> Maker:
     def make(metadata: Metadata) -> bytes:
         weights = network.model.state_dict()
-        weights._metadata[METADATA] = metadata  # type: ignore[attr-defined]  # which load_state_dict passes over
+        metadata_of(weights)[METADATA] = metadata  # which load_state_dict passes over
         file = io.BytesIO()
         torch.save(weights, file)
         return file.getvalue()
@@ -121,7 +122,7 @@ def _program(network: nn.Module) -> ExportedProgram:
     program = torch.export.export(network, EXAMPLE, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # with folders of this machine
-    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
+    for node in program.graph.find_nodes(op="call_function", target=METADATA_ASSERT):
         program.graph.erase_node(node)  # that it runs on a CPU, which it need not
     return program
 

@@ -19,7 +19,7 @@ class PredictCLI(MnistAmpCLI):
     images: ImageDataModule | None = None  # scored instead of the test images
 
     def add_command_arguments(self) -> None:
-        parser = self._subcommand_parsers[self.command]
+        parser = self.subcommand_parsers[self.command]
         parser.add_argument("--images", action="extend", nargs="+", type=str, help=help_texts.IMAGES)
         parser.add_argument("--preprocess", type=Literal["mnist", "none"], default="mnist", help=help_texts.PREPROCESS)
         super().add_command_arguments()

@@ -247,7 +247,7 @@ class CompareCLI(MeasuringCLI):
     def add_command_arguments(self) -> None:
         super().add_command_arguments()
         # to measure the precision rather than the loop around a step
-        self._subcommand_parsers["fit"].set_defaults({"model.steps_per_execution": 50})
+        self.subcommand_parsers["fit"].set_defaults({"model.steps_per_execution": 50})
 
 
 run = CompareCLI.run

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mnist_amp.measuring.profile_records import Kernel, Layer, Operation
 from mnist_amp.measuring.step_parts import Recorder
+from mnist_amp.torch_internals import TorchDispatchMode, tree_leaves
 
 # In the name of a kernel: the tensor-core instruction, its shape, or a family of kernels made for it. NVIDIA's own list
 # is TC_Allowlist in torch-tb-profiler.

@@ -55,7 +55,7 @@ def measure_speed(config: dict[str, Any], overrides: dict[str, Any], seconds: fl
     del fit
     memory, not_captured = timing.memory, None
     if graphs is not None:
-        not_captured = graphs[-1]
+        not_captured = graphs.reason
         memory = _memory_without_graphs(config, overrides)
     return Speed(effective, timing.seconds, timing.steps, memory, timing.data_seconds, not_captured), environment
 

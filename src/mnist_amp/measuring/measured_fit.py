@@ -35,7 +35,7 @@ class MeasuringCLI(CommandCLI):
     unused: ClassVar = {"ckpt_path", "weights_only"}
 
     def add_command_arguments(self) -> None:
-        self._subcommand_parsers["fit"].add_class_arguments(ScalerSettings, "scaler")
+        self.subcommand_parsers["fit"].add_class_arguments(ScalerSettings, "scaler")
         super().add_command_arguments()
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
@@ -49,7 +49,7 @@ class MeasuringCLI(CommandCLI):
 
     def fit_settings(self) -> dict[str, Any]:
         """Return the settings of the fits as plain values, which a `--config` of `fit` takes."""
-        text = self._subcommand_parsers["fit"].dump(self.config["fit"], skip_unset=False)
+        text = self.subcommand_parsers["fit"].dump(self.config["fit"], skip_unset=False)
         return {key: value for key, value in yaml.safe_load(text).items() if key not in self.own}
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from mnist_amp.training.execution import Execution
+from mnist_amp.training.execution import Execution, GraphUse
 from mnist_amp.training.metrics import EpochMeans
 
 
@@ -62,7 +62,7 @@ def captures_steps(module: LightningModule) -> bool:
     return isinstance(module, HasExecution) and module.execution.steps > 1 and module.execution.reason is None
 
 
-def capture_outcome(module: LightningModule) -> tuple[int, int, str | None] | None:
+def capture_outcome(module: LightningModule) -> GraphUse | None:
     """Return how many steps were replayed as CUDA graphs, of how many, and why not more; None if none could be."""
     return module.execution.outcome() if isinstance(module, HasExecution) else None
 
@@ -70,7 +70,7 @@ def capture_outcome(module: LightningModule) -> tuple[int, int, str | None] | No
 def epoch_losses(module: LightningModule) -> list[float]:
     """Return the loss of each optimizer step of the epoch so far."""
     assert isinstance(module, HasTrainMeans)
-    losses: list[float] = module.train_means.rows()[:, 0].tolist()
+    losses: list[float] = module.train_means.losses().tolist()
     return losses
 
 

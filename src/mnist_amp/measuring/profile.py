@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp.errors import RequestError, RunError, warn
+from mnist_amp.lightning_internals import end_fit
 from mnist_amp.measuring import profile_report
 from mnist_amp.measuring.dtypes import OperationLog, kernels_of, layers_of
 from mnist_amp.measuring.gradients import gradients_of
@@ -98,7 +99,7 @@ class Measurement(Callback):
 
     def _end(self) -> None:
         # not `should_stop`, which makes Lightning validate first
-        self.trainer.fit_loop.epoch_loop.max_steps = self.trainer.global_step
+        end_fit(self.trainer)
 
 
 def step_times(plain: list[dict[str, int]], marked: list[dict[str, int]]) -> StepTimes:

@@ -24,10 +24,11 @@ import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from lightning.pytorch.profilers import Profiler
 
+from mnist_amp.lightning_internals import NEXT_BATCH_ACTION
 from mnist_amp.training.gradient_scaler import scaler_of
 
 LOOP = "the loop itself"
-REQUEST = "[_TrainingEpochLoop].train_dataloader_next"
+REQUEST = NEXT_BATCH_ACTION
 # part by Lightning's name of the action, after the last dot
 ACTIONS = {
     "train_dataloader_next": "waiting for data",

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,21 +12,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mnist_amp.reporting import plots
 from mnist_amp.reporting.tables import facts
 from mnist_amp.runs.atomic_files import atomic_write
-from mnist_amp.training.metrics import Scored, Scores, evaluation_metrics
+from mnist_amp.training.metrics import ClassMetrics, Scored, Scores, evaluation_metrics
 from mnist_amp.training.precision import described_precision, device_name, versions
 
 FILES = "metrics.json, confusion_matrix.png, misclassified.png"
-
-
-@dataclass(frozen=True)
-class ClassMetrics:
-    """The metrics of one class: precision, recall and F1 are 0 to 1."""
-
-    digit: int
-    precision: float
-    recall: float
-    f1: float
-    images: int
 
 
 @dataclass(frozen=True)
@@ -113,8 +102,6 @@ class EvaluationReport(Callback):
         print(describe(evaluation, str(self.folder)), flush=True)
 
     def _evaluation(self, trainer: Trainer) -> Evaluation:
-        metrics: dict[str, Any] = evaluation_metrics(self.scored)
-        rows = [ClassMetrics(**row) for row in metrics.pop("per_digit")]
         return Evaluation(
             command=self.command,
             checkpoint=self.checkpoint,
@@ -123,8 +110,7 @@ class EvaluationReport(Callback):
             device=device_name(trainer),
             precision=described_precision(trainer),
             versions=versions(),
-            per_digit=rows,
-            **metrics,
+            **vars(evaluation_metrics(self.scored)),
         )
 
 

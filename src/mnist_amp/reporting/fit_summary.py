@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,25 +13,11 @@ from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
-from mnist_amp.training.execution import Execution
+from mnist_amp.training.execution import Execution, GraphUse
 from mnist_amp.training.metrics import EpochMeans
 from mnist_amp.wording import counted
 
 FILES = ("model.pth", "curves.png", "metrics.csv", "checkpoints/", "config.yaml")
-
-
-class GraphUse(NamedTuple):
-    """How many optimizer steps were replayed as CUDA graphs.
-
-    Attributes:
-        replayed: the steps that were replayed.
-        taken: all steps of the run.
-        reason: why no more steps were captured; None if nothing prevented it.
-    """
-
-    replayed: int
-    taken: int
-    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -111,7 +97,7 @@ class FitSummary(Callback):
             seconds=self.seconds,
             # a DataLoader of the user's own does not measure it
             data_seconds=getattr(trainer.train_dataloader, "seconds", None),
-            graphs=None if graphs is None else GraphUse(*graphs),
+            graphs=graphs,
             device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             folder=str(self.run.path),
             files=[name for name in FILES if (self.run.path / name).exists()],

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp.errors import warn
+from mnist_amp.lightning_internals import pending_row
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.run_folder import RunFolder
 
@@ -26,12 +27,8 @@ class LoggedRows(Callback):
         self.rows: list[Row] = []
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        connector = trainer._logger_connector
-        ends = connector._first_loop_iter is None  # an epoch, not a batch
-        if trainer.training and trainer.loggers and (trainer.is_last_batch if ends else connector.should_update_logs):
-            figures = {name: float(value) for name, value in connector.metrics["log"].items()}
-            step = trainer.fit_loop.epoch_loop._batches_that_stepped - ends  # an epoch's row bears its last step
-            checkpoint[KEY] = {**figures, "epoch": trainer.current_epoch, "step": step}
+        if (row := pending_row(trainer)) is not None:
+            checkpoint[KEY] = {**row.metrics, "epoch": trainer.current_epoch, "step": row.step}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.rows = _rows(

@@ -4,7 +4,6 @@ import contextlib
 import shlex
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from mnist_amp.errors import RunError
-from mnist_amp.lightning_internals import batches_since_validation
+from mnist_amp.lightning_internals import batches_since_validation, begin_next_epoch, end_restart, unfinished_epoch
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.atomic_files import atomic_write, writing
 from mnist_amp.runs.run_folder import RunFolder
@@ -85,7 +84,7 @@ class RunCheckpoint(ModelCheckpoint):
         # an epoch's last batch is left to the epoch's end, whose checkpoint Lightning can go on from more than once;
         # gradients that are still accumulated are in no checkpoint, and a validation that is due would be left out
         validates = batches_since_validation(trainer) == 0
-        if trainer.is_last_batch or validates or trainer.fit_loop.epoch_loop._should_accumulate():
+        if trainer.is_last_batch or validates or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         step, every = trainer.global_step, trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
         if step % every == 0:
@@ -104,13 +103,13 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # or Lightning leaves out a ReduceLROnPlateau's step at the end of an epoch that was resumed
-        trainer.fit_loop._restarting = False
+        end_restart(trainer)
         figures = {name: value.item() for name, value in (_figures(trainer, TRAINED) | self.validated).items()}
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **figures}
         if trainer.is_last_batch:
             self.history.append(row)
             self.validated = {}
-        with contextlib.nullcontext() if trainer.is_last_batch else _open_epoch(trainer):
+        with contextlib.nullcontext() if trainer.is_last_batch else unfinished_epoch(trainer):
             super().on_train_epoch_end(trainer, pl_module)
             # ModelCheckpoint's own save_last leaves out the epochs that are not the best
             self._save_last(trainer)
@@ -133,7 +132,7 @@ class RunCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Carry the best so far over into this run's folder."""
         if trainer.max_steps != -1:
-            _close_epoch(checkpoint["loops"]["fit_loop"])
+            begin_next_epoch(checkpoint["loops"]["fit_loop"])
         source = checkpoint_files.origin(Path(str(trainer.ckpt_path)), checkpoint) / "checkpoints" / "best.ckpt"
         best = checkpoint_files.read(source) if source.is_file() else None
         if best is None or not self._precedes(best, checkpoint):
@@ -192,18 +191,6 @@ class RunCheckpoint(ModelCheckpoint):
                 config.scheduler.step(self.history[-1][config.monitor])  # type: ignore[arg-type]
 
 
-@contextlib.contextmanager
-def _open_epoch(trainer: Trainer) -> Iterator[None]:
-    """Where a limit ends a run within an epoch, save it as it is, for Lightning counts the epoch as done."""
-    progress = trainer.fit_loop.epoch_progress
-    scopes: tuple[Any, ...] = (progress.current, progress.total)
-    for scope in scopes:
-        scope.processed -= 1
-    yield
-    for scope in scopes:
-        scope.processed += 1
-
-
 def _figures(trainer: Trainer, names: tuple[str, ...]) -> dict[str, Tensor]:
     return {name: trainer.callback_metrics[name] for name in names if name in trainer.callback_metrics}
 
@@ -215,15 +202,3 @@ def _any(trainer: Trainer, said: bool) -> bool:
 def _copy(source: Path, target: Path) -> None:
     with atomic_write(target) as draft:
         shutil.copyfile(source, draft)
-
-
-def _close_epoch(loop: dict[str, Any]) -> None:
-    """Where an epoch was done, begin the next: with max_steps, Lightning would go through its end once more."""
-    epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
-    if not batches["is_last_batch"] or epochs["current"]["processed"] != epochs["current"]["ready"]:
-        return
-    for scope in ("current", "total"):
-        epochs[scope]["completed"] = epochs[scope]["processed"]
-    batches["current"] = dict.fromkeys(batches["current"], 0)
-    batches["is_last_batch"] = False
-    loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # Lightning adds one when it begins

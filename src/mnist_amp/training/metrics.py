@@ -1,7 +1,8 @@
-"""What is measured of the model's answers, with no device synchronisation while batches run."""
+"""Metrics of training and evaluation. None of them makes the host wait for the device while batches run."""
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,27 +17,45 @@ from torchmetrics.functional.classification import (
 from torchmetrics.utilities import dim_zero_cat
 
 
-class EpochMeans:
-    """Mean loss and accuracy over the images that an epoch has trained on.
+class LossAndAccuracy(NamedTuple):
+    """Mean cross-entropy (in nats) and accuracy (0 to 1) of some images."""
 
-    What a step adds is put aside and counted for several steps at once, as to count costs half as much as to train. How
-    the steps are grouped makes no difference to the figures: a row a step is kept, and summed exactly.
+    loss: float
+    accuracy: float
+
+
+class EpochMeans:
+    """The loss and the accuracy of each training step of an epoch, for the means of the epoch.
+
+    Steps are counted in groups of `GROUP`, because counting a step costs half as much as training it. The result does
+    not depend on the groups: it has a row for each step, and `epoch_means` sums the rows exactly.
+
+    >>> means = EpochMeans()
+    >>> means.update(torch.tensor(0.5), torch.tensor([[2.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 1]))
+    >>> means.rows()
+    tensor([[0.5000, 1.0000, 2.0000]])
+    >>> epoch_means(means.rows())
+    LossAndAccuracy(loss=0.5, accuracy=0.5)
+
+    Attributes:
+        images: the number of images of each step of this epoch.
+        seen: the number of images in all epochs.
     """
 
-    GROUP = 16  # steps counted at once
+    GROUP = 16
 
     def __init__(self) -> None:
-        self.seen = 0  # images, in all epochs
+        self.seen = 0
         self.reset()
 
     def reset(self) -> None:
         """Begin an epoch."""
-        self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.counted: list[Tensor] = []  # (steps, 2): mean loss, images that were guessed right
-        self.images: list[int] = []  # of each step
+        self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []  # steps that are not counted yet
+        self.counted: list[Tensor] = []  # (steps, 2): mean loss, correct guesses
+        self.images: list[int] = []
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a step: its mean loss (), logits (N, 10) and digits (N,)."""
+        """Add a step: its mean loss (), logits (N, classes) and labels (N,)."""
         if self.waiting and labels.shape != self.waiting[0][2].shape:
             self._count()
         self.waiting.append((loss, logits, labels))
@@ -46,21 +65,28 @@ class EpochMeans:
             self._count()
 
     def add(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add several steps: their mean losses (S,), logits (S, N, 10) and digits (S, N)."""
+        """Add several steps: their mean losses (S,), logits (S, N, classes) and labels (S, N)."""
         self._count()
         self.images += [labels.shape[1]] * labels.shape[0]
         self.seen += labels.numel()
         self._append(losses, logits, labels)
 
     def rows(self) -> Tensor:
-        """Return a row for each step so far, (steps, 3) float32: mean loss, images guessed right, images."""
+        """Return a row for each step of the epoch so far, (steps, 3) float32: mean loss, correct guesses, images.
+
+        Checkpoints hold these rows.
+        """
         self._count()
         counted = torch.cat(self.counted) if self.counted else torch.zeros(0, 2)
         images = torch.tensor(self.images, dtype=torch.float32, device=counted.device)
         return torch.column_stack((counted, images))
 
+    def losses(self) -> Tensor:
+        """Return the mean loss of each step of the epoch so far, (steps,) float32."""
+        return self.rows()[:, 0]
+
     def load(self, rows: Tensor) -> None:
-        """Go on from the rows of a checkpoint."""
+        """Continue an epoch with the rows (steps, 3) of a checkpoint."""
         self.reset()
         self.counted, self.images = [rows[:, :2]], [int(count) for count in rows[:, 2]]
 
@@ -75,15 +101,19 @@ class EpochMeans:
         self.counted.append(torch.column_stack((losses.float(), correct.float())))
 
 
-def epoch_means(rows: Tensor) -> dict[str, float]:
-    """Return mean loss and accuracy (0 to 1) of steps, (..., 3), the same whichever process took which step."""
+def epoch_means(rows: Tensor) -> LossAndAccuracy:
+    """Return the means over all images of the steps.
+
+    Args:
+        rows: (..., 3), as `EpochMeans.rows` returns them; those of several processes in any order.
+    """
     loss, correct, images = rows.reshape(-1, 3).double().cpu().unbind(dim=1)
     total = float(images.sum())
-    return {"loss": math.fsum((loss * images).tolist()) / total, "accuracy": float(correct.sum()) / total}
+    return LossAndAccuracy(math.fsum((loss * images).tolist()) / total, float(correct.sum()) / total)
 
 
 class Scored(NamedTuple):
-    """Images as the model scored them, by their place in the set: indices (N,), digits (N,), logits (N, 10) float32."""
+    """Images with the logits of a model: indices in the data set (N,), labels (N,), logits (N, classes) float32."""
 
     indices: Tensor
     labels: Tensor
@@ -91,7 +121,14 @@ class Scored(NamedTuple):
 
 
 class Scores(Metric):
-    """The logits of every image of an evaluation, gathered from all processes and put in the order of the set."""
+    """The logits of all images of an evaluation, from all processes, in the order of the data set.
+
+    >>> scores = Scores()
+    >>> scores.update(torch.tensor([1]), torch.tensor([7]), torch.ones(1, 10))
+    >>> scores.update(torch.tensor([0]), torch.tensor([3]), torch.zeros(1, 10))
+    >>> scores.compute().labels
+    tensor([3, 7])
+    """
 
     indices: list[Tensor]
     labels: list[Tensor]
@@ -103,45 +140,68 @@ class Scores(Metric):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, indices: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """Keep a batch: indices in the set (N,), digits (N,) and logits (N, 10); N may be 0."""
+        """Add a batch: indices in the data set (N,), labels (N,) and logits (N, classes); N may be 0."""
         self.indices.append(indices)
         self.labels.append(labels)
         self.logits.append(logits.float())
 
     def compute(self) -> Scored:
-        # on the CPU, where what follows is bit-for-bit reproducible
+        """Return all images on the CPU, where metrics are bit-for-bit reproducible."""
         indices, labels, logits = (dim_zero_cat(state).cpu() for state in (self.indices, self.labels, self.logits))
         order = indices.argsort()
         return Scored(indices[order], labels[order], logits[order])
 
 
-def loss_and_accuracy(scored: Scored) -> dict[str, float]:
-    """Return mean cross-entropy (in nats) and accuracy (0 to 1), the same however the images were sharded."""
+@dataclass(frozen=True)
+class ClassMetrics:
+    """The metrics of a digit: precision, recall and F1 are 0 to 1; images is the number of images of this digit."""
+
+    digit: int
+    precision: float
+    recall: float
+    f1: float
+    images: int
+
+
+@dataclass(frozen=True)
+class EvaluationMetrics:
+    """The metrics of an evaluation, as plain values. `metrics.json` has a key for each field.
+
+    Attributes:
+        images: the number of images.
+        loss: mean cross-entropy, in nats.
+        accuracy: 0 to 1.
+        per_digit: the metrics of each digit.
+        confusion_matrix: the number of images by digit (row) and guess (column).
+    """
+
+    images: int
+    loss: float
+    accuracy: float
+    per_digit: list[ClassMetrics]
+    confusion_matrix: list[list[int]]
+
+
+def loss_and_accuracy(scored: Scored) -> LossAndAccuracy:
+    """Return the means over all images; they do not depend on how many processes have scored them."""
     losses = F.cross_entropy(scored.logits.double(), scored.labels, reduction="none")
     correct = (scored.logits.argmax(dim=1) == scored.labels).sum().item()
-    return {"loss": math.fsum(losses.tolist()) / len(losses), "accuracy": correct / len(losses)}
+    return LossAndAccuracy(math.fsum(losses.tolist()) / len(losses), correct / len(losses))
 
 
-def evaluation_metrics(scored: Scored) -> dict[str, Any]:
-    """Return what a report shows, as plain values: loss, accuracy, figures by digit (0 to 1), confusion matrix."""
+def evaluation_metrics(scored: Scored) -> EvaluationMetrics:
+    """Return all metrics of an evaluation of ten classes."""
     guesses, labels = scored.logits.argmax(dim=1), scored.labels
-    precision = multiclass_precision(guesses, labels, num_classes=10, average=None)
-    recall = multiclass_recall(guesses, labels, num_classes=10, average=None)
-    f1 = multiclass_f1_score(guesses, labels, num_classes=10, average=None)
-    return {
-        "images": len(labels),
-        **loss_and_accuracy(scored),
-        "per_digit": [
-            {"digit": digit, "precision": p, "recall": r, "f1": f, "images": n}
-            for digit, (p, r, f, n) in enumerate(
-                zip(
-                    precision.tolist(),
-                    recall.tolist(),
-                    f1.tolist(),
-                    labels.bincount(minlength=10).tolist(),
-                    strict=True,
-                )
-            )
-        ],
-        "confusion_matrix": multiclass_confusion_matrix(guesses, labels, num_classes=10).tolist(),
-    }
+    columns = (
+        multiclass_precision(guesses, labels, num_classes=10, average=None),
+        multiclass_recall(guesses, labels, num_classes=10, average=None),
+        multiclass_f1_score(guesses, labels, num_classes=10, average=None),
+        labels.bincount(minlength=10),
+    )
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return EvaluationMetrics(
+        images=len(labels),
+        **loss_and_accuracy(scored)._asdict(),
+        per_digit=[ClassMetrics(digit, *row) for digit, row in enumerate(rows)],
+        confusion_matrix=multiclass_confusion_matrix(guesses, labels, num_classes=10).tolist(),
+    )

@@ -1,4 +1,4 @@
-"""The optimizer and its schedule, made from plain values."""
+"""The optimizer and the learning-rate schedule, created from plain values."""
 
 import importlib
 import inspect
@@ -22,16 +22,16 @@ def make_optimizers(
     lr_scheduler: dict[str, Any] | None,
     interval: Literal["epoch", "step"],
 ) -> OptimizerLRScheduler:
-    """Return what `LightningModule.configure_optimizers` returns.
+    """Create an optimizer and its schedule, in the form that `LightningModule.configure_optimizers` returns.
 
     Args:
-        parameters: to optimize.
-        optimizer: its class_path and init_args.
-        lr_scheduler: class_path and init_args of the learning-rate schedule; None for none.
+        parameters: the parameters to optimize.
+        optimizer: class_path and init_args of the optimizer.
+        lr_scheduler: class_path and init_args of the learning-rate schedule; None for no schedule.
         interval: whether the schedule advances every epoch or every optimizer step.
 
     Raises:
-        RequestError: the optimizer or its schedule does not take these values.
+        RequestError: the optimizer or its schedule does not accept these values.
     """
     try:
         made = instantiate_class(list(parameters), optimizer)
@@ -45,10 +45,14 @@ def make_optimizers(
 
 
 def with_fused(optimizer: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
-    """Return class_path and init_args of an optimizer, with `fused` chosen where the user did not choose.
+    """Return class_path and init_args of an optimizer, with `fused` set if the user did not choose.
 
     A fused optimizer is faster, and unscales fp16 gradients itself, which saves a device synchronisation per step. But
-    Lightning can't clip the gradients of a fused optimizer in mixed precision, and says so only at the first step.
+    in mixed precision Lightning can't clip the gradients of a fused optimizer, and fails only at the first step.
+
+    Args:
+        optimizer: class_path and init_args as the user gave them.
+        trainer: its precision and its gradient clipping count.
 
     Raises:
         RequestError: the user asked for a fused optimizer and for clipping in mixed precision.
@@ -59,8 +63,8 @@ def with_fused(optimizer: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
     clipped = isinstance(trainer.precision_plugin, MixedPrecision) and bool(trainer.gradient_clip_val)
     if clipped and init_args.get("fused"):
         raise RequestError(
-            "optimizer.fused and trainer.gradient_clip_val can't be combined in mixed precision, as a fused "
-            "optimizer unscales the gradients after they would be clipped. Leave one of them out."
+            "optimizer.fused and trainer.gradient_clip_val can't be combined in mixed precision, because a fused "
+            "optimizer unscales the gradients only after they are clipped. Leave one of them out."
         )
     chosen = init_args.get("fused") is not None or any(init_args.get(key) for key in ("foreach", "differentiable"))
     if clipped or chosen or not takes_fused:

@@ -1,4 +1,4 @@
-"""What really runs: the precision in effect, the device, the versions."""
+"""The effective precision of a Trainer, its device, and the versions of the packages."""
 
 import platform
 from collections.abc import Mapping
@@ -10,15 +10,16 @@ from lightning.pytorch import Trainer
 
 from mnist_amp import __version__
 from mnist_amp.runs.checkpoint_files import PRECISION_KEY
+from mnist_amp.torch_internals import cpu_multiplies
 
 
 def effective_precision(trainer: Trainer) -> str:
-    """Return the precision in effect, such as `bf16-mixed` where `16-mixed` was asked for on a CPU."""
+    """Return the effective precision, such as `bf16-mixed` if `16-mixed` was requested on a CPU."""
     return str(trainer.precision_plugin.precision)
 
 
 def described_precision(trainer: Trainer) -> str:
-    """Return the precision in effect, with a word on TF32 where float32 matrix products use it."""
+    """Return the effective precision, with `with TF32` added if float32 matrix products use TF32."""
     effective, device = effective_precision(trainer), trainer.strategy.root_device
     tf32 = device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
     if tf32 and effective == "32-true" and torch.cuda.get_device_capability(device)[0] >= 8:
@@ -27,21 +28,21 @@ def described_precision(trainer: Trainer) -> str:
 
 
 def change_of_precision(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str | None:
-    """Say what becomes of a checkpoint's loss scale where a run goes on in another precision; None if it does not."""
+    """Describe the change from a checkpoint's precision, and what happens to its loss scale; None if it is the same."""
     before, now = checkpoint.get(PRECISION_KEY), effective_precision(trainer)
     if before in (None, now):
         return None
     scale, scaler = checkpoint.get("MixedPrecision", {}).get("scale"), getattr(trainer.precision_plugin, "scaler", None)
     text = f"precision {before} -> {now}"
     if scale is not None:
-        text += f" (its loss scale, {scale:,g}, is {'kept' if scaler else f'left behind, as {now} needs none'})"
+        text += f" (its loss scale, {scale:,g}, is {'kept' if scaler else f'dropped because {now} needs none'})"
     elif scaler is not None:
         text += f" (with a new loss scale, {scaler.get_scale():,g})"
     return text
 
 
 def device_name(trainer: Trainer) -> str:
-    """Return what the run computes on, such as `2 x CPU (x86_64, threads: 1)` or `NVIDIA H200`."""
+    """Return the name of the device, such as `2 x CPU (x86_64, threads: 1)` or `NVIDIA H200`."""
     device = trainer.strategy.root_device
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -51,26 +52,22 @@ def device_name(trainer: Trainer) -> str:
 
 
 def half_hardware(trainer: Trainer, dtype: torch.dtype = torch.bfloat16) -> bool:
-    """Whether the device has instructions for matrix products in a dtype; without them they are emulated, slowly.
+    """Whether the device has instructions for matrix products in a dtype. Without them it emulates them, slowly.
 
     Args:
-        trainer: with the device.
+        trainer: the Trainer with the device.
         dtype: bfloat16 or float16.
     """
     device = trainer.strategy.root_device
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= (7 if dtype == torch.float16 else 8)
     if device.type != "cpu":
-        return True  # of Apple's
-    if dtype == torch.bfloat16 and platform.machine() in ("x86_64", "AMD64"):
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    name = "bf16" if dtype == torch.bfloat16 else "fp16"
-    return has_onednn and bool(getattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported")())
+        return True  # Apple's GPU
+    return cpu_multiplies(dtype)
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a measurement depends on."""
+    """Return the versions of the packages that a measurement depends on."""
     packages = ("torch", "torchvision", "lightning", "torchmetrics")
     return {
         "mnist-amp": __version__,

@@ -1,4 +1,4 @@
-"""What is tried before a run writes anything, so that a wrong request leaves nothing."""
+"""The callback that tries a fit before anything is written, so that a wrong request leaves no files."""
 
 from typing import Any
 
@@ -13,10 +13,15 @@ from mnist_amp.training.precision import effective_precision
 
 
 class Preflight(Callback):
-    """Makes the optimizer, its schedule and the loaders, and takes a step, before the run's folder is made.
+    """Creates the optimizer, its schedule and the loaders, and takes a step, before the run folder is created.
+
+    The weights stay as they are. The Trainer creates an optimizer and loaders of its own later.
 
     Args:
-        checkpoint: that the run resumes from, after its path; its optimizer's state is tried, too.
+        checkpoint: path and content of the checkpoint that the run resumes from; its optimizer state is tried as well.
+
+    Raises:
+        RequestError: in `setup`; the optimizer, its schedule, the loaders or the checkpoint can't be used.
     """
 
     def __init__(self, checkpoint: tuple[str, dict[str, Any]] | None = None) -> None:
@@ -27,18 +32,17 @@ class Preflight(Callback):
 
 
 def _try(trainer: Trainer, pl_module: LightningModule, checkpoint: tuple[str, dict[str, Any]] | None) -> None:
-    """Make the optimizer, its schedule and the loaders before anything is written; the Trainer will make its own."""
     if effective_precision(trainer) == "16-true" and trainer.strategy.root_device.type == "cpu":
         raise RequestError(
-            "trainer.precision is 16-true, in which training on a CPU comes to nan at once, as Adam's smallest numbers "
-            "are zero in fp16. Take bf16-true, or fp16 with a GradScaler as in --config configs/fp16-cpu.yaml."
+            "trainer.precision is 16-true. On a CPU the loss then becomes NaN at once, because Adam's smallest numbers "
+            "are zero in fp16. Use bf16-true, or fp16 with a GradScaler: --config configs/fp16-cpu.yaml."
         )
     try:
         made: Any = pl_module.configure_optimizers()
         if "lr_scheduler" in made and not isinstance(made["lr_scheduler"]["scheduler"], ReduceLROnPlateau):
             made["optimizer"].step()  # without gradients it changes nothing
             made["lr_scheduler"]["scheduler"].step()
-        _try_optimizer(made["optimizer"], checkpoint)
+        _try_steps(made["optimizer"], checkpoint)
         trainer.fit_loop.setup_data()
     except ArithmeticError as error:
         raise RequestError(f"the optimizer or its schedule can't be used: {error}.") from error
@@ -46,32 +50,32 @@ def _try(trainer: Trainer, pl_module: LightningModule, checkpoint: tuple[str, di
         raise RequestError(" ".join(str(error).split())) from error
 
 
-def _try_optimizer(optimizer: Optimizer, checkpoint: tuple[str, dict[str, Any]] | None) -> None:
-    """Take a step, and one with the checkpoint's state, whose shapes would crash torch if they were wrong.
+def _try_steps(optimizer: Optimizer, checkpoint: tuple[str, dict[str, Any]] | None) -> None:
+    """Take a step with new state, and a step with the state of the checkpoint; then restore the weights.
 
-    The weights are as before then; the optimizer is not.
+    State of a wrong shape would crash the process in the first step of the fit.
     """
     weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     before = [weight.detach().clone() for weight in weights]
     try:
-        name = "the optimizer can't be used"
+        problem = "the optimizer can't be used"
         _step(optimizer)
         if checkpoint is not None:
             path, saved = checkpoint
-            name = f"{path} is damaged: the state of its optimizer can't be loaded"
+            problem = f"{path} is damaged: the state of its optimizer can't be loaded"
             _load(optimizer, saved["optimizer_states"][0])
             _step(optimizer)
     except torch.OutOfMemoryError:
         raise
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise RequestError(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}.") from error
+        raise RequestError(f"{problem}: {type(error).__name__}: {' '.join(str(error).split())[:200]}.") from error
     for weight, value in zip(weights, before, strict=True):
         weight.data.copy_(value)
         weight.grad = None
 
 
 def _step(optimizer: Optimizer) -> None:
-    """Take a step with gradients of zero, on the CPU, as the Trainer has not moved anything yet."""
+    """Take a step with gradients of zero. It runs on the CPU, because the Trainer has not moved the weights yet."""
     for group in optimizer.param_groups:
         group.update({"capturable": False} if "capturable" in group else {})
         for parameter in group["params"]:
@@ -80,6 +84,7 @@ def _step(optimizer: Optimizer) -> None:
 
 
 def _load(optimizer: Optimizer, saved: dict[str, Any]) -> None:
+    """Load a saved state into an optimizer that has taken a step, if the shapes are the same."""
     shapes = {parameter: _shapes(state) for parameter, state in optimizer.state.items()}
     optimizer.load_state_dict(saved)
     for parameter, state in optimizer.state.items():

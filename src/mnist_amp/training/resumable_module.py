@@ -1,18 +1,16 @@
-"""What makes a LightningModule resumable to the bit, and its steps fast. The model itself is in `mnist_amp.module`."""
+"""The base class that makes a LightningModule resumable to the bit, and fast. The network itself is in a subclass."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from mnist_amp.data.loader import Batch
 from mnist_amp.errors import RequestError
+from mnist_amp.lightning_internals import QuickHooksModule
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.trust import trusted
 from mnist_amp.training.execution import Execution
@@ -22,19 +20,33 @@ from mnist_amp.training.optimizers import ADAM, make_optimizers, with_fused
 from mnist_amp.training.resume_overrides import override_optimizer_state
 
 
-class ResumableModule(LightningModule):
-    """A LightningModule whose fits resume to the bit, with settings overridden, and run several steps per execution.
+class ResumableModule(QuickHooksModule):
+    """A LightningModule that resumes to the bit, even with other settings, and takes several steps per execution.
 
-    A subclass holds the network and calls `record_step` in its `training_step`. Its hyperparameters are plain values,
-    so that its checkpoints load with `weights_only=True`.
+    A subclass holds the network, and calls `record_step` in its `training_step`:
+
+        class LitLinear(ResumableModule):
+            def __init__(self, dropout: float = 0.1, **settings: Any) -> None:
+                super().__init__(**settings)
+                self.save_hyperparameters()
+                self.model = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(784, 10))
+
+            def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+                logits = self.model(batch.images)
+                loss = F.cross_entropy(logits, batch.labels)
+                self.record_step(loss, logits, batch.labels)
+                return loss
+
+    Its hyperparameters must be plain values, because its checkpoints are loaded with `weights_only=True`.
 
     Args:
         optimizer: class_path and init_args of the optimizer; by default Adam at 0.001
         lr_scheduler: class_path and init_args of the learning-rate schedule; by default none
         lr_scheduler_interval: whether the schedule advances every epoch or every optimizer step
-        steps_per_execution: optimizer steps in one step of the Trainer's loop
+        steps_per_execution: optimizer steps in one iteration of the training loop
 
     Attributes:
+        execution: takes the steps if steps_per_execution is more than 1.
         loss: mean loss () of the newest optimizer step.
         train_means: loss and accuracy of the steps of this epoch.
 
@@ -44,10 +56,10 @@ class ResumableModule(LightningModule):
 
     def __init__(
         self,
-        optimizer: dict[str, Any] | None,
-        lr_scheduler: dict[str, Any] | None,
-        lr_scheduler_interval: Literal["epoch", "step"],
-        steps_per_execution: int,
+        optimizer: dict[str, Any] | None = None,
+        lr_scheduler: dict[str, Any] | None = None,
+        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
+        steps_per_execution: int = 1,
     ) -> None:
         super().__init__()
         if steps_per_execution < 1:
@@ -59,17 +71,17 @@ class ResumableModule(LightningModule):
         self.loss: Tensor
 
     @classmethod
-    def load_from_checkpoint(  # type: ignore[override]  # its other options would only weaken what is verified
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning's other options would only weaken the checks
         cls, checkpoint_path: str | Path, **hparams: Any
     ) -> Self:
-        """Make the module of a checkpoint on the CPU, without ever running code from the file.
+        """Create the module of a checkpoint on the CPU. Code in the file is never run.
 
         Args:
-            checkpoint_path: a file.
-            hparams: override those in the checkpoint.
+            checkpoint_path: path of the checkpoint file.
+            hparams: hyperparameters that override those of the checkpoint.
 
         Raises:
-            RequestError: the file is damaged or not a checkpoint, or has weights that are not finite.
+            RequestError: the file is damaged, is not a checkpoint, or has weights that are not finite.
         """
         checkpoint = checkpoint_files.read(Path(checkpoint_path))
         saved = trusted(Path(checkpoint_path), checkpoint["hyper_parameters"], is_given=hparams.__contains__)
@@ -77,14 +89,10 @@ class ResumableModule(LightningModule):
         module.load_state_dict(checkpoint["state_dict"])
         return module
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":  # which Lightning notes some forty times a step; a module's own way is slow
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
     def record_step(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Keep what a training step computed, for logs and for the means of the epoch; nothing waits for the device.
+        """Keep the results of a training step, for the logs and for the means of the epoch.
+
+        The host does not wait for the device.
 
         Args:
             loss: mean loss ().
@@ -95,11 +103,11 @@ class ResumableModule(LightningModule):
         self.train_means.update(self.loss, logits.detach(), labels)
 
     def optimizer_settings(self) -> dict[str, Any]:
-        """Return class_path and init_args of the optimizer of this run; needs the Trainer."""
+        """Return class_path and init_args of the optimizer of this fit; the module must have a Trainer."""
         return with_fused(self.optimizer_init, self.trainer)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        self._check_accumulation()
+        self.execution.check(self.trainer)
         return make_optimizers(
             self.parameters(), self.optimizer_settings(), self.lr_scheduler_init, self.lr_scheduler_interval
         )
@@ -107,7 +115,7 @@ class ResumableModule(LightningModule):
     def on_train_start(self) -> None:
         self.execution.start()
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
             self.train_means.reset()
 
@@ -118,40 +126,29 @@ class ResumableModule(LightningModule):
             self.execution.run(optimizer, cast(Closure, optimizer_closure))
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        # self.log costs more than the step itself, so it is called only where a logger will write
+        # only in the step of a log row, because self.log costs more than the step itself
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
-            self._current_fx_name = "training_step"  # where Lightning allows it
             self.log("train_loss_step", self.loss, prog_bar=True)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
-        # a step that was skipped is none to the schedule either, where that costs no wait for the device
+        # a schedule that advances every step does not advance in a skipped step, if the host knows that it was skipped
         if self.lr_scheduler_interval == "epoch" or not newest_step_was_skipped(self.trainer):
             super().lr_scheduler_step(scheduler, metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # what an epoch has counted so far, by process, or a resumed epoch's means would leave it out
         rows = self.train_means.rows()
         checkpoint["train_means"] = torch.as_tensor(self.all_gather(rows)).reshape(-1, *rows.shape).cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if getattr(self, "_trainer", None) is None:
-            return
         self._load_means(checkpoint.get("train_means"))
         override_optimizer_state(checkpoint, self.optimizer_settings(), self.lr_scheduler_init)
 
     def _load_means(self, rows: Tensor | None) -> None:
+        """Load the rows of this process from those of all processes, (processes, steps, 3)."""
         if rows is None:
             return
-        if len(rows) != self.trainer.world_size:  # of another number of processes: all on the first one
+        if len(rows) != self.trainer.world_size:  # from another number of processes: all rows to the first process
             rows = rows.reshape(1, -1, rows.shape[-1])
             rows = torch.cat([rows, torch.zeros(self.trainer.world_size - 1, *rows.shape[1:])])
         self.train_means.load(rows[self.trainer.global_rank].to(self.device))
-
-    def _check_accumulation(self) -> None:
-        scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-        if self.execution.steps > 1 and (scheduled or self.trainer.accumulate_grad_batches != 1):
-            raise RequestError(
-                f"model.steps_per_execution is {self.execution.steps}, and gradients are to be accumulated over "
-                "batches. These can't be combined. Leave one of them out."
-            )

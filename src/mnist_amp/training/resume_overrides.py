@@ -1,6 +1,6 @@
-"""Settings of the optimizer and its schedule that are overridden on resume, put into the state of a checkpoint.
+"""Settings of the optimizer and of its schedule that the user overrides on resume, written to the checkpoint's state.
 
-Optimizers and schedules load their settings with their state, and so would override what the user asks for now.
+Optimizers and schedules load their old settings with their state, which would undo what the user asks for now.
 """
 
 from typing import Any
@@ -11,16 +11,17 @@ from mnist_amp.training.optimizers import ADAM
 def override_optimizer_state(
     checkpoint: dict[str, Any], optimizer: dict[str, Any], lr_scheduler: dict[str, Any] | None
 ) -> None:
-    """Change a checkpoint's optimizer and schedule states in place to the settings that differ from the checkpoint's.
+    """Override settings in the states of a checkpoint's optimizer and schedule, in place.
 
-    A learning rate keeps the factor that the schedule has brought it to.
+    Only the settings that differ from the checkpoint's hyperparameters are written. A learning rate that a schedule has
+    changed is scaled by the same factor as the base rate.
 
     Args:
-        checkpoint: as Lightning hands it to `on_load_checkpoint`.
-        optimizer: class_path and init_args of the optimizer of now.
-        lr_scheduler: class_path and init_args of the schedule of now; None for none.
+        checkpoint: the checkpoint that Lightning gives to `on_load_checkpoint`.
+        optimizer: class_path and init_args of the resumed run's optimizer.
+        lr_scheduler: class_path and init_args of the resumed run's schedule; None for no schedule.
     """
-    before = (checkpoint["hyper_parameters"].get("optimizer") or ADAM).get("init_args", {})
+    before = (checkpoint.get("hyper_parameters", {}).get("optimizer") or ADAM).get("init_args", {})
     now = optimizer["init_args"]
     changed = {key: value for key, value in now.items() if before.get(key, value) != value}
     new, old = changed.pop("lr", None), before.get("lr")
@@ -28,7 +29,7 @@ def override_optimizer_state(
     for group in groups:
         group.update({key: value for key, value in changed.items() if key in group})
         if "fused" in group:
-            group["fused"] = now.get("fused")  # depends on clipping, which is not a setting of the optimizer
+            group["fused"] = now.get("fused")  # it depends on clipping, which is no setting of the optimizer
     schedules = checkpoint.get("lr_schedulers", [])
     for schedule in schedules:
         changes = _schedule_changes(checkpoint, lr_scheduler)
@@ -39,14 +40,14 @@ def override_optimizer_state(
 
 
 def _schedule_changes(checkpoint: dict[str, Any], now: dict[str, Any] | None) -> dict[str, Any]:
-    before = checkpoint["hyper_parameters"].get("lr_scheduler")
+    before = checkpoint.get("hyper_parameters", {}).get("lr_scheduler")
     if not before or not now:
         return {}
     return {key: value for key, value in now["init_args"].items() if before["init_args"].get(key) != value}
 
 
 def _rescale(state: dict[str, Any], old: float, new: float) -> None:
-    """Replace the base learning rate in the state of an optimizer's group or of a schedule."""
+    """Replace the base learning rate in the state of a parameter group or of a schedule."""
 
     def rescaled(rate: float) -> float:
         return new if rate == old else rate * new / old

@@ -1,0 +1,55 @@
+"""Every private name of torch's that this project uses, each with the reason; see also `lightning_internals`."""
+
+import platform
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+# TorchDispatchMode and tree_leaves: torch's notes on extending torch document them, but no public module has them
+__all__ = [
+    "METADATA_ASSERT",
+    "TorchDispatchMode",
+    "cpu_multiplies",
+    "found_infs",
+    "metadata_of",
+    "schedules_within",
+    "tree_leaves",
+]
+
+# the operation by which an exported program checks that its inputs are on the device of the export
+METADATA_ASSERT = torch.ops.aten._assert_tensor_metadata.default
+
+
+def metadata_of(state_dict: Any) -> dict[str, Any]:
+    """Return the metadata of a module's state_dict, which is saved with it. They may be changed."""
+    metadata: dict[str, Any] = state_dict._metadata
+    return metadata
+
+
+def schedules_within(schedule: Any) -> list[Any]:
+    """Return a learning-rate schedule and those that it is composed of. SequentialLR and ChainedScheduler hide them."""
+    return [schedule, *getattr(schedule, "_schedulers", [])]
+
+
+def found_infs(scaler: torch.amp.GradScaler) -> Iterator[Tensor]:
+    """Yield () float for each optimizer and device: 1 if gradients of the newest step were infinite or NaN, else 0.
+
+    torch publishes the result only on a fused optimizer, as `optimizer.found_inf`.
+    """
+    for state in scaler._per_optimizer_states.values():
+        yield from state["found_inf_per_device"].values()
+
+
+def cpu_multiplies(dtype: torch.dtype) -> bool:
+    """Whether this CPU has instructions for matrix products in bfloat16 or float16; torch has no public test for it."""
+    if dtype == torch.bfloat16 and platform.machine() in ("x86_64", "AMD64"):
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
