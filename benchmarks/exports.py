@@ -16,7 +16,7 @@ from typing import Any
 
 from mnist_amp.inference.export_formats import FORMATS
 from mnist_amp.inference.export_report import rows
-from mnist_amp.inference.pixels import DTYPES
+from mnist_amp.inference.pixel_network import DTYPES
 from mnist_amp.reporting.text import markdown
 from mnist_amp.wording import counted
 from speed import RESULTS, keep

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mnist_amp import __version__
 from mnist_amp.data import mnist
 from mnist_amp.data.loader import normalize
-from mnist_amp.inference import export, export_formats, pixels
+from mnist_amp.inference import export, export_formats, pixel_network
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.networks.simple_nn import SimpleNN
 from mnist_amp.runs import atomic_files
@@ -284,8 +284,8 @@ def test_a_program_can_go_to_another_device(exported: str) -> None:
 def test_rounding_is_allowed_for_at_any_width(data_dir: Path, width: int) -> None:
     torch.manual_seed(width)
     model, images = SimpleNN(width), mnist.load(data_dir, train=False)[0][:300]
-    for dtype in pixels.DTYPES.values():
-        export.check(pixels.PixelNN(model, dtype)(images), model(normalize(images)), dtype)
+    for dtype in pixel_network.DTYPES.values():
+        export.check(pixel_network.PixelNetwork(model, dtype)(images), model(normalize(images)), dtype)
 
 
 def test_check() -> None:
@@ -315,7 +315,7 @@ def test_check() -> None:
 def test_a_wrong_normalisation_leaves_nothing(
     run: Run, trained: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pixels, "folded", lambda model: SimpleNN.float(model).requires_grad_(False))
+    monkeypatch.setattr(pixel_network, "fold_normalization", lambda model: SimpleNN.float(model).requires_grad_(False))
     message = failed(run, capsys, QUICK, "--dtypes=[bfloat16]")
     assert (
         "mnist-amp: error: 2 files could not be made, or did not do as the checkpoint does on the test images. "
@@ -330,7 +330,7 @@ def test_a_wrong_normalisation_leaves_nothing(
 def test_a_file_that_fails_is_not_there_and_the_others_are(
     run: Run, trained: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def swapped(network: pixels.PixelNN) -> export_formats.Maker:
+    def swapped(network: pixel_network.PixelNetwork) -> export_formats.Maker:
         network.model.fc2.weight.copy_(network.model.fc2.weight[[1, 0, *range(2, 10)]])
         return export_formats._pth_maker(network)
 

@@ -20,7 +20,7 @@ from mnist_amp.data.loader import normalize
 from mnist_amp.errors import RequestError, RunError, warn
 from mnist_amp.inference import export_report
 from mnist_amp.inference.export_formats import FORMATS, Metadata, Scorer, is_widened
-from mnist_amp.inference.pixels import DTYPES, PixelNN
+from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.networks.simple_nn import SimpleNN
 from mnist_amp.runs import checkpoint_files, folders, resume
@@ -172,7 +172,7 @@ def _try(path: Path, job: Job, files: list[dict[str, Any]], failures: dict[str, 
 def _write(path: Path, job: Job) -> dict[str, Any]:
     """Write a file, which has its name only once it was loaded again and checked; returns what was found."""
     dtype, kind = path.stem.removeprefix("model-"), FORMATS[path.suffix[1:]]
-    network = PixelNN(job.model, DTYPES[dtype])
+    network = PixelNetwork(job.model, DTYPES[dtype])
     make, metadata = kind.maker(network), _metadata(path.suffix[1:], dtype, job.run)
     known = scored(network, job.images)
     with atomic_write(path) as draft:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.func import functional_call
 
-from mnist_amp.inference.pixels import PixelNN
+from mnist_amp.inference.pixel_network import PixelNetwork
 from mnist_amp.networks.simple_nn import SimpleNN
 
 METADATA = "mnist_amp"  # under which .pth and .pt2 hold it; the others have an entry for each of its keys
@@ -41,7 +41,7 @@ class Format(NamedTuple):
     """
 
     packages: tuple[str, ...]
-    maker: Callable[[PixelNN], Maker]
+    maker: Callable[[PixelNetwork], Maker]
     scorer: Callable[[Path], Scorer]
     use: str
     is_graph: bool = False
@@ -49,9 +49,9 @@ class Format(NamedTuple):
 
 
 class WideNN(nn.Module):
-    """Scores as PixelNN does, with its weights made float32 each time, and arithmetic in that."""
+    """Scores as PixelNetwork does, with its weights made float32 each time, and arithmetic in that."""
 
-    def __init__(self, network: PixelNN) -> None:
+    def __init__(self, network: PixelNetwork) -> None:
         super().__init__()
         self.model = network.model
 
@@ -66,7 +66,7 @@ def is_widened(name: str, dtype: torch.dtype) -> bool:
     return name == "onnx" and dtype == torch.bfloat16
 
 
-def _pth_maker(network: PixelNN) -> Maker:
+def _pth_maker(network: PixelNetwork) -> Maker:
     def make(metadata: Metadata) -> bytes:
         weights = network.model.state_dict()
         weights._metadata[METADATA] = metadata  # type: ignore[attr-defined]  # which load_state_dict passes over
@@ -81,7 +81,7 @@ def _pth_scorer(path: Path) -> Scorer:
     return _scorer(torch.load(path, weights_only=True))
 
 
-def _safetensors_maker(network: PixelNN) -> Maker:
+def _safetensors_maker(network: PixelNetwork) -> Maker:
     import safetensors.torch as safetensors
 
     weights = network.model.state_dict()
@@ -102,7 +102,7 @@ def _scorer(weights: Mapping[str, Tensor]) -> Scorer:
     return lambda images: model(images.to(dtype)).float()
 
 
-def _pt2_maker(network: PixelNN) -> Maker:
+def _pt2_maker(network: PixelNetwork) -> Maker:
     program = _program(network)
 
     def make(metadata: Metadata) -> bytes:
@@ -126,7 +126,7 @@ def _program(network: nn.Module) -> ExportedProgram:
     return program
 
 
-def _onnx_maker(network: PixelNN) -> Maker:
+def _onnx_maker(network: PixelNetwork) -> Maker:
     widened = is_widened("onnx", network.dtype)
     program = _program(WideNN(network) if widened else network)
     with warnings.catch_warnings(action="ignore"):  # of the exporter's own use of torch
