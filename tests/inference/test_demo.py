@@ -77,7 +77,8 @@ def test_a_missing_package_is_reported_with_the_extra(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     assert refused("demo", f"--ckpt_path={kept}") == (
-        f"mnist-amp: error: demo needs {package}, which is not installed. Install it: pip install 'mnist-amp[demo]'\n"
+        f"mnist-amp: error: demo needs {package} (not installed). "
+        "Install the extra demo: pip install 'mnist-amp[demo]'\n"
     )
 
 

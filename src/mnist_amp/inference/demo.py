@@ -93,7 +93,7 @@ def demo(cli: "DemoCLI", port: int = 8000) -> None:
         from mnist_amp.inference.demo_server import DemoServer, listen, make_app
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
-        raise RequestError(f"demo needs {package}, which is not installed. Install it: {INSTALL}") from error
+        raise RequestError(f"demo needs {package} (not installed). Install the extra demo: {INSTALL}") from error
     # an image is too little work to share: on 2 busy cores, emulated bfloat16 took 20 ms with 2 threads, 0.06 ms with 1
     torch.set_num_threads(1)
     about = describe(cli)
