@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import ImageOps
 
-from mnist_amp.inference import demo, image_files
+from mnist_amp.inference import demo
 from mnist_amp.inference.demo_server import DemoServer, listen, make_app
 from mnist_amp.inference.drawing_reader import SIDE
+from mnist_amp.inference.mnist_form import mnist_form
 from mnist_amp.inference.pixel_network import DTYPES
 from strokes import picture
 from tests.conftest import Refused, started
@@ -100,7 +101,7 @@ def test_stops_within_a_request(tmp_path: Path, kept: Path) -> None:
         assert list(about) == ["checkpoint", "accuracy", "device", "precisions", "repeats"]
         assert about["precisions"]["float32"] == {"emulated": False}
         answer = json.loads(ask(port, "POST", ALL, SEVEN.tobytes(), **BINARY)[2])
-        assert answer["image"] == image_files.mnist_form(SEVEN).flatten().tolist()
+        assert answer["image"] == mnist_form(SEVEN).flatten().tolist()
         assert list(answer["readings"]) == list(DTYPES)
         assert list(answer["readings"]["float16"]) == ["guess", "probabilities", "seconds"]
         with socket.create_connection(("127.0.0.1", port)) as client:

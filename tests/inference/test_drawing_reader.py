@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import ImageOps
 
-from mnist_amp.inference import image_files
 from mnist_amp.inference.drawing_reader import SIDE, SIZE, DrawingReader, ReadDrawing
+from mnist_amp.inference.mnist_form import mnist_form
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
 from mnist_amp.networks.simple_nn import SimpleNN
 from strokes import picture
@@ -25,7 +25,7 @@ def reader() -> DrawingReader:
 
 def test_reads_the_digit_that_the_network_reads(reader: DrawingReader) -> None:
     read = reader(SEVEN.tobytes(), list(DTYPES))
-    image = image_files.mnist_form(SEVEN)
+    image = mnist_form(SEVEN)
     assert read.image == image.flatten().tolist()
     assert list(read.readings) == list(DTYPES)
     for name, reading in read.readings.items():

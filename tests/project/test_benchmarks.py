@@ -13,7 +13,8 @@ import precision
 import readme
 import speed
 import startup
-from mnist_amp.inference.image_files import mnist_form, read
+from mnist_amp.inference.image_files import read_image
+from mnist_amp.inference.mnist_form import mnist_form
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 VERSIONS = {"torch": "2.15.0", "lightning": "2.6.6"}
@@ -280,6 +281,6 @@ def test_digits_in_fonts_and_by_pens(tmp_path: Path) -> None:
     ):
         pictures = sorted(folder.iterdir())
         assert len(pictures) == count
-        forms = {mnist_form(read(picture)).tobytes() for picture in pictures}
+        forms = {mnist_form(read_image(picture)).tobytes() for picture in pictures}
         assert len(forms) == count  # each another digit, face or size
         assert sorted({picture.stem[-1] for picture in pictures}) == list("0123456789")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mnist_amp.inference import image_files
+from mnist_amp.inference.mnist_form import NoInkError, mnist_form
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
 from mnist_amp.networks.simple_nn import SimpleNN
 
@@ -61,8 +61,8 @@ class DrawingReader:
     def __call__(self, drawing: bytes, precisions: list[str]) -> ReadDrawing:
         """Bring a drawing of `SIZE` bytes into MNIST's form, and read it in these precisions."""
         try:
-            image = image_files.mnist_form(Image.frombytes("L", (SIDE, SIDE), drawing))
-        except image_files.NoInkError:
+            image = mnist_form(Image.frombytes("L", (SIDE, SIDE), drawing))
+        except NoInkError:
             return ReadDrawing(None, {})
         return ReadDrawing(image.flatten().tolist(), self.read(torch.from_numpy(image)[None], precisions))
 

@@ -96,7 +96,7 @@ def image_predictions(tiles: list["Tile"], folder: str, files: list[str]) -> str
     ]
     unsure = sum(tile.guess is not None for tile in noted)
     counts = f"{len(tiles):,}, {unsure:,} of them unsure, {len(noted) - unsure:,} not scored"
-    lines = {"pictures": counts, "files": f"{folder}/ ({', '.join(files)})"}
+    lines = {"images": counts, "files": f"{folder}/ ({', '.join(files)})"}
     shown = ["", table([["file", "guess", "probability", "note"], *rows])] if rows else []
     if (more := len(noted) - len(listed)) > 0:
         shown.append(f"and {more:,} more with a note, see predictions.csv")
