@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mnist_amp.inference.export_formats import FORMATS
-from mnist_amp.inference.export_report import rows
-from mnist_amp.inference.pixels import DTYPES
+from mnist_amp.inference.export_report import FileRow, cells
+from mnist_amp.inference.export_results import Accuracy
+from mnist_amp.inference.pixel_network import DTYPES
 from mnist_amp.reporting.tables import markdown
 from mnist_amp.wording import counted
 from speed import RESULTS, keep
@@ -47,9 +48,10 @@ def table(record: dict[str, Any]) -> str:
     """Return a Markdown table of the files."""
     found = record["export"]
     run, accuracy = found["run"], found["accuracy"]
+    head, *rows = cells(map(row, found["files"]))
     return "\n".join(
         [
-            markdown([[f"`{cells[0]}`", *cells[1:]] if row else cells for row, cells in enumerate(rows(found))]),
+            markdown([head, *([f"`{file}`", *others] for file, *others in rows)]),
             "",
             f"The checkpoint, of hidden_dim {run['hidden_dim']} after {counted(run['epochs'], 'epoch')} in "
             f"{run['precision']}, is right on {accuracy['correct'] / accuracy['images']:.2%} of the "
@@ -60,6 +62,10 @@ def table(record: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def row(file: dict[str, Any]) -> FileRow:
+    return FileRow(**{name: file[name] for name in FileRow._fields} | {"accuracy": Accuracy(**file["accuracy"])})
 
 
 def onnxruntime(found: dict[str, Any]) -> str:

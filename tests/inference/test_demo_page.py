@@ -1,9 +1,11 @@
-"""The demo's page in a browser without a window: digits drawn with mouse and finger, and what the page shows of them.
+"""The demo's page: what it may load, and what it shows when digits are drawn with the mouse or a finger in a browser.
 
-All in one test, as a trained run, the command and the browser take seconds each. It leaves build/demo.png.
+The browser has a single test, because a trained run, the command and the browser take seconds each. The test writes
+build/demo.png.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +25,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from mnist_amp.__main__ import main
-from mnist_amp.inference.pixels import DTYPES
+from mnist_amp.inference.demo_page import PAGE, security_headers
+from mnist_amp.inference.pixel_network import DTYPES
 from strokes import STROKES, Stroke
 from tests.conftest import ROOT, started
 
@@ -35,7 +38,24 @@ QUIET = (
 )
 QUICK = ("--trainer.max_epochs=2", "--trainer.precision=32-true", "--data.batch_size=128", "--optimizer.lr=0.003")
 WINDOW = (1060, 720, "light")
-EMPTY = ["\u2013", *[""] * 10, "no ink"]  # of a column: the guess, ten probabilities, the time
+EMPTY = ["\u2013", *[""] * 10, "no ink"]  # texts of a column: the guess, ten probabilities, the time
+
+
+def test_the_page_names_no_other_address() -> None:
+    assert re.findall(r"https?:|//\w+\.|@import|url\(|src=", PAGE) == []
+
+
+def test_security_headers() -> None:
+    assert security_headers("<style>a</style><script>b</script>") == {
+        "Content-Security-Policy": "default-src 'none'; "
+        "script-src 'sha256-PiPoFgA5WUoziU9lZOGxNIu9egCI1CxKy3PurtWcAJ0='; "
+        "style-src 'sha256-ypeBEsobvcr6wjGzmiPcTaeG7/gUfE5yuYB3ha/uSLs='; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-store",
+    }
 
 
 @pytest.fixture
@@ -56,7 +76,7 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture
 def command(browser: webdriver.Chrome, tmp_path: Path, data_dir: Path) -> Iterator[subprocess.Popen[str]]:
-    """Train a run that reads digits, and start the demo of it; there is no page to see without a browser."""
+    """Train a run that reads digits, and start the demo of it, but only if there is a browser."""
     with pytest.MonkeyPatch.context() as here:
         here.chdir(tmp_path)
         main(["fit", f"--data.data_dir={data_dir}", *QUICK])
@@ -65,7 +85,7 @@ def command(browser: webdriver.Chrome, tmp_path: Path, data_dir: Path) -> Iterat
 
 
 class Page:
-    """The page as one sees and uses it."""
+    """The page, as a person sees and uses it."""
 
     def __init__(self, browser: webdriver.Chrome, url: str) -> None:
         self.browser = browser
@@ -90,7 +110,7 @@ class Page:
             time.sleep(0.01)
 
     def columns(self) -> dict[str, list[str]]:
-        """Return what each column that can be seen shows: the guess, ten probabilities, the time."""
+        """Return the texts of each visible column: the guess, ten probabilities, the time."""
         script = """return Object.fromEntries([...document.querySelectorAll(".reading:not([hidden])")].map((column) =>
             [column.querySelector("h2").textContent,
              [".guess", "li span:last-child", ".time"].flatMap((selector) =>
@@ -102,7 +122,7 @@ class Page:
         return {shown[0] for shown in self.columns().values()}
 
     def ink_seen(self) -> int:
-        """Return the sum of the levels of the 28 x 28 pixels shown as what the model sees."""
+        """Return the sum of the levels of the 28 x 28 pixels that the page shows as the model's input."""
         script = """const canvas = document.getElementById("seen");
             return canvas.getContext("2d").getImageData(0, 0, 28, 28).data
                 .reduce((sum, level, place) => sum + (place % 4 === 0 ? level : 0), 0)"""
@@ -110,9 +130,9 @@ class Page:
 
     def draw(self, stroke: Stroke, *, lift: bool = True) -> None:
         self.mouse.w3c_actions.pointer_action.move_to_location(*self.on_drawing(stroke[:1])[0]).pointer_down()
-        self.resume_command(stroke[1:], lift=lift)
+        self.continue_drawing(stroke[1:], lift=lift)
 
-    def resume_command(self, stroke: Stroke, *, lift: bool = True) -> None:
+    def continue_drawing(self, stroke: Stroke, *, lift: bool = True) -> None:
         for x, y in self.on_drawing(stroke):
             self.mouse.w3c_actions.pointer_action.move_to_location(x, y)
         if lift:
@@ -129,7 +149,7 @@ class Page:
         actions.perform()
 
     def on_drawing(self, stroke: Stroke) -> list[tuple[int, int]]:
-        """Return where in the window points of the unit square are on the drawing."""
+        """Return the positions in the window of points in the drawing's unit square."""
         box = self.find("#drawing").rect
         return [(round(box["x"] + x * box["width"]), round(box["y"] + y * box["height"])) for x, y in stroke]
 
@@ -144,10 +164,10 @@ def test_page(browser: webdriver.Chrome, command: subprocess.Popen[str]) -> None
     shows_a_seven_as_it_is_drawn(page)
     SCREENSHOT.parent.mkdir(exist_ok=True)
     page.browser.save_screenshot(str(SCREENSHOT))
-    hides_what_is_not_chosen(page)
+    hides_a_precision_that_is_not_chosen(page)
     fits_a_phone(page)
-    asked_nobody_else(page, url)
-    says_that_the_server_has_stopped(page, command)
+    sent_requests_to_its_own_server_only(page, url)
+    shows_that_the_server_has_stopped(page, command)
 
 
 def shows_a_one_and_clears_it(page: Page) -> None:
@@ -173,10 +193,10 @@ def shows_a_seven_as_it_is_drawn(page: Page) -> None:
     page.draw(bar)
     page.draw([start], lift=False)
     for point in others:
-        page.resume_command([point], lift=False)
+        page.continue_drawing([point], lift=False)
         page.eventually(lambda: page.columns()["float32"][:-1] not in seen)
         seen.append(page.columns()["float32"][:-1])
-    page.resume_command([])
+    page.continue_drawing([])
     page.eventually(lambda: page.guesses() == {"7"})
     for guess, *percentages, seconds in page.columns().values():
         assert guess == "7"
@@ -184,13 +204,13 @@ def shows_a_seven_as_it_is_drawn(page: Page) -> None:
         assert float(percentages[7].removesuffix("%")) > 90
         assert float(seconds.split()[0]) > 0
         assert seconds.split()[1] in ("µs", "ms")
-    filled, whole = (page.find(f"[data-precision=float32] .best {part}").size["width"] for part in ("i", ".bar"))
-    assert filled > 0.9 * whole
-    heard = "float32 reads 7, float16 reads 7, bfloat16 reads 7"
-    page.eventually(lambda: page.find("#summary").get_attribute("textContent") == heard)
+    filled, full = (page.find(f"[data-precision=float32] .best {part}").size["width"] for part in ("i", ".bar"))
+    assert filled > 0.9 * full
+    announced = "float32 reads 7, float16 reads 7, bfloat16 reads 7"
+    page.eventually(lambda: page.find("#summary").get_attribute("textContent") == announced)
 
 
-def hides_what_is_not_chosen(page: Page) -> None:
+def hides_a_precision_that_is_not_chosen(page: Page) -> None:
     page.find("input[value=float16]").click()
     page.eventually(lambda: set(page.columns()) == {"float32", "bfloat16"})
     page.find("input[value=float16]").click()
@@ -206,18 +226,18 @@ def fits_a_phone(page: Page) -> None:
     page.resize(*WINDOW)
 
 
-def asked_nobody_else(page: Page, url: str) -> None:
+def sent_requests_to_its_own_server_only(page: Page, url: str) -> None:
     script = "return performance.getEntriesByType('resource').map((entry) => entry.name.split('?')[0])"
     assert set(page.browser.execute_script(script)) == {f"{url}about", f"{url}read"}
     assert [entry for entry in page.browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def says_that_the_server_has_stopped(page: Page, command: subprocess.Popen[str]) -> None:
-    """Ctrl-C, while the browser holds connections open."""
+def shows_that_the_server_has_stopped(page: Page, command: subprocess.Popen[str]) -> None:
+    """Press Ctrl-C while the browser holds connections open."""
     command.send_signal(signal.SIGINT)
     assert command.wait(timeout=60) == 0
     assert command.stderr is not None
-    assert command.stderr.read() == "mnist-amp: stopped by SIGINT; the page is served no more.\n"
+    assert command.stderr.read() == "mnist-amp: stopped by SIGINT; the page is no longer served.\n"
     page.draw([(0.5, 0.5)])
-    page.eventually(page.find("#trouble").is_displayed)
-    assert page.find("#trouble").text == "The server does not answer. Start mnist-amp demo again, then draw on."
+    page.eventually(page.find("#error").is_displayed)
+    assert page.find("#error").text == "The server does not answer. Start mnist-amp demo again, then continue to draw."

@@ -16,7 +16,8 @@ import readme
 import scale
 import speed
 import startup
-from mnist_amp.inference.image_files import mnist_form, read
+from mnist_amp.inference.image_files import read_image
+from mnist_amp.inference.mnist_form import mnist_form
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 VERSIONS = {"torch": "2.15.0", "lightning": "2.6.6"}
@@ -301,6 +302,6 @@ def test_digits_in_fonts_and_by_pens(tmp_path: Path) -> None:
     ):
         files = sorted(folder.iterdir())
         assert len(files) == count
-        forms = {mnist_form(read(file)).tobytes() for file in files}
+        forms = {mnist_form(read_image(file)).tobytes() for file in files}
         assert len(forms) == count  # no two have the same digit, face and size
         assert sorted({file.stem[-1] for file in files}) == list("0123456789")

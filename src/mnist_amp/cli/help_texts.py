@@ -55,11 +55,6 @@ HELP = {
     "lr_scheduler": "Learning-rate schedule, by name: --lr_scheduler StepLR --lr_scheduler.step_size 2",
     "config": "YAML file of settings, yours or a shipped one such as configs/guide.yaml; may be given several times.",
 }
-IMAGES = (
-    "Pictures of digits to score in the place of the test images: files, folders and patterns such as 'scans/*.png'; "
-    "PNG, JPEG, BMP, GIF, TIFF and WebP, in any size and colours. The predictions go to lightning_logs/predict."
-)
-PREPROCESS = "Whether to bring pictures into MNIST's form (mnist), or to take those of 28 x 28 as they are (none)."
 
 
 def option_names(parser: "LightningArgumentParser") -> list[str]:

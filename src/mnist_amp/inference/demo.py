@@ -1,152 +1,131 @@
-"""The command `demo`: a local page where one draws a digit, and sees what a run's network reads in it as one draws."""
+"""The command `demo`: a local page to draw digits on, which shows what a run's network reads in them."""
 
-import contextlib
 import signal
-import statistics
 import sys
-import threading
-import time
-from queue import Empty, SimpleQueue
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch import Trainer
-from PIL import Image
-from torch import Tensor
 
 from mnist_amp import signals
 from mnist_amp.cli.command import CommandCLI
 from mnist_amp.cli.lightning_cli import MnistAmpCLI
 from mnist_amp.errors import RequestError
-from mnist_amp.inference import image_files
-from mnist_amp.inference.demo_server import ADDRESS, SIDE, DemoServer
-from mnist_amp.inference.pixels import DTYPES, PixelNN
-from mnist_amp.networks.simple_nn import SimpleNN
-from mnist_amp.reporting.tables import facts
+from mnist_amp.inference.drawing_reader import REPEATS, SIZE, DrawingReader
+from mnist_amp.inference.pixel_network import DTYPES
+from mnist_amp.reporting import tables
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.training.precision import device_name, half_hardware
 from mnist_amp.wording import counted
 
-REPEATS = 9  # inferences that a time is the median of
+if TYPE_CHECKING:
+    from mnist_amp.inference.demo_server import DemoServer
+
+INSTALL = "pip install 'mnist-amp[demo]'"
 
 
-class Reader:
-    """Reads drawings with a network, in each of the dtypes side by side.
+@dataclass(frozen=True)
+class Precision:
+    """A precision on the demo's device.
 
-    Args:
-        model: takes normalised images.
-        device: to compute on.
+    Attributes:
+        emulated: whether the device has no instructions for matrix products in it.
     """
 
-    def __init__(self, model: SimpleNN, device: torch.device) -> None:
-        self.device = device
-        self.networks = {name: PixelNN(model, dtype).to(device) for name, dtype in DTYPES.items()}
-        self.read(torch.zeros(1, 28, 28, dtype=torch.uint8), list(DTYPES))  # what a first call does beside computing
-
-    def __call__(self, drawing: bytes, precisions: list[str]) -> dict[str, Any]:
-        """Bring a drawing, `demo_server.SIZE` bytes of ink, into MNIST's form, and read it.
-
-        Returns:
-            `image`, 784 levels, or None if there is no ink; `readings`, see `read`; none without ink.
-        """
-        try:
-            image = image_files.mnist_form(Image.frombytes("L", (SIDE, SIDE), drawing))
-        except image_files.NoInkError:
-            return {"image": None, "readings": {}}
-        return {"image": image.flatten().tolist(), "readings": self.read(torch.from_numpy(image)[None], precisions)}
-
-    @torch.inference_mode()
-    def read(self, images: Tensor, precisions: list[str]) -> dict[str, Any]:
-        """Read one image (1, 28, 28) uint8.
-
-        Returns:
-            for each precision the `seconds` of an inference, the `probabilities` of the ten digits, and the `guess`,
-            the likeliest; where it has overflowed, as float16 can, None in the place of those.
-        """
-        images, readings = images.to(self.device), {}
-        for name in precisions:
-            logits, seconds = self._timed(self.networks[name], images)
-            probabilities = logits[0].softmax(dim=0)
-            finite = bool(probabilities.isfinite().all())
-            readings[name] = {
-                "guess": int(probabilities.argmax()) if finite else None,
-                "probabilities": probabilities.tolist() if finite else None,
-                "seconds": seconds,
-            }
-        return readings
-
-    def _timed(self, network: PixelNN, images: Tensor) -> tuple[Tensor, float]:
-        """Return the logits, and the seconds from the image on the device to them: the median of several times."""
-        seconds = []
-        for _ in range(REPEATS):
-            started = self._now()
-            logits = network(images)
-            seconds.append(self._now() - started)
-        return logits, statistics.median(seconds)
-
-    def _now(self) -> float:
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-        return time.perf_counter()
+    emulated: bool
 
 
-def described(cli: "DemoCLI") -> dict[str, Any]:
-    """Return what the page says of the network and of where it computes."""
+@dataclass(frozen=True)
+class About:
+    """What the page shows about the network, and where it is computed.
+
+    Attributes:
+        checkpoint: its file and epochs.
+        accuracy: of its weights, as its run measured it; None if it did not.
+        device: name of the device.
+        precisions: by name.
+        repeats: inferences that a time is the median of.
+    """
+
+    checkpoint: str
+    accuracy: str | None
+    device: str
+    precisions: dict[str, Precision]
+    repeats: int
+
+
+def describe(cli: "DemoCLI") -> About:
+    """Return what the page shows about the network, and where it is computed."""
     checkpoint, path = cli.checkpoint, cli.config["predict"].ckpt_path
     assert checkpoint is not None
-    emulated = {name: dtype.itemsize == 2 and not half_hardware(cli.trainer, dtype) for name, dtype in DTYPES.items()}
-    return {
-        "checkpoint": f"{path} (after {counted(checkpoint_files.position(checkpoint)['epochs'], 'epoch')})",
-        "accuracy": validated(checkpoint),
-        "device": device_name(cli.trainer),
-        "precisions": {name: {"emulated": found} for name, found in emulated.items()},
-        "repeats": REPEATS,
-    }
+    return About(
+        checkpoint=f"{path} (after {counted(checkpoint_files.position(checkpoint)['epochs'], 'epoch')})",
+        accuracy=validation_accuracy(checkpoint),
+        device=device_name(cli.trainer),
+        precisions={
+            name: Precision(emulated=dtype.itemsize == 2 and not half_hardware(cli.trainer, dtype))
+            for name, dtype in DTYPES.items()
+        },
+        repeats=REPEATS,
+    )
 
 
-def validated(checkpoint: dict[str, Any]) -> str | None:
-    """Return the accuracy of a checkpoint's weights, as its run has measured it; None if it has not."""
+def validation_accuracy(checkpoint: dict[str, Any]) -> str | None:
+    """Return the accuracy of a checkpoint's weights, as its run measured it; None if it did not."""
     history = checkpoint.get("callbacks", {}).get("RunCheckpoint", {}).get("history", [])
     rows = [row for row in history if row["step"] == checkpoint["global_step"] and "val_accuracy" in row]
     return f"{rows[-1]['val_accuracy']:.2%} on the validation images" if rows else None
 
 
 def demo(cli: "DemoCLI", port: int = 8000) -> None:
-    """Serve the page until a signal comes.
+    """Serve the page until Ctrl-C or SIGTERM.
 
     Args:
         cli: its command line
-        port: port of 127.0.0.1 to serve the page at; 0 takes one that is free
+        port: port of 127.0.0.1 to serve the page at; 0 takes a free port
 
     Raises:
-        RequestError: the port can't be had.
+        RequestError: the port can't be used, or a package is missing.
     """
-    # an image is too little work to be shared: with bfloat16 emulated, 2 threads on 2 busy cores took 20 ms for it, and
-    # one 0.06
+    try:
+        from mnist_amp.inference.demo_server import DemoServer, listen, make_app
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        raise RequestError(f"demo needs {package} (not installed). Install the extra demo: {INSTALL}") from error
+    # an image is too little work to share: on 2 busy cores, emulated bfloat16 took 20 ms with 2 threads, 0.06 ms with 1
     torch.set_num_threads(1)
-    about = described(cli)
-    reader = Reader(cli.model.model, cli.trainer.strategy.root_device)
-    server = DemoServer(port, about, list(DTYPES), reader)
-    stop: SimpleQueue[int] = SimpleQueue()  # which, of all that wakes a thread, a signal's handler may use
-    signals.install_handlers(lambda signum, frame: stop.put(signum))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
-    lines = {key: about[key] for key in ("checkpoint", "accuracy", "device") if about[key]}
-    lines["precisions"] = ", ".join(DTYPES)
-    print(facts(lines | {"page": f"http://{ADDRESS}:{server.port}/", "ends": "on Ctrl-C"}), flush=True)
-    signum = _awaited(stop)
-    server.stop()
-    sys.stderr.write(f"mnist-amp: stopped by {signal.Signals(signum).name}; the page is served no more.\n")
+    about = describe(cli)
+    reader = DrawingReader(cli.model.model, cli.trainer.strategy.root_device)
+    server = DemoServer(make_app(asdict(about), list(DTYPES), SIZE, lambda *request: asdict(reader(*request))))
+    with listen(port) as listener:
+        stopped_by = stop_on_signals(server)
+        print_start(about, "http://{}:{}/".format(*listener.getsockname()))
+        server.run([listener])
+    sys.stderr.write(f"mnist-amp: stopped by {signal.Signals(stopped_by[0]).name}; the page is no longer served.\n")
 
 
-def _awaited(stop: SimpleQueue[int]) -> int:
-    """Wait for a signal's number, looking up now and then: one that comes as the wait begins would not end it."""
-    while True:
-        with contextlib.suppress(Empty):
-            return stop.get(timeout=0.5)
+def stop_on_signals(server: "DemoServer") -> list[int]:
+    """Let SIGINT and SIGTERM stop the server, also before it runs; returns a list that collects the signals."""
+    received = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        server.should_exit = True
+
+    signals.install_handlers(stop)
+    return received
+
+
+def print_start(about: About, page: str) -> None:
+    lines = {"checkpoint": about.checkpoint, "accuracy": about.accuracy, "device": about.device}
+    lines |= {"precisions": ", ".join(DTYPES), "page": page, "ends": "on Ctrl-C"}
+    print(tables.facts({name: line for name, line in lines.items() if line}), flush=True)
 
 
 class DemoCLI(CommandCLI):
-    """The command line of `demo`: the options of `predict`, and its own."""
+    """The command line of `demo`: its own options, and those of `predict`."""
 
     name = "demo"
     like = "predict"
@@ -154,7 +133,7 @@ class DemoCLI(CommandCLI):
     function = demo
 
     def instantiate_classes(self) -> None:
-        """Make what `predict` does, which verifies the checkpoint and the device."""
+        """Create what `predict` creates, which verifies the checkpoint and the device."""
         assert self.checkpoint is not None
         MnistAmpCLI.instantiate_classes(self)
         self.model.load_state_dict(self.checkpoint["state_dict"])
@@ -162,7 +141,7 @@ class DemoCLI(CommandCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self.make_trainer([], logger=False, enable_progress_bar=False, **kwargs)
         if trainer.world_size != 1:
-            raise RequestError("demo reads on one device; leave trainer.devices and trainer.num_nodes at 1.")
+            raise RequestError("demo uses one device; leave trainer.devices and trainer.num_nodes at 1.")
         return trainer
 
 

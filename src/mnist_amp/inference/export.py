@@ -1,10 +1,11 @@
-"""The command `export`: a trained network as files for others to use, each checked against the checkpoint."""
+"""The command `export`: a trained network as files for other programs, each checked against the checkpoint."""
 
 import importlib
 import json
 import platform
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -19,8 +20,19 @@ from mnist_amp.data import mnist
 from mnist_amp.data.loader import normalize
 from mnist_amp.errors import RequestError, RunError, warn
 from mnist_amp.inference import export_report
-from mnist_amp.inference.export_formats import FORMATS, Metadata, Scorer, is_widened
-from mnist_amp.inference.pixels import DTYPES, PixelNN
+from mnist_amp.inference.export_checks import MismatchError, accuracy, check, check_exact, compute_logits
+from mnist_amp.inference.export_formats import FORMATS, is_widened
+from mnist_amp.inference.export_results import (
+    Accuracy,
+    ExportedFile,
+    ExportFailure,
+    ExportResults,
+    FileMetadata,
+    InputSpec,
+    OutputSpec,
+    SourceRun,
+)
+from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.networks.simple_nn import SimpleNN
 from mnist_amp.runs import checkpoint_files, folders, resume
@@ -30,41 +42,29 @@ from mnist_amp.training.precision import versions
 from mnist_amp.wording import counted, nearest
 
 RESULTS = "results.json"
-INSTALL = 'pip install ".[export]"'
-# How far a logit may be from the checkpoint's, in machine epsilons of the dtype times the largest logit. In half
-# precision each weight and each value is rounded once, by half an epsilon of it at most, some up and some down. In
-# float32 it is the sums that are rounded, of 784 products and then of one for each hidden unit, in one order here and
-# in another there: by half an epsilon times the root of how many there are, 35 at width 4096. A guess can differ only
-# where two of the checkpoint's logits are nearer to each other than twice that.
-EPSILONS = {torch.float32: 32, torch.float16: 4, torch.bfloat16: 4}
-FIRST = [1, 7]  # images in the first batches, as a file must take any number of them
-BATCH = 1000  # images in the others
+INSTALL = "pip install 'mnist-amp[export]'"
 
 
-class MismatchError(ValueError):
-    """A file does not do as the checkpoint does; the message says in what."""
-
-
-class Job(NamedTuple):
-    """What the files are made from, and checked with.
+class Reference(NamedTuple):
+    """What the files are made from, and checked against.
 
     Attributes:
-        model: the checkpoint's.
-        run: what the files say of the checkpoint.
+        model: the checkpoint's network.
+        run: the checkpoint's run.
         images: the test images (N, 28, 28) uint8.
         labels: their digits (N,).
-        logits: the checkpoint's own (N, 10), in float32, for the images normalised as in its training.
+        logits: the checkpoint's logits (N, 10) for the normalised images, in float32.
     """
 
     model: SimpleNN
-    run: dict[str, Any]
+    run: SourceRun
     images: Tensor
     labels: Tensor
     logits: Tensor
 
 
 def export(cli: "ExportCLI", formats: list[str] | None = None, dtypes: list[str] | None = None) -> None:
-    """Export a checkpoint, check each file, and write and print what was found.
+    """Export a checkpoint, check each file, and write and print the results.
 
     Args:
         cli: its command line
@@ -72,17 +72,17 @@ def export(cli: "ExportCLI", formats: list[str] | None = None, dtypes: list[str]
         dtypes: of the weights, of float32, float16 and bfloat16; by default float32
 
     Raises:
-        RequestError: there is no such format or dtype, or a package is missing.
-        RunError: a file does not do as the checkpoint does, and is not there.
-        Stopped: by a signal; the files that were done are kept.
+        RequestError: a format or dtype is unknown, or a package is missing.
+        RunError: a file does not compute what the checkpoint computes, and was not kept.
+        Stopped: by a signal; the files that were complete are kept.
     """
     names = ["float32"] if dtypes is None else _chosen("dtypes", dtypes, DTYPES)
     kinds = _available(formats)
     config = cli.config[cli.like]
     assert cli.checkpoint is not None
-    job = _job(cli.checkpoint, Path(config.ckpt_path), Path(config.data.data_dir))
+    reference = _load_reference(cli.checkpoint, Path(config.ckpt_path), Path(config.data.data_dir))
     root = Path(config.trainer.default_root_dir or ".")
-    _write_all([f"model-{dtype}.{kind}" for dtype in names for kind in kinds], job, cli.command_line, root)
+    _write_all([f"model-{dtype}.{kind}" for dtype in names for kind in kinds], reference, cli.command_line, root)
 
 
 def _chosen(option: str, given: list[str], known: Iterable[str]) -> list[str]:
@@ -90,25 +90,24 @@ def _chosen(option: str, given: list[str], known: Iterable[str]) -> list[str]:
         if name not in known:
             raise RequestError(f"{option} has {name}{nearest(name, known)}; it takes {', '.join(known)}.")
     if not given or len(set(given)) < len(given):
-        raise RequestError(f"{option} needs at least one, and each once. Leave it out to have its default.")
+        raise RequestError(f"{option} needs at least one name, and each name once. Leave it out to have its default.")
     return given
 
 
 def _available(formats: list[str] | None) -> list[str]:
-    """Return the formats to write: those asked for, or all whose packages are there; what is left out is said."""
+    """Return the formats to write: the requested ones, or by default, with a warning, those that can be written."""
     wanted = list(FORMATS) if formats is None else _chosen("formats", formats, FORMATS)
     lacking = {name: missing for name in wanted if (missing := _missing(FORMATS[name].packages))}
-    there = [name for name in wanted if name not in lacking]
-    what = " and ".join(f"{name} needs {', '.join(missing)}" for name, missing in lacking.items())
+    available = [name for name in wanted if name not in lacking]
+    needs = " and ".join(f"{name} needs {', '.join(missing)} (not installed)" for name, missing in lacking.items())
     if lacking and formats is not None:
-        others = there or [name for name, kind in FORMATS.items() if not kind.packages]
+        others = available or [name for name, kind in FORMATS.items() if not kind.packages]
         raise RequestError(
-            f"{what}: not installed. Install the extra export, {INSTALL}, or leave it out: --formats "
-            f"'[{','.join(others)}]'"
+            f"{needs}. Install the extra export, {INSTALL}, or leave it out: --formats '[{','.join(others)}]'"
         )
     if lacking:
-        warn(f"left out is {', '.join(lacking)}, as {what}: not installed. The extra export has it: {INSTALL}")
-    return there
+        warn(f"{', '.join(lacking)} left out: {needs}. Install the extra export: {INSTALL}")
+    return available
 
 
 def _missing(packages: Iterable[str]) -> list[str]:
@@ -121,178 +120,152 @@ def _missing(packages: Iterable[str]) -> list[str]:
     return missing
 
 
-def _job(checkpoint: dict[str, Any], path: Path, data_dir: Path) -> Job:
+def _load_reference(checkpoint: dict[str, Any], path: Path, data_dir: Path) -> Reference:
     width = checkpoint["hyper_parameters"]["hidden_dim"]
     module = LitSimpleNN(width).eval()
     resume.check_network(path, checkpoint, module.state_dict())
     module.load_state_dict(checkpoint["state_dict"])
     mnist.prepare(data_dir)
     images, labels = mnist.load(data_dir, train=False)
-    run = {"checkpoint": str(path), **checkpoint_files.position(checkpoint), "hidden_dim": width}
-    run["precision"] = checkpoint.get(checkpoint_files.PRECISION_KEY)
-    return Job(module.model, run, images, labels, scored(lambda part: module.model(normalize(part)), images))
+    position = checkpoint_files.position(checkpoint)
+    precision = checkpoint.get(checkpoint_files.PRECISION_KEY)
+    run = SourceRun(str(path), position["epochs"], position["step"], width, precision)
+    logits = compute_logits(lambda batch: module.model(normalize(batch)), images)
+    return Reference(module.model, run, images, labels, logits)
 
 
-def scored(scorer: Scorer, images: Tensor) -> Tensor:
-    """Return the logits (N, 10) of images (N, 28, 28) uint8, which are scored in batches of several sizes."""
-    first, rest = images[: sum(FIRST)], images[sum(FIRST) :]
-    with torch.no_grad():
-        return torch.cat([scorer(batch) for batch in (*torch.split(first, FIRST), *torch.split(rest, BATCH))])
-
-
-def _write_all(names: list[str], job: Job, command: str, root: Path) -> None:
-    """Write files of these names to a new folder, which there is not if none of them is as it should be."""
-    sys.stderr.write(f"mnist-amp: exporting {job.run['checkpoint']} to {counted(len(names), 'file')}\n")
-    record: dict[str, Any] = {"command": command, **_circumstances(job), "files": []}
-    failures: dict[str, Exception] = {}
+def _write_all(names: list[str], reference: Reference, command: str, root: Path) -> None:
+    """Write files of these names to a new folder, which is removed if none of them passes the checks."""
+    sys.stderr.write(f"mnist-amp: exporting {reference.run.checkpoint} to {counted(len(names), 'file')}\n")
+    results = _results(reference, command)
+    files: list[ExportedFile] = []
+    failures: list[ExportFailure] = []
     with signals.keyboard_interrupts():
         folder = folders.create_run_dir(root, "export")
         try:
             for name in names:
-                _try(folder / name, job, record["files"], failures)
+                _try(folder / name, reference, files, failures)
         except KeyboardInterrupt as interrupt:
-            raise Stopped(interrupt.args[0], f"after {_kept(record, folder)}.") from None
+            raise Stopped(interrupt.args[0], f"after {_kept(files, folder)}.") from None
         finally:
-            _finish(record, folder)
-    if record["files"]:
-        print(export_report.terminal(record, str(folder), _uses(record, folder)), flush=True)
+            results = replace(results, files=tuple(files))
+            _finish(results, folder)
+    if files:
+        print(export_report.terminal(results, str(folder), _uses(files, folder)), flush=True)
     if failures:
-        raise RunError(_told(failures, _kept(record, folder))) from next(iter(failures.values()))
+        raise RunError(_describe_failures(failures, _kept(files, folder))) from failures[0].error
 
 
-def _try(path: Path, job: Job, files: list[dict[str, Any]], failures: dict[str, Exception]) -> None:
+def _try(path: Path, reference: Reference, files: list[ExportedFile], failures: list[ExportFailure]) -> None:
     try:
-        files.append(_write(path, job))
-    except RunError:  # the disk's
+        files.append(_write(path, reference))
+    except RunError:  # the disk is full; the next file would fail also
         raise
     except Exception as error:
-        failures[path.name] = error
+        failures.append(ExportFailure(path.name, error))
 
 
-def _write(path: Path, job: Job) -> dict[str, Any]:
-    """Write a file, which has its name only once it was loaded again and checked; returns what was found."""
+def _write(path: Path, reference: Reference) -> ExportedFile:
+    """Write a file. It gets its name only after it was loaded again and passed the checks."""
     dtype, kind = path.stem.removeprefix("model-"), FORMATS[path.suffix[1:]]
-    network = PixelNN(job.model, DTYPES[dtype])
-    make, metadata = kind.maker(network), _metadata(path.suffix[1:], dtype, job.run)
-    known = scored(network, job.images)
-    with atomic_write(path) as draft:
-        draft.write_bytes(make(metadata | _accuracy(known, job.labels)))
-        found = scored(kind.scorer(draft), job.images)
+    network, labels = PixelNetwork(reference.model, DTYPES[dtype]), reference.labels
+    make = kind.maker(network)
+    wanted = compute_logits(network, reference.images)
+    metadata = _metadata(path.suffix[1:], dtype, reference.run, accuracy(wanted, labels))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(make(asdict(metadata)))
+        logits = compute_logits(kind.scorer(temporary), reference.images)
         if kind.is_exact:
-            _check_exact(found, known, DTYPES[dtype])
-        elif _accuracy(found, job.labels) != _accuracy(known, job.labels):  # its own is to be in it
-            draft.write_bytes(make(metadata | _accuracy(found, job.labels)))
-            found = scored(kind.scorer(draft), job.images)
-        figures = check(found, job.logits, DTYPES[dtype])
-        size = draft.stat().st_size
-    return {"file": path.name, "bytes": size, **_accuracy(found, job.labels), **figures, **metadata}
+            check_exact(logits, wanted, DTYPES[dtype])
+        elif (measured := accuracy(logits, labels)) != metadata.accuracy:  # the file must contain its own
+            metadata = replace(metadata, accuracy=measured)
+            temporary.write_bytes(make(asdict(metadata)))
+            logits = compute_logits(kind.scorer(temporary), reference.images)
+        agreement = check(logits, reference.logits, DTYPES[dtype])
+        return ExportedFile(path.name, temporary.stat().st_size, agreement, metadata)
 
 
-def check(logits: Tensor, wanted: Tensor, dtype: torch.dtype) -> dict[str, Any]:
-    """Compare a file's logits (N, 10) with the checkpoint's.
-
-    Raises:
-        MismatchError: they differ by more than rounding to `dtype` does, or in float32 by a guess.
-    """
-    if logits.shape != wanted.shape:
-        raise MismatchError(f"its logits are {tuple(logits.shape)} and not {tuple(wanted.shape)}")
-    largest = (logits - wanted).abs().max().item()
-    allowed = EPSILONS[dtype] * torch.finfo(dtype).eps * wanted.abs().max().item()
-    differing = int((logits.argmax(dim=1) != wanted.argmax(dim=1)).sum())
-    if not largest <= allowed or (dtype == torch.float32 and differing):  # not a number, too
-        raise MismatchError(
-            f"{differing:,} of {len(wanted):,} guesses differ, and a logit differs by {largest:.2g}, where rounding "
-            f"explains {allowed:.2g}"
-        )
-    return {"differing_guesses": differing, "largest_difference": largest, "allowed_difference": allowed}
-
-
-def _check_exact(logits: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
-    """Refuse what torch computes otherwise than before, but for a last bit, which memory's layout may decide."""
-    differing = int((logits.argmax(dim=1) != wanted.argmax(dim=1)).sum())
-    largest = (logits - wanted).abs().max().item()
-    if differing or not largest <= torch.finfo(dtype).eps * wanted.abs().max().item():
-        raise MismatchError(
-            f"{differing:,} guesses are not those of the network that it was made from, and a logit differs by "
-            f"{largest:.2g}"
-        )
+def _metadata(name: str, dtype: str, run: SourceRun, accuracy: Accuracy) -> FileMetadata:
+    kind = FORMATS[name]
+    return FileMetadata(
+        classes=[str(digit) for digit in range(10)],
+        input=InputSpec(
+            name="images",
+            shape=["N", 28, 28],
+            dtype="uint8" if kind.is_graph else dtype,
+            range=[0, 255],
+            meaning="a digit, light on dark, where 0 is black; normalisation is in the weights",
+        ),
+        output=OutputSpec(
+            name="logits",
+            shape=["N", 10],
+            dtype="float32" if kind.is_graph else dtype,
+            meaning="the largest is that of the digit; softmax makes probabilities of them",
+        ),
+        dtype=dtype,
+        arithmetic="float32" if is_widened(name, DTYPES[dtype]) else dtype,
+        run=run,
+        versions=versions() | {package: importlib.import_module(package).__version__ for package in kind.packages},
+        date=_now(),
+        accuracy=accuracy,
+    )
 
 
-def _accuracy(logits: Tensor, labels: Tensor) -> dict[str, dict[str, int]]:
-    return {"accuracy": {"correct": int((logits.argmax(dim=1) == labels).sum()), "images": len(labels)}}
+def _results(reference: Reference, command: str) -> ExportResults:
+    """Return the results of an export that has no files yet."""
+    return ExportResults(
+        command=command,
+        date=_now(),
+        device=f"CPU ({platform.machine()}, threads: {torch.get_num_threads()})",
+        versions=versions(),
+        run=reference.run,
+        accuracy=accuracy(reference.logits, reference.labels),
+        largest_logit=reference.logits.abs().max().item(),
+    )
 
 
-def _metadata(name: str, dtype: str, run: dict[str, Any]) -> Metadata:
-    """Return what a file says of itself, but for its accuracy."""
-    kind, meaning = FORMATS[name], "a digit, light on dark, where 0 is black; normalisation is in the weights"
-    return {
-        "classes": [str(digit) for digit in range(10)],
-        "input": {
-            **{"name": "images", "shape": ["N", 28, 28], "dtype": "uint8" if kind.is_graph else dtype},
-            **{"range": [0, 255], "meaning": meaning},
-        },
-        "output": {
-            **{"name": "logits", "shape": ["N", 10], "dtype": "float32" if kind.is_graph else dtype},
-            "meaning": "the largest is that of the digit; softmax makes probabilities of them",
-        },
-        "dtype": dtype,
-        "arithmetic": "float32" if is_widened(name, DTYPES[dtype]) else dtype,
-        "run": run,
-        "versions": versions() | {package: importlib.import_module(package).__version__ for package in kind.packages},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _circumstances(job: Job) -> dict[str, Any]:
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": f"CPU ({platform.machine()}, threads: {torch.get_num_threads()})",
-        "versions": versions(),
-        "run": job.run,
-        **_accuracy(job.logits, job.labels),
-        "largest_logit": job.logits.abs().max().item(),
-    }
-
-
-def _finish(record: dict[str, Any], folder: Path) -> None:
-    if not record["files"]:
+def _finish(results: ExportResults, folder: Path) -> None:
+    if not results.files:
         folder.rmdir()
         return
-    with atomic_write(folder / RESULTS) as draft:
-        draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with atomic_write(folder / RESULTS) as temporary:
+        temporary.write_text(json.dumps(results.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
-def _kept(record: dict[str, Any], folder: Path) -> str:
-    count = counted(len(record["files"]), "file")
-    return f"{count} passed, kept in {folder}" if record["files"] else "no file passed, so none is kept"
+def _kept(files: list[ExportedFile], folder: Path) -> str:
+    return f"{counted(len(files), 'file')} passed, kept in {folder}" if files else "no file passed, so none is kept"
 
 
-def _uses(record: dict[str, Any], folder: Path) -> dict[str, str]:
-    """Return how the first file of each format is used."""
-    files = {Path(file["file"]).suffix[1:]: f"{folder}/{file['file']}" for file in reversed(record["files"])}
-    return {name: kind.use.format(files[name]) for name, kind in FORMATS.items() if name in files}
+def _uses(files: list[ExportedFile], folder: Path) -> dict[str, str]:
+    """Return for each format the Python code that uses its first file."""
+    first = {Path(file.file).suffix[1:]: f"{folder}/{file.file}" for file in reversed(files)}
+    return {name: kind.use.format(first[name]) for name, kind in FORMATS.items() if name in first}
 
 
-def _told(failures: dict[str, Exception], kept: str) -> str:
-    texts = [
-        f"{name}: {error if isinstance(error, MismatchError) else describe_error(error)[0]}"
-        for name, error in failures.items()
+def _describe_failures(failures: list[ExportFailure], kept: str) -> str:
+    reasons = [
+        f"{name}: {error if isinstance(error, MismatchError) else describe_error(error)[0]}" for name, error in failures
     ]
-    count = counted(len(failures), "file")
     return (
-        f"{count} could not be made, or did not do as the checkpoint does on the test images. {'. '.join(texts)}. "
-        f"{kept[0].upper()}{kept[1:]}. Leave out with --formats or --dtypes what fails."
+        f"{counted(len(failures), 'file')} could not be exported, or did not agree with the checkpoint on the test "
+        f"images. {'. '.join(reasons)}. {kept[0].upper()}{kept[1:]}. Leave out what fails with --formats or --dtypes."
     )
 
 
 class ExportCLI(CommandCLI):
+    """The command line of `export`: its own options, and those of `test`."""
+
     name = "export"
     like = "test"
     unused: ClassVar = {"verbose", "weights_only"}
     function = export
 
     def before_instantiate_classes(self) -> None:
-        torch.set_float32_matmul_precision("highest")  # whatever the run trained with, it is float32 that is compared
+        torch.set_float32_matmul_precision("highest")  # the checkpoint's logits are those of float32, without TF32
 
 
 run = ExportCLI.run

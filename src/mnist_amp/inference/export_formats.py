@@ -1,7 +1,15 @@
-"""The kinds of files that a trained network is exported to: made as bytes, and loaded again by their own runtimes.
+"""The formats that a trained network is exported to: made as bytes, and loaded again by their own runtimes.
 
-.pth and .safetensors hold the weights alone, with which the guide's class takes pixels of 0 to 255. .onnx and .pt2
-hold the whole computation, from images (N, 28, 28) uint8 to logits (N, 10) float32, whatever N is.
+.pth and .safetensors hold the weights alone. With them, the guide's class takes pixels from 0 to 255. .onnx and .pt2
+hold the complete computation, from images (N, 28, 28) uint8 to logits (N, 10) float32, for any N.
+
+Example:
+    Export a network to ONNX, load the file with onnxruntime, and compute logits:
+
+        onnx = FORMATS["onnx"]
+        make = onnx.maker(PixelNetwork(SimpleNN()))
+        Path("model.onnx").write_bytes(make({"author": "me"}))
+        logits = onnx.scorer(Path("model.onnx"))(torch.zeros(5, 28, 28, dtype=torch.uint8))  # (5, 10)
 """
 
 import io
@@ -17,32 +25,32 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.func import functional_call
 
-from mnist_amp.inference.pixels import PixelNN
+from mnist_amp.inference.pixel_network import PixelNetwork
 from mnist_amp.networks.simple_nn import SimpleNN
 from mnist_amp.torch_internals import METADATA_ASSERT, metadata_of
 
-METADATA = "mnist_amp"  # under which .pth and .pt2 hold it; the others have an entry for each of its keys
-EXAMPLE = (torch.zeros(2, 28, 28, dtype=torch.uint8),)  # not of one image, for which a graph would be made to fit
+METADATA = "mnist_amp"  # the entry that holds the metadata in .pth and .pt2; other formats have an entry for each key
+EXAMPLE = (torch.zeros(2, 28, 28, dtype=torch.uint8),)  # two images: a graph that was traced with one takes one only
 
-Metadata = dict[str, Any]  # of plain values
+Metadata = dict[str, Any]  # plain values
 Maker = Callable[[Metadata], bytes]
 Scorer = Callable[[Tensor], Tensor]
 
 
 class Format(NamedTuple):
-    """A kind of file.
+    """A format of files.
 
     Attributes:
-        packages: that it needs beside torch.
-        maker: prepares a network, and returns what makes a file's content, with metadata in it.
-        scorer: loads a file; what it returns takes images (N, 28, 28) uint8, and returns logits (N, 10) float32.
-        use: how it is used, in Python; {} is its name.
-        is_graph: whether the computation is in it, or the weights alone.
-        is_exact: whether its runtime is torch, which computes as before.
+        packages: that it needs besides torch.
+        maker: takes a network, and returns a function that takes metadata and returns the content of a file.
+        scorer: loads a file, and returns a function from images (N, 28, 28) uint8 to logits (N, 10) float32.
+        use: Python code that uses a file; {} is its path.
+        is_graph: whether a file holds the computation, or the weights alone.
+        is_exact: whether torch computes a file, with the same result as the network that was exported.
     """
 
     packages: tuple[str, ...]
-    maker: Callable[[PixelNN], Maker]
+    maker: Callable[[PixelNetwork], Maker]
     scorer: Callable[[Path], Scorer]
     use: str
     is_graph: bool = False
@@ -50,9 +58,9 @@ class Format(NamedTuple):
 
 
 class WideNN(nn.Module):
-    """Scores as PixelNN does, with its weights made float32 each time, and arithmetic in that."""
+    """Computes what PixelNetwork computes, but in float32: it converts the weights each time."""
 
-    def __init__(self, network: PixelNN) -> None:
+    def __init__(self, network: PixelNetwork) -> None:
         super().__init__()
         self.model = network.model
 
@@ -63,14 +71,14 @@ class WideNN(nn.Module):
 
 
 def is_widened(name: str, dtype: torch.dtype) -> bool:
-    """Whether weights of that dtype are made float32 for the arithmetic: onnxruntime has no bfloat16 on a CPU."""
+    """Return whether weights are converted to float32 for the arithmetic: onnxruntime has no bfloat16 on a CPU."""
     return name == "onnx" and dtype == torch.bfloat16
 
 
-def _pth_maker(network: PixelNN) -> Maker:
+def _pth_maker(network: PixelNetwork) -> Maker:
     def make(metadata: Metadata) -> bytes:
         weights = network.model.state_dict()
-        metadata_of(weights)[METADATA] = metadata  # which load_state_dict passes over
+        metadata_of(weights)[METADATA] = metadata  # load_state_dict ignores it
         file = io.BytesIO()
         torch.save(weights, file)
         return file.getvalue()
@@ -82,7 +90,7 @@ def _pth_scorer(path: Path) -> Scorer:
     return _scorer(torch.load(path, weights_only=True))
 
 
-def _safetensors_maker(network: PixelNN) -> Maker:
+def _safetensors_maker(network: PixelNetwork) -> Maker:
     import safetensors.torch as safetensors
 
     weights = network.model.state_dict()
@@ -96,14 +104,14 @@ def _safetensors_scorer(path: Path) -> Scorer:
 
 
 def _scorer(weights: Mapping[str, Tensor]) -> Scorer:
-    """Load weights into the class that has no normalisation."""
+    """Load weights into the guide's class, which does not normalise."""
     dtype = weights["fc1.weight"].dtype
     model = SimpleNN(len(weights["fc1.weight"])).to(dtype)
     model.load_state_dict(weights)
     return lambda images: model(images.to(dtype)).float()
 
 
-def _pt2_maker(network: PixelNN) -> Maker:
+def _pt2_maker(network: PixelNetwork) -> Maker:
     program = _program(network)
 
     def make(metadata: Metadata) -> bytes:
@@ -121,16 +129,16 @@ def _pt2_scorer(path: Path) -> Scorer:
 def _program(network: nn.Module) -> ExportedProgram:
     program = torch.export.export(network, EXAMPLE, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # with folders of this machine
+        node.meta.pop("stack_trace", None)  # it names folders of this machine
     for node in program.graph.find_nodes(op="call_function", target=METADATA_ASSERT):
-        program.graph.erase_node(node)  # that it runs on a CPU, which it need not
+        program.graph.erase_node(node)  # an assertion that the device is a CPU
     return program
 
 
-def _onnx_maker(network: PixelNN) -> Maker:
+def _onnx_maker(network: PixelNetwork) -> Maker:
     widened = is_widened("onnx", network.dtype)
     program = _program(WideNN(network) if widened else network)
-    with warnings.catch_warnings(action="ignore"):  # of the exporter's own use of torch
+    with warnings.catch_warnings(action="ignore"):  # about the exporter's own use of torch
         exported = torch.onnx.export(
             program,
             input_names=["images"],
@@ -138,7 +146,7 @@ def _onnx_maker(network: PixelNN) -> Maker:
             dynamo=True,
             external_data=False,
             verbose=False,
-            optimize=not widened,  # or it makes small weights float32 once and for all
+            optimize=not widened,  # the optimizer would store small weights in float32
         )
     assert exported is not None
     model = exported.model_proto
@@ -155,7 +163,7 @@ def _onnx_bytes(model: Any, metadata: Metadata) -> bytes:
 
 
 def _tidy(graph: Any) -> None:
-    """Leave out how torch came to each part, with folders of this machine, and call N `batch`."""
+    """Remove the trace of each part, which names folders of this machine, and call the dimension N `batch`."""
     del graph.value_info[:], graph.metadata_props[:]
     for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
@@ -167,7 +175,7 @@ def _onnx_scorer(path: Path) -> Scorer:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # it would take all cores
+    options.intra_op_num_threads = torch.get_num_threads()  # by default it takes all cores
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 

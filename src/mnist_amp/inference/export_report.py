@@ -1,36 +1,60 @@
-"""How `export` tells what it found; from plain records, with no torch."""
+"""The results of `export` as text; it does not use torch."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import NamedTuple
 
+from mnist_amp.inference.export_results import Accuracy, ExportedFile, ExportResults
 from mnist_amp.reporting.tables import facts, table
 from mnist_amp.wording import counted
 
 HEAD = ["file", "bytes", "arithmetic", "accuracy", "other guesses", "largest difference", "allowed"]
 
 
-def rows(record: dict[str, Any]) -> list[list[str]]:
-    """Return the cells of a table of the files, its head first; the record is what `results.json` holds."""
-    return [HEAD, *map(_row, record["files"])]
+class FileRow(NamedTuple):
+    """A row of the table of files; the attributes are those of `ExportedFile`."""
+
+    file: str
+    bytes: int
+    arithmetic: str
+    accuracy: Accuracy
+    differing_guesses: int
+    largest_difference: float
+    allowed_difference: float
 
 
-def _row(file: dict[str, Any]) -> list[str]:
+def row(file: ExportedFile) -> FileRow:
+    metadata, agreement = file.metadata, file.agreement
+    return FileRow(
+        *(file.file, file.bytes, metadata.arithmetic, metadata.accuracy),
+        *(agreement.differing_guesses, agreement.largest_difference, agreement.allowed_difference),
+    )
+
+
+def cells(rows: Iterable[FileRow]) -> list[list[str]]:
+    """Return the cells of the table of files, its head first."""
+    return [HEAD, *map(_cells, rows)]
+
+
+def _cells(row: FileRow) -> list[str]:
     return [
-        *(file["file"], f"{file['bytes']:,}", file["arithmetic"], _share(file["accuracy"])),
-        *(f"{file['differing_guesses']:,}", f"{file['largest_difference']:.2g}", f"{file['allowed_difference']:.2g}"),
+        *(row.file, f"{row.bytes:,}", row.arithmetic, f"{row.accuracy.share:.2%}", f"{row.differing_guesses:,}"),
+        *(f"{row.largest_difference:.2g}", f"{row.allowed_difference:.2g}"),
     ]
 
 
-def terminal(record: dict[str, Any], folder: str, uses: dict[str, str]) -> str:
-    """Lay out what `results.json` holds, and how files are used, by format."""
-    run, accuracy = record["run"], record["accuracy"]
-    progress = f"{counted(run['epochs'], 'epoch')}, step {run['step']:,}"
+def terminal(results: ExportResults, folder: str, uses: dict[str, str]) -> str:
+    """Return the text for the terminal.
+
+    Args:
+        results: of the export.
+        folder: where the files are.
+        uses: for each format, Python code that uses a file.
+    """
+    run, accuracy = results.run, results.accuracy
+    progress = f"{counted(run.epochs, 'epoch')}, step {run.step:,}"
     lines = {
-        "checkpoint": f"{run['checkpoint']} ({progress}), {_share(accuracy)} of {accuracy['images']:,} images",
-        "files": f"{folder}/ (results.json has every figure)",
+        "checkpoint": f"{run.checkpoint} ({progress}), {accuracy.share:.2%} of {accuracy.images:,} images",
+        "files": f"{folder}/ (results.json has all results)",
         **uses,
     }
-    return "\n".join([table(rows(record)), "", facts(lines)])
-
-
-def _share(accuracy: dict[str, int]) -> str:
-    return f"{accuracy['correct'] / accuracy['images']:.2%}"
+    return "\n".join([table(cells(map(row, results.files))), "", facts(lines)])

@@ -1,59 +1,57 @@
-"""Picture files as a LightningDataModule, for `predict`."""
+"""The user's image files as a LightningDataModule, for `predict`."""
 
 import sys
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mnist_amp.data.datamodule import MemoryDataModule
-from mnist_amp.inference import image_files
+from mnist_amp.inference.image_files import LoadedImage, find_images, load_image
+from mnist_amp.inference.mnist_form import NoInkError, as_is, mnist_form
 
-MANY = 100  # files, from which on there is a progress bar
-FORMS = {"mnist": image_files.mnist_form, "none": image_files.as_is}
+PROGRESS_BAR = 100  # files from which on a progress bar is shown
+CONVERTERS = {"mnist": mnist_form, "none": as_is}
 
 
 class ImageDataModule(MemoryDataModule):
-    """Pictures of digits from files, as images like MNIST's on the device that scores them.
+    """Images of digits from files, in MNIST's form, on the device that scores them.
 
     Args:
-        paths: files, folders and patterns, see `image_files.found`.
-        preprocess: `mnist` brings the pictures into MNIST's form, `none` takes those of 28 x 28 as they are.
+        paths: files, folders and patterns, see `find_images`.
+        preprocess: `mnist` brings the images into MNIST's form; `none` takes images of 28 x 28 pixels as they are.
         batch_size: images per batch.
 
     Attributes:
-        files: the pictures' files, N of them.
-        images: (N, 28, 28) uint8; nothing but paper for a file that can't be scored.
-        problems: why those can't, by their place in `files`.
+        files: paths of the N files.
+        loaded: the N files with their images, or the reasons why these can't be used; set by `setup`.
+        images: (N, 28, 28) uint8; zeros for an image that can't be used.
+
+    Raises:
+        RequestError: a path names no image.
+
+    Example:
+        >>> data = ImageDataModule(["scans/*.png"], preprocess="mnist", batch_size=64)
+        >>> module = LitSimpleNN.load_from_checkpoint("best.ckpt")
+        >>> probabilities = torch.cat(Trainer(logger=False).predict(module, datamodule=data))  # (N, 10)
     """
 
     def __init__(self, paths: list[str], preprocess: Literal["mnist", "none"], batch_size: int) -> None:
         super().__init__()
-        self.files, self.form, self.batch_size = image_files.found(paths), FORMS[preprocess], batch_size
-        self.problems: dict[int, image_files.ImageError] = {}
+        self.files, self.convert, self.batch_size = find_images(paths), CONVERTERS[preprocess], batch_size
+        self.loaded: list[LoadedImage] = []
 
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
-        hidden = None if len(self.files) >= MANY and self.trainer.is_global_zero else True  # None: but in a terminal
-        files = tqdm(self.files, "Reading", unit="picture", disable=hidden, file=sys.stderr)
-        images = [self._image(place, file) for place, file in enumerate(files)]
-        self.images = torch.from_numpy(np.stack(images)).to(self.trainer.strategy.root_device)
-        self.labels = torch.zeros(len(images), dtype=torch.int64, device=self.images.device)  # they are not known
+        # None: shown only in a terminal
+        hidden = None if len(self.files) >= PROGRESS_BAR and self.trainer.is_global_zero else True
+        files = tqdm(self.files, "Reading", unit="image", disable=hidden, file=sys.stderr)
+        self.loaded = [load_image(file, self.convert) for file in files]
+        pixels = np.stack([image.pixels for image in self.loaded])
+        self.images = torch.from_numpy(pixels).to(self.trainer.strategy.root_device)
+        self.labels = torch.zeros(len(pixels), dtype=torch.int64, device=self.images.device)  # they are not known
 
-    def _image(self, place: int, file: Path) -> NDArray[np.uint8]:
-        try:
-            return self.form(image_files.read(file))
-        except image_files.ImageError as problem:
-            self.problems[place] = problem
-            return np.zeros((image_files.SIDE, image_files.SIDE), dtype=np.uint8)
-
-    def unreadable(self) -> dict[str, image_files.ImageError]:
-        """Return what is wrong with the files that are no picture that can be scored, by name."""
-        return {
-            image_files.printable(self.files[place]): problem
-            for place, problem in self.problems.items()
-            if not isinstance(problem, image_files.NoInkError)
-        }
+    def unreadable(self) -> list[LoadedImage]:
+        """Return the files that can't be scored for another reason than that their image is empty."""
+        return [image for image in self.loaded if image.error and not isinstance(image.error, NoInkError)]

@@ -16,31 +16,30 @@ from mnist_amp.runs.atomic_files import atomic_write, write_table
 from mnist_amp.signals import Stopped
 from mnist_amp.training.metrics import Scores
 
-SURE = 0.8  # the probability of the guess that the model is called unsure below
-SHEET = 1000  # pictures on a sheet
+SURE = 0.8  # a guess with a lower probability is unsure
+SHEET = 1000  # images on a sheet
 
 
 class ImagePredictions(Callback):
-    """Writes `predictions.csv` and `predictions.png`, and prints a table of few pictures.
+    """Writes `predictions.csv` and `predictions.png`, and prints a table of at most 30 images.
 
     Args:
-        root: of the runs; the files go to a new folder `lightning_logs/predict/version_N` in it.
-        pictures: what is scored.
+        root: folder of the runs; the files are written to a new folder `lightning_logs/predict/version_N` in it.
+        data: the images that are scored.
     """
 
-    def __init__(self, root: Path, pictures: ImageDataModule) -> None:
-        self.root, self.pictures = root, pictures
+    def __init__(self, root: Path, data: ImageDataModule) -> None:
+        self.root, self.data = root, data
         self.rows: list[Tile] = []
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        scored = cast(Scores, pl_module.scores).compute()  # on every process, as it gathers from them all
-        indices = scored.indices.reshape(-1)  # of one picture, it has come as a scalar
-        found = dict(zip(indices.tolist(), scored.logits.double().softmax(dim=1).tolist(), strict=True))
-        images = self.pictures.images.cpu().numpy()
-        for place, file in enumerate(self.pictures.files):
-            problem = self.pictures.problems.get(place)
-            probabilities = found.get(place) if problem is None else None
-            self.rows.append(Tile(printable(file), images[place], probabilities, _note(probabilities, problem)))
+        scored = cast(Scores, pl_module.scores).compute()  # on every process, because it gathers from all
+        indices = scored.indices.reshape(-1).tolist()  # the index of a single image is a scalar
+        found = dict(zip(indices, scored.logits.double().softmax(dim=1).tolist(), strict=True))
+        for index, image in enumerate(self.data.loaded):
+            probabilities = None if image.error else found.get(index)
+            note = _note(probabilities, image.error)
+            self.rows.append(Tile(printable(image.path), image.pixels, probabilities, note))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -58,8 +57,8 @@ class ImagePredictions(Callback):
         self._write_table(folder / files[0])
         for start in range(0, len(self.rows), SHEET):
             files.append(f"predictions-{start // SHEET + 1}.png" if start else "predictions.png")
-            with atomic_write(folder / files[-1]) as draft:
-                contact_sheet(self.rows[start : start + SHEET], draft)
+            with atomic_write(folder / files[-1]) as temporary:
+                contact_sheet(self.rows[start : start + SHEET], temporary)
         return files
 
     def _write_table(self, path: Path) -> None:
@@ -68,14 +67,14 @@ class ImagePredictions(Callback):
 
 
 def _cells(row: Tile) -> list[Any]:
-    figures = [""] * 11 if row.probabilities is None else csv_cells([max(row.probabilities), *row.probabilities])
-    return [row.name, row.guess, *figures, row.note]
+    numbers = [""] * 11 if row.probabilities is None else csv_cells([max(row.probabilities), *row.probabilities])
+    return [row.name, row.guess, *numbers, row.note]
 
 
-def _note(probabilities: list[float] | None, problem: Exception | None) -> str:
-    """Return what is to be said of a picture; nothing of most."""
-    if problem is not None:
-        return str(problem)
+def _note(probabilities: list[float] | None, error: Exception | None) -> str:
+    """Return the note on an image; most images have none."""
+    if error is not None:
+        return str(error)
     if probabilities is None:
-        return "not scored: trainer.limit_predict_batches ends it before"
+        return "not scored: trainer.limit_predict_batches is too low"
     return "unsure" if max(probabilities) < SURE else ""

@@ -1,0 +1,89 @@
+"""Reads drawings of digits with a trained network, in several precisions side by side."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mnist_amp.inference.mnist_form import NoInkError, mnist_form
+from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
+from mnist_amp.networks.simple_nn import SimpleNN
+
+SIDE = 280  # pixels of a side of a drawing
+SIZE = SIDE * SIDE  # bytes of a drawing: the level of ink in each pixel, row by row
+REPEATS = 9  # inferences that a time is the median of
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The network's answer in one precision.
+
+    Attributes:
+        guess: the digit with the highest probability; None if the logits overflowed, which float16 can do.
+        probabilities: of the ten digits, 0 to 1; None if the logits overflowed.
+        seconds: time of an inference, from the image on the device to the logits: the median of `REPEATS`.
+    """
+
+    guess: int | None
+    probabilities: list[float] | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ReadDrawing:
+    """A drawing in MNIST's form, and what the network reads in it.
+
+    Attributes:
+        image: the 784 levels of the image that the network sees, row by row; None if the drawing has no ink.
+        readings: by precision; empty if the drawing has no ink.
+    """
+
+    image: list[int] | None
+    readings: dict[str, Reading]
+
+
+class DrawingReader:
+    """Reads drawings with a network, in each of `DTYPES`.
+
+    Args:
+        model: takes normalised images.
+        device: where the network is computed.
+    """
+
+    def __init__(self, model: SimpleNN, device: torch.device) -> None:
+        self.device = device
+        self.networks = {name: PixelNetwork(model, dtype).to(device) for name, dtype in DTYPES.items()}
+        self.read(torch.zeros(1, 28, 28, dtype=torch.uint8), list(DTYPES))  # the first inference takes longer
+
+    def __call__(self, drawing: bytes, precisions: list[str]) -> ReadDrawing:
+        """Bring a drawing of `SIZE` bytes into MNIST's form, and read it in these precisions."""
+        try:
+            image = mnist_form(Image.frombytes("L", (SIDE, SIDE), drawing))
+        except NoInkError:
+            return ReadDrawing(None, {})
+        return ReadDrawing(image.flatten().tolist(), self.read(torch.from_numpy(image)[None], precisions))
+
+    @torch.inference_mode()
+    def read(self, images: Tensor, precisions: list[str]) -> dict[str, Reading]:
+        """Read one image (1, 28, 28) uint8 in these precisions."""
+        images = images.to(self.device)
+        return {name: self._reading(self.networks[name], images) for name in precisions}
+
+    def _reading(self, network: PixelNetwork, images: Tensor) -> Reading:
+        seconds = []
+        for _ in range(REPEATS):
+            start = self._now()
+            logits = network(images)
+            seconds.append(self._now() - start)
+        probabilities = logits[0].softmax(dim=0)
+        if not probabilities.isfinite().all():
+            return Reading(None, None, statistics.median(seconds))
+        return Reading(int(probabilities.argmax()), probabilities.tolist(), statistics.median(seconds))
+
+    def _now(self) -> float:
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        return time.perf_counter()

@@ -1,0 +1,171 @@
+"""The records of `export`: what is written to `results.json`, and the metadata that every exported file contains."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many of the test images are classified correctly.
+
+    Attributes:
+        correct: images whose largest logit is that of their digit.
+        images: all images.
+    """
+
+    correct: int
+    images: int
+
+    @property
+    def share(self) -> float:
+        return self.correct / self.images
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a file's logits for the test images are from the checkpoint's.
+
+    Attributes:
+        differing_guesses: images whose largest logit is that of another digit.
+        largest_difference: between two logits.
+        allowed_difference: the difference that rounding explains.
+    """
+
+    differing_guesses: int
+    largest_difference: float
+    allowed_difference: float
+
+
+@dataclass(frozen=True)
+class SourceRun:
+    """The run whose checkpoint is exported.
+
+    Attributes:
+        checkpoint: path of the file.
+        epochs: complete epochs of training.
+        step: optimizer steps.
+        hidden_dim: width of the network.
+        precision: that it was trained in, such as `16-mixed`; None if the checkpoint does not tell.
+    """
+
+    checkpoint: str
+    epochs: int
+    step: int
+    hidden_dim: int
+    precision: str | None
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The tensor that an exported network takes.
+
+    Attributes:
+        name: of the tensor.
+        shape: sizes; `N` is any number of images.
+        dtype: name of the dtype.
+        range: lowest and highest value.
+        meaning: of the values, in a sentence.
+    """
+
+    name: str
+    shape: list[str | int]
+    dtype: str
+    range: list[int]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """The tensor that an exported network returns; the attributes are those of `InputSpec`."""
+
+    name: str
+    shape: list[str | int]
+    dtype: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class FileMetadata:
+    """The metadata in an exported file.
+
+    Attributes:
+        classes: names of the classes, in the order of the logits.
+        input: the tensor that the network takes.
+        output: the tensor that the network returns.
+        dtype: of the weights.
+        arithmetic: dtype of the computation.
+        run: where the weights come from.
+        versions: of the packages that wrote the file.
+        date: when it was written, in ISO format.
+        accuracy: of this file on the test images.
+    """
+
+    classes: list[str]
+    input: InputSpec
+    output: OutputSpec
+    dtype: str
+    arithmetic: str
+    run: SourceRun
+    versions: dict[str, str]
+    date: str
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """An exported file that passed the checks.
+
+    Attributes:
+        file: its name.
+        bytes: its size.
+        agreement: with the checkpoint.
+        metadata: in the file.
+    """
+
+    file: str
+    bytes: int
+    agreement: Agreement
+    metadata: FileMetadata
+
+    def to_json(self) -> dict[str, Any]:
+        return {"file": self.file, "bytes": self.bytes, **asdict(self.agreement), **asdict(self.metadata)}
+
+
+class ExportFailure(NamedTuple):
+    """A file that could not be exported, or did not pass the checks.
+
+    Attributes:
+        file: its name.
+        error: the reason.
+    """
+
+    file: str
+    error: Exception
+
+
+@dataclass(frozen=True)
+class ExportResults:
+    """The content of `results.json`.
+
+    Attributes:
+        command: the command line.
+        date: when the export began, in ISO format.
+        device: where the files were checked.
+        versions: of the packages that the numbers depend on.
+        run: the exported run.
+        accuracy: of the checkpoint on the test images.
+        largest_logit: the largest absolute value among the checkpoint's logits.
+        files: those that passed the checks.
+    """
+
+    command: str
+    date: str
+    device: str
+    versions: dict[str, str]
+    run: SourceRun
+    accuracy: Accuracy
+    largest_logit: float
+    files: tuple[ExportedFile, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"files": [file.to_json() for file in self.files]}

@@ -1,0 +1,70 @@
+"""Drawings read by a network, in several precisions."""
+
+import pytest
+import torch
+from PIL import ImageOps
+
+from mnist_amp.inference.drawing_reader import SIDE, SIZE, DrawingReader, ReadDrawing
+from mnist_amp.inference.mnist_form import mnist_form
+from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
+from mnist_amp.networks.simple_nn import SimpleNN
+from strokes import picture
+
+SEVEN = ImageOps.invert(picture(7, SIDE, 22))
+
+
+def network() -> SimpleNN:
+    torch.manual_seed(0)
+    return SimpleNN(16)
+
+
+@pytest.fixture(scope="module")
+def reader() -> DrawingReader:
+    return DrawingReader(network(), torch.device("cpu"))
+
+
+def test_reads_the_digit_that_the_network_reads(reader: DrawingReader) -> None:
+    read = reader(SEVEN.tobytes(), list(DTYPES))
+    image = mnist_form(SEVEN)
+    assert read.image == image.flatten().tolist()
+    assert list(read.readings) == list(DTYPES)
+    for name, reading in read.readings.items():
+        with torch.inference_mode():
+            wanted = PixelNetwork(network(), DTYPES[name])(torch.from_numpy(image)[None])[0].softmax(dim=0)
+        assert reading.probabilities is not None
+        assert reading.probabilities == wanted.tolist()
+        assert abs(sum(reading.probabilities) - 1) < 1e-6
+        assert reading.guess == wanted.argmax().item()
+        assert 0 < reading.seconds < 1
+
+
+def test_an_overflow_is_no_guess() -> None:
+    model = network()
+    with torch.no_grad():
+        model.fc2.weight.mul_(1e6)
+    readings = DrawingReader(model, torch.device("cpu"))(SEVEN.tobytes(), ["float16", "bfloat16"]).readings
+    assert (readings["float16"].guess, readings["float16"].probabilities) == (None, None)
+    guess, probabilities = readings["bfloat16"].guess, readings["bfloat16"].probabilities
+    assert guess is not None
+    assert probabilities is not None
+    assert probabilities[guess] == 1
+
+
+def test_reads_in_the_requested_precisions(reader: DrawingReader) -> None:
+    for precisions in ([], ["float16"], ["float32", "bfloat16"]):
+        assert list(reader(SEVEN.tobytes(), precisions).readings) == precisions
+
+
+def test_a_drawing_without_ink_has_no_reading(reader: DrawingReader) -> None:
+    assert reader(bytes(SIZE), list(DTYPES)) == ReadDrawing(image=None, readings={})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_reads_the_same() -> None:
+    on_cpu, on_cuda = (
+        DrawingReader(network(), torch.device(kind))(SEVEN.tobytes(), list(DTYPES)).readings for kind in ("cpu", "cuda")
+    )
+    for name, reading in on_cpu.items():
+        assert on_cuda[name].guess == reading.guess
+        assert on_cuda[name].probabilities == pytest.approx(reading.probabilities, abs=0.01)
+        assert 0 < on_cuda[name].seconds < 1

@@ -1,0 +1,42 @@
+"""The user's image files as a LightningDataModule."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from PIL import Image
+
+from mnist_amp.data.loader import normalize
+from mnist_amp.inference.image_data import ImageDataModule
+from mnist_amp.module import LitSimpleNN
+
+
+def predict(data: ImageDataModule) -> tuple[LitSimpleNN, torch.Tensor]:
+    """Return a module, and the probabilities (N, 10) that it predicts with a plain Trainer."""
+    torch.manual_seed(0)
+    module = LitSimpleNN(16)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    batches = trainer.predict(module, datamodule=data)
+    assert batches is not None
+    return module, torch.cat([batch for batch in batches if isinstance(batch, torch.Tensor)])
+
+
+def test_a_plain_trainer_predicts_every_image(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    for index, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    data = ImageDataModule([str(tmp_path)], preprocess="none", batch_size=2)
+    module, probabilities = predict(data)
+    np.testing.assert_array_equal(data.images, pixels)
+    torch.testing.assert_close(probabilities, module.model(normalize(data.images)).softmax(dim=1))
+
+
+def test_an_empty_image_is_not_unreadable(tmp_path: Path) -> None:
+    Image.new("L", (50, 50), 255).save(tmp_path / "blank.png")
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    data = ImageDataModule([str(tmp_path)], preprocess="mnist", batch_size=2)
+    predict(data)
+    assert [image.error is not None for image in data.loaded] == [True, True]
+    assert [image.path for image in data.unreadable()] == [tmp_path / "torn.png"]
+    assert data.images.sum() == 0

@@ -1,0 +1,144 @@
+"""`mnist-amp predict`, with and without `--images`."""
+
+import csv
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import own_digits
+from mnist_amp.data import mnist
+from tests.conftest import Refused, Run, command, files
+from tests.inference.conftest import digits_of, rows
+
+COUNT = 150  # test images
+
+
+def test_accuracy_is_that_of_the_test_images(run: Run, data_dir: Path) -> None:
+    """`benchmarks/own_digits.py` measures the same on all 10,000."""
+    run("fit", "--trainer.max_epochs=1", "--trainer.logger=false")
+    images, digits = digits_of(data_dir, COUNT)
+    own_digits.written(images, digits.numpy(), "as PNG files", Path("plain"))
+    run("predict", "--images", "plain", "--preprocess", "none")
+    plain = [row["guess"] for row in rows()]
+    assert sum(guess == str(int(digit)) for guess, digit in zip(plain, digits, strict=True)) >= 0.88 * COUNT
+    for index, variant in enumerate(own_digits.VARIANTS):
+        own_digits.written(images, digits.numpy(), variant, Path("variants", str(index)))
+    run("predict", "--images", "variants")
+    guesses = [row["guess"] for row in rows(1)]
+    truth = [str(int(digit)) for digit in digits]
+    score = sum(map(str.__eq__, plain, truth))
+    for index, variant in enumerate(own_digits.VARIANTS):
+        found = guesses[COUNT * index : COUNT * (index + 1)]
+        same = sum(map(str.__eq__, found, plain))
+        exact = variant in ("as PNG files", "inverted: dark on light", "in two colours")
+        assert same >= COUNT * (0.99 if exact or variant.startswith("padded") else 0.94), variant
+        assert abs(sum(map(str.__eq__, found, truth)) - score) <= (2 if exact else 8), variant
+
+
+def test_two_processes(checkpoint: dict[str, Any], kept: Path, tmp_path: Path, data_dir: Path) -> None:
+    """Each process scores every other batch, and the first writes all predictions. One file can't be read."""
+    images, digits = digits_of(data_dir, 5)
+    own_digits.written(images, digits.numpy(), "as PNG files", tmp_path / "own")
+    (tmp_path / "own" / "torn.png").write_bytes(b"torn")
+    ddp = ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=2")
+    command("predict", f"--ckpt_path={kept}", "--images=own", *ddp, cwd=tmp_path, status=1)
+    found = rows()
+    assert [row["file"] for row in found] == [*(f"own/{name}" for name in sorted(files(tmp_path / "own")))]
+    assert [bool(row["guess"]) for row in found] == [True] * 5 + [False]
+
+
+def test_preprocess_none_takes_images_as_they_are_and_mnist_converts_them(
+    predict: Run, kept: Path, data_dir: Path
+) -> None:
+    """Without conversion, the test images have the probabilities that `predict` without --images gives them."""
+    predict()
+    with (kept.parent / "predict_last" / "predictions.csv").open(encoding="utf-8") as file:
+        wanted = list(csv.DictReader(file))[:70]
+    images, digits = (part[:70].numpy() for part in mnist.load(data_dir, train=False))
+    own_digits.written(images, digits, "as PNG files", Path("own"))
+    predict("--images", "own", "--preprocess=none", "--data.batch_size=16")
+    found = rows()
+    for name in ("guess", *(f"p{digit}" for digit in range(10))):
+        assert [float(row[name]) for row in found] == pytest.approx([float(row[name]) for row in wanted], abs=2e-6)
+    own_digits.written(images, digits, "inverted: dark on light", Path("inverted"))
+    predict("--images", "inverted")
+    assert [row["guess"] for row in rows(1)] == [row["guess"] for row in found]
+
+
+def test_wrong_requests_are_refused(refused: Refused, kept: Path, checkpoint: dict[str, Any]) -> None:
+    assert "there is no run with a checkpoint under" in refused("predict", "--images", "own.png")
+    assert refused("predict", "--ckpt_path=null") == (
+        "mnist-amp: error: ckpt_path is null, but predict needs a checkpoint; leave it out for the newest run's best. "
+        "See mnist-amp predict --help.\n"
+    )
+    predict = functools.partial(refused, "predict", f"--ckpt_path={kept}")
+    assert predict("--images", "scans/*.png") == (
+        "mnist-amp: error: scans/*.png matches no file; images end in .png, .jpg, .jpeg, .bmp, .gif, .tif, .tiff, "
+        ".webp.\n"
+    )
+    nothing = "mnist-amp: error: no images are given; name files or folders with --images.\n"
+    assert predict("--preprocess", "none") == nothing
+    Path("empty.yaml").write_text("images: []\n", encoding="utf-8")
+    assert predict("--config=empty.yaml") == nothing
+    assert predict("--images", "own.png", "--preprocess", "crop") == (
+        "mnist-amp: error: preprocess can't be crop; it takes mnist, none. See mnist-amp predict --help.\n"
+    )
+    assert not Path("lightning_logs").exists()
+
+
+def test_images_are_named_in_a_config_file_or_the_environment(
+    predict: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, digits = digits_of(data_dir, 3)
+    own_digits.written(images, digits.numpy(), "as PNG files", Path("own"))
+    Path("own.yaml").write_text("images: [own]\npreprocess: none\n", encoding="utf-8")
+    predict("--config", "own.yaml")
+    monkeypatch.setenv("MNIST_AMP_IMAGES", "own")
+    predict()
+    assert [len(rows(number)) for number in (0, 1)] == [3, 3]
+
+
+def test_unreadable_files_are_reported_and_the_others_are_scored(
+    predict: Run, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, _ = digits_of(data_dir, 2)
+    Path("own").mkdir()
+    for name, image in zip(("a.png", "b.bmp"), images, strict=True):
+        Image.fromarray(image).save(Path("own", name))
+    Image.new("L", (50, 50), 255).save("own/blank.gif")
+    Path("own/torn.png").write_bytes(Path("own/a.png").read_bytes()[:100])
+    with pytest.raises(SystemExit) as exit_info:
+        predict("--images", "own", "nothing.tif")
+    assert exit_info.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.err == (
+        "mnist-amp: error: 2 files could not be scored; own/torn.png: can't be read: image file is truncated. "
+        "The others were scored.\n"
+    )
+    table = rows()
+    assert list(table[0]) == ["file", "guess", "probability", *(f"p{digit}" for digit in range(10)), "note"]
+    assert [(row["file"], row["note"]) for row in table] == [
+        ("own/a.png", "unsure"),
+        ("own/b.bmp", "unsure"),
+        ("own/blank.gif", "no ink: nothing stands out from the background"),
+        ("own/torn.png", "can't be read: image file is truncated"),
+        ("nothing.tif", "no such file"),
+    ]
+    for row in table[:2]:
+        probabilities = [float(row[f"p{digit}"]) for digit in range(10)]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert probabilities[int(row["guess"])] == max(probabilities) == float(row["probability"]) < 0.8
+    assert {row[name] for row in table[2:] for name in ("guess", "probability", "p0", "p9")} == {""}
+    assert files(Path("lightning_logs/predict")) == {"version_0/predictions.csv", "version_0/predictions.png"}
+    lines = printed.out[printed.out.index("\nfile ") :].splitlines()
+    assert [line.split()[:2] for line in lines[2:4]] == [
+        ["own/a.png", table[0]["guess"]],
+        ["own/b.bmp", table[1]["guess"]],
+    ]
+    assert lines[-2:] == [
+        "images  5, 2 of them unsure, 3 not scored",
+        "files   lightning_logs/predict/version_0/ (predictions.csv, predictions.png)",
+    ]
