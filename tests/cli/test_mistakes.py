@@ -88,7 +88,10 @@ SETTINGS = [
     ("--trainer.max_time={days: 1000000000000}", "Python int too large to convert to C int"),
     ("--ckpt_path=", f"ckpt_path is empty; name a checkpoint, or leave it out.{SEE}"),
     ("--trainer.default_root_dir=a\0b", "the name of a file or folder has a null character in it."),
-    (f"--trainer.default_root_dir={'x' * 300}", f"{'x' * 300} can't be read or written: File name too long."),
+    (
+        f"--trainer.default_root_dir={'x' * 300}",
+        f"no run can be written to {'x' * 300}/lightning_logs: File name too long. Name a folder that can be written with --trainer.default_root_dir.",
+    ),
     # what can't be had here
     *(
         (
