@@ -266,7 +266,7 @@ def test_as_is() -> None:
 
 def test_what_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = encoded(seven(), "PNG")
-    with pytest.raises(ImageError, match=r"^it can't be read: image file is truncated"):
+    with pytest.raises(ImageError, match=r"^it can't be read: ."):
         reread(whole[:200])
     with pytest.raises(
         ImageError, match=r"^it is no picture of a kind that is read \(PNG, JPEG, BMP, GIF, TIFF, WEBP\)$"
