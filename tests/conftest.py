@@ -1,6 +1,7 @@
 """What the tests share: MNIST prepared once, and the command run in this process in a fresh directory."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from matplotlib.figure import Figure
 
 from mnist_amp.__main__ import main
@@ -27,6 +29,28 @@ WITH_TESTS = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
 
 Run = Callable[..., str]
 Refused = Callable[..., str]
+
+
+# the same examples every time, as a test that fails now and then helps nobody
+settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("fixed")
+
+# in a wanted message: words of Python, torch, Lightning and others, which differ by version
+THEIRS = "…"
+
+# variables that change what the command or Lightning does: a job's of a cluster, or a terminal's; none is of the tests
+FOREIGN = re.compile(
+    rf"{ENV_PREFIX}|PL_|SLURM_|LSB_|JSM_|TORCHELASTIC_|(MASTER_(ADDR|PORT)|WORLD_SIZE|(LOCAL_|NODE_|GROUP_)?RANK)$"
+    "|(FORCE_COLOR|PYTHON_COLORS|COLUMNS|LINES)$"
+)
+for name in filter(FOREIGN.match, list(os.environ)):  # for what is made once for many tests
+    del os.environ[name]
+
+
+def filled(wanted: str, found: str) -> str:
+    """Return a wanted message with the words that were found in the place of each `THEIRS`, to be compared by ==."""
+    fits = re.fullmatch(re.escape(wanted).replace(THEIRS, r"[^\n]+"), found)
+    return found if fits else wanted
 
 
 # the least that is a checkpoint, but for weights
@@ -59,6 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "drawn: has matplotlib draw the figures of its runs")
 
 
+@pytest.hookimpl(tryfirst=True)  # an order that is asked for, such as a random one, comes after it
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 
@@ -73,9 +98,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith((ENV_PREFIX, "PL_")):
-            monkeypatch.delenv(name)
+    for name in filter(FOREIGN.match, list(os.environ)):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     # what is tested on other devices says so
     monkeypatch.setenv(f"{ENV_PREFIX}TRAINER__ACCELERATOR", "cpu")
 
@@ -116,8 +141,10 @@ def run(
         return capsys.readouterr().out
 
     yield run
-    # Lightning's seed_everything leaves it behind
+    # Lightning's seed_everything leaves it behind, and options of the command these
     os.environ.pop("PL_GLOBAL_SEED", None)
+    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture(scope="session")

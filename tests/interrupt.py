@@ -46,6 +46,20 @@ class Signalled(Callback):
             os.kill(os.getpid(), signum)
 
 
+class Slowly(Callback):
+    """Makes each step take at least 2 ms, so that 900 steps outlast any moment within a second, on any machine."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        time.sleep(0.002)
+
+
+class ProcessIds(Callback):
+    """Writes the id of each process of a run to a file, `pid_` and its rank."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Path(f"pid_{trainer.global_rank}").write_text(str(os.getpid()))
+
+
 class StuckWriting(Callback):
     """From training step `step` on, stops midway through the first file that is written, leaves `stuck` and waits."""
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,9 @@ def test_overfit(run: Run) -> None:
     assert checkpoint_files.read(FOLDER / "checkpoints" / "last.ckpt")["global_step"] == 100
 
 
-def test_profile(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_profile(run: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Lightning sets this when it is imported: to False, unless the root logger has a handler by then
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
     run("fit", "--config", "configs/profile.yaml", "--trainer.limit_train_batches=8")
     assert "run_training_batch" in caplog.text
 

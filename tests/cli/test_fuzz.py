@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mnist_amp.__main__ import main
@@ -39,9 +39,6 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=4,
 )
-# the same examples every time, as a test that fails now and then helps nobody
-settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-settings.load_profile("fixed")
 
 
 def answer(*args: str) -> tuple[Any, str]:

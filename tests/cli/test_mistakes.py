@@ -1,7 +1,11 @@
 """Each mistake gets one message, exit status 2, and leaves nothing behind."""
 
+import errno
+import importlib.util
+import inspect
 import os
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -10,11 +14,12 @@ import torch
 
 from mnist_amp.__main__ import main
 from mnist_amp.cli import lightning_cli
-from tests.conftest import Refused, Run, files
+from tests.conftest import THEIRS, Refused, Run, files, filled
 
 SMOKE = ("--config", "configs/smoke.yaml")
-ADAM = "lr, betas, eps, weight_decay, amsgrad, foreach, maximize, capturable, differentiable, fused, decoupled_weight_decay"
+ADAM, SGD = (", ".join(list(inspect.signature(kind).parameters)[1:]) for kind in (torch.optim.Adam, torch.optim.SGD))
 SEE = " See mnist-amp fit --help."
+NEEDS_PROC = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 SETTINGS = [
     # unknown
@@ -35,9 +40,7 @@ SETTINGS = [
     ("--seed_everything=abc", f"seed_everything can't be abc; it takes bool or int.{SEE}"),
     (
         "--trainer.precision=17-mixed",
-        "trainer.precision can't be 17-mixed (did you mean 16-mixed?); it takes transformer-engine, "
-        "transformer-engine-float16, 16-true, 16-mixed, bf16-true, bf16-mixed, 32-true, 64-true, 64, 32, 16, bf16."
-        f"{SEE}",
+        f"trainer.precision can't be 17-mixed (did you mean 16-mixed?); it takes {THEIRS}, 16-mixed, {THEIRS}.{SEE}",
     ),
     (
         "--model=3",
@@ -59,7 +62,7 @@ SETTINGS = [
     ("--optimizer.lr=0", f"optimizer.lr is 0.0; it must be above 0.{SEE}"),
     ("--optimizer.lr=-1", f"optimizer.lr is -1.0; it must be above 0.{SEE}"),
     ("--optimizer.lr=.inf", f"optimizer.lr is inf; it must be above 0.{SEE}"),
-    ("--optimizer.eps=-1", "the optimizer or its schedule can't be made: Invalid epsilon value: -1.0."),
+    ("--optimizer.eps=-1", f"the optimizer or its schedule can't be made: {THEIRS}."),
     ("--trainer.limit_train_batches=0", f"trainer.limit_train_batches is 0.0; it must be above 0.{SEE}"),
     ("--trainer.accumulate_grad_batches=0", f"trainer.accumulate_grad_batches is 0; it must be at least 1.{SEE}"),
     ("--trainer.check_val_every_n_epoch=0", f"trainer.check_val_every_n_epoch is 0; it must be at least 1.{SEE}"),
@@ -76,19 +79,20 @@ SETTINGS = [
     ("--data.seed=4294967296", f"data.seed is 4294967296; it must be at least 0 and at most 4294967295.{SEE}"),
     (
         "--trainer.val_check_interval=99",
-        "`val_check_interval` (99) must be less than or equal to the number of the training batches (8). If you want to "
-        "disable validation set `limit_val_batches` to 0.0 instead. If you want to validate based on the total training "
-        "batches, set `check_val_every_n_epoch=None`.",
+        f"`val_check_interval` (99) {THEIRS}",
     ),
     (f"--data.batch_size={2**63}", f"data.batch_size is {2**63}; it must be at least 1 and at most 60000.{SEE}"),
     (f"--model.hidden_dim={10**28}", f"model.hidden_dim is {10**28}; it must be at least 1 and below 2147483648.{SEE}"),
     ("--trainer.max_time=00:00:00:00", f"trainer.max_time is 00:00:00:00; it must be above 0.{SEE}"),
     ("--trainer.max_time=-1:00:00:00", f"trainer.max_time is -1:00:00:00; it must be above 0.{SEE}"),
     ("--trainer.max_time={hours: -1}", f"trainer.max_time is {{'hours': -1}}; it must be above 0.{SEE}"),
-    ("--trainer.max_time={days: 1000000000000}", "Python int too large to convert to C int"),
+    ("--trainer.max_time={days: 1000000000000}", THEIRS),
     ("--ckpt_path=", f"ckpt_path is empty; name a checkpoint, or leave it out.{SEE}"),
     ("--trainer.default_root_dir=a\0b", "the name of a file or folder has a null character in it."),
-    (f"--trainer.default_root_dir={'x' * 300}", f"{'x' * 300} can't be read or written: File name too long."),
+    (
+        f"--trainer.default_root_dir={'x' * 300}",
+        f"no run can be written to {'x' * 300}/lightning_logs: {os.strerror(errno.ENAMETOOLONG)}. Name a folder that can be written with --trainer.default_root_dir.",
+    ),
     # what can't be had here
     *(
         (
@@ -106,22 +110,23 @@ SETTINGS = [
     ),
     (
         "--optimizer=SparseAdam",
-        "the optimizer can't be used: RuntimeError: SparseAdam does not support dense gradients, please consider Adam instead.",
+        f"the optimizer can't be used: RuntimeError: {THEIRS}",
     ),
     *(
-        (f"--{option}={path}.X", f"No module named '{path}'. Correct the name of the class, or install what it is in.")
+        (f"--{option}={path}.X", f"{THEIRS}{path}{THEIRS} Correct the name of the class, or install what it is in.")
         for option, path in (("optimizer", "torch.nope"), ("trainer.callbacks", "nomod"))
     ),
-    (
+    pytest.param(
         "--trainer.logger=WandbLogger",
-        "lightning.pytorch.loggers.WandbLogger can't be made: Requirement 'wandb>=0.12.10' not met.",
+        f"lightning.pytorch.loggers.WandbLogger can't be made: {THEIRS}",
+        marks=pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed"),
     ),
     (
         "--trainer.precision=16-true",
         "trainer.precision is 16-true. On a CPU the loss then becomes NaN at once, because Adam's smallest numbers are "
         "zero in fp16. Use bf16-true, or fp16 with a GradScaler: --config configs/fp16-cpu.yaml.",
     ),
-    ("--trainer.devices=[a]", "`devices` selected with `CPUAccelerator` should be an int > 0."),
+    ("--trainer.devices=[a]", f"`devices` {THEIRS}"),
     (
         "--trainer.default_root_dir=s3://bucket",
         f"trainer.default_root_dir is s3://bucket; runs are written to folders of this machine.{SEE}",
@@ -131,18 +136,19 @@ SETTINGS = [
 
 @pytest.mark.parametrize(("argument", "message"), SETTINGS)
 def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str) -> None:
-    assert refused("fit", *SMOKE, argument) == f"mnist-amp: error: {message}\n"
+    found = refused("fit", *SMOKE, argument)
+    assert found == filled(f"mnist-amp: error: {message}\n", found)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"data:\n  batch_size: [3\nmodel: 3\n", "a.yaml:3:6: this is not YAML: expected ',' or ']', but got ':'."),
+        (b"data:\n  batch_size: [3\nmodel: 3\n", f"a.yaml:3:6: this is not YAML: {THEIRS}."),
         (b"data:\n  batch_size: 3\x01", "a.yaml:2: this is not YAML: it has the character '\\x01'."),
         (b"data: &a {x: *a}", "a.yaml holds more values than settings could be: a YAML alias may refer to itself."),
         (b"[" * 2000, "a.yaml is nested too deeply."),
-        (b"data: 2026-13-45", "a.yaml: this can't be read as YAML: month must be in 1..12."),
+        (b"data: 2026-13-45", f"a.yaml: this can't be read as YAML: {THEIRS}."),
         (
             b"data: {batch_size: 0}",
             f"data.batch_size is 0; it must be at least 1 and at most 60000. It is set by a.yaml.{SEE}",
@@ -153,7 +159,7 @@ def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str
         (b"", "a.yaml holds no settings; a config file has lines such as `data: {batch_size: 32}`."),
         (
             b"\xff\xfe\x00",
-            "a.yaml can't be read as a config file: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte.",
+            f"a.yaml can't be read as a config file: {THEIRS}.",
         ),
         (
             b"data: {batchsize: 3}",
@@ -166,8 +172,7 @@ def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str
         (b"data: {batch_size: many}", f"data.batch_size can't be many; it takes int. It is set by a.yaml.{SEE}"),
         (
             b"optimizer: {class_path: SGD, init_args: {momentumm: 3}}",
-            "optimizer: SGD takes no momentumm (did you mean momentum?); it takes lr, momentum, dampening, weight_decay, "
-            f"nesterov, maximize, foreach, differentiable, fused. It is set by a.yaml.{SEE}",
+            f"optimizer: SGD takes no momentumm (did you mean momentum?); it takes {SGD}. It is set by a.yaml.{SEE}",
         ),
         (
             b"{data: {val_size: 0}, trainer: {callbacks: {class_path: EarlyStopping, init_args: {monitor: val_loss}}}}",
@@ -178,7 +183,8 @@ def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str
 )
 def test_a_config_file(refused: Refused, tmp_path: Path, text: bytes, message: str) -> None:
     (tmp_path / "a.yaml").write_bytes(text)
-    assert refused("fit", *SMOKE, "--config", "a.yaml") == f"mnist-amp: error: {message}\n"
+    found = refused("fit", *SMOKE, "--config", "a.yaml")
+    assert found == filled(f"mnist-amp: error: {message}\n", found)
     assert files(tmp_path) == {"a.yaml"}
 
 
@@ -213,8 +219,11 @@ def test_options_before_the_command(refused: Refused) -> None:
 
 @pytest.mark.parametrize(
     ("where", "reason"),
-    # /proc takes no files, whoever asks
-    [("file", "Not a directory"), ("/proc", "No such file or directory")],
+    [
+        ("file", "Not a directory"),
+        # which takes no files, whoever asks
+        pytest.param("/proc", "No such file or directory", marks=NEEDS_PROC),
+    ],
 )
 def test_a_folder_that_runs_can_not_be_written_to(refused: Refused, tmp_path: Path, where: str, reason: str) -> None:
     (tmp_path / "file").touch()
@@ -383,7 +392,7 @@ def test_another_runs_checkpoint_takes_no_place_unasked(fitted: Run, refused: Re
     [
         (
             ("--lr_scheduler=StepLR", "--lr_scheduler.step_size=0"),
-            "the optimizer or its schedule can't be used: integer modulo by zero.",
+            f"the optimizer or its schedule can't be used: {THEIRS}.",
         ),
         (
             ("--lr_scheduler=ReduceLROnPlateau", "--lr_scheduler.monitor=val_acc"),
@@ -393,7 +402,8 @@ def test_another_runs_checkpoint_takes_no_place_unasked(fitted: Run, refused: Re
     ],
 )
 def test_a_schedule(refused: Refused, schedule: tuple[str, ...], message: str) -> None:
-    assert refused("fit", *SMOKE, *schedule) == f"mnist-amp: error: {message}\n"
+    found = refused("fit", *SMOKE, *schedule)
+    assert found == filled(f"mnist-amp: error: {message}\n", found)
     assert not Path("lightning_logs").exists()
 
 
@@ -404,6 +414,7 @@ def test_an_unforeseen_error_is_named(
     with pytest.raises(SystemExit) as exit_info:
         run("fit")
     assert exit_info.value.code == 1
-    assert capsys.readouterr().err == (
-        "mnist-amp: error: ZeroDivisionError: division by zero\nSet MNIST_AMP_DEBUG=1 to see where it came from.\n"
+    found = capsys.readouterr().err
+    assert found == filled(
+        f"mnist-amp: error: ZeroDivisionError: {THEIRS}\nSet MNIST_AMP_DEBUG=1 to see where it came from.\n", found
     )

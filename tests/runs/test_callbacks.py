@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.runs import checkpoint_files
-from tests.conftest import Refused, Run, files
+from tests.conftest import THEIRS, Refused, Run, files, filled
 
 SMOKE = ("--config", "configs/smoke.yaml")
 FOLDER = Path("lightning_logs/version_0")
@@ -29,9 +29,17 @@ def history(name: str = "last") -> list[dict[str, float]]:
     return rows
 
 
+class Unlearn(Callback):
+    """Sets the weights to zero before the validations after 7 epochs and more, so that their accuracy is low."""
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch >= 6:
+            for parameter in pl_module.parameters():
+                parameter.data.zero_()
+
+
 def test_the_best_is_that_of_the_highest_validation_accuracy(run: Run) -> None:
-    """At so high a rate the accuracy goes up and down."""
-    printed = run("fit", *SMOKE, "--trainer.max_epochs=8", "--optimizer=SGD", "--optimizer.lr=1.5")
+    printed = run("fit", *SMOKE, "--trainer.max_epochs=8", "--trainer.callbacks=tests.runs.test_callbacks.Unlearn")
     scores = [row["val_accuracy"] for row in history()]
     place = scores.index(max(scores))
     assert 0 < place < 7
@@ -77,8 +85,12 @@ def test_a_run_ended_within_an_epoch_leaves_its_result(run: Run, tmp_path: Path)
 def test_training_figures_are_summed_in_full_precision(run: Run, precision: str) -> None:
     run("fit", *SMOKE, "--trainer.limit_train_batches=400", "--trainer.precision", precision)
     (row,) = history()
-    assert row["train_loss"] == pytest.approx(0.51, abs=0.02)
-    assert row["train_accuracy"] == pytest.approx(0.853, abs=0.01)
+    with (FOLDER / "metrics.csv").open(newline="") as file:
+        losses = [float(step["train_loss_step"]) for step in csv.DictReader(file) if step["train_loss_step"]]
+    # each addition of the 400 is rounded to float32
+    assert row["train_loss"] == pytest.approx(sum(losses) / 400, rel=400 * 2**-24)
+    # summed in bfloat16, 50 and more at a time, it would come to 2**14 of 400 * 64 images, and no further
+    assert row["train_accuracy"] * 400 * 64 > 1.2 * 2**14
     right = row["train_accuracy"] * 400 * 64
     assert right == pytest.approx(round(right), abs=2e-3)
 
@@ -93,9 +105,16 @@ def test_gradients_are_clipped(run: Run, precision: tuple[str, ...]) -> None:
     assert torch.cat(moved).norm().item() == pytest.approx(0.01, rel=1e-2)
 
 
-@pytest.mark.parametrize("precision", [("--trainer.precision=32-true",), ("-c", "bf16.yaml"), ("-c", "fp16-cpu.yaml")])
-def test_gradients_are_accumulated(run: Run, precision: tuple[str, ...]) -> None:
-    """Two batches of 32, accumulated, are a step on their 64 images."""
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        (("--trainer.precision=32-true",), torch.float32),
+        (("-c", "bf16.yaml"), torch.bfloat16),
+        (("-c", "fp16-cpu.yaml"), torch.float16),
+    ],
+)
+def test_gradients_are_accumulated(run: Run, precision: tuple[str, ...], dtype: torch.dtype) -> None:
+    """Two batches of 32, accumulated, are a step on their 64 images, to rounding of each gradient's norm."""
     run("fit", *precision, *SMOKE, "--trainer.max_steps=1")
     halves = ("--data.batch_size=32", "--trainer.accumulate_grad_batches=2")
     run("fit", *precision, *SMOKE, "--trainer.max_steps=1", *halves)
@@ -104,7 +123,9 @@ def test_gradients_are_accumulated(run: Run, precision: tuple[str, ...]) -> None
     assert "exp_avg" in whole["optimizer_states"][0]["state"][0]
     for place, state in whole["optimizer_states"][0]["state"].items():
         found = halved["optimizer_states"][0]["state"][place]["exp_avg"]
-        torch.testing.assert_close(found, state["exp_avg"], rtol=0.02, atol=1e-5)
+        # a half's gradients are rounded once more; in float32, sums are taken in another order
+        allowed = {torch.float32: 32, torch.bfloat16: 4, torch.float16: 4}[dtype] * torch.finfo(dtype).eps
+        assert (found - state["exp_avg"]).norm() <= allowed * state["exp_avg"].norm()
 
 
 def test_a_drawn_seed_is_said_and_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +165,7 @@ def test_barebones_and_ones_own_progress_bar(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--optimizer.eps=-1",), "the optimizer or its schedule can't be made: Invalid epsilon value: -1.0."),
+        (("--optimizer.eps=-1",), f"the optimizer or its schedule can't be made: {THEIRS}."),
         (
             ("--optimizer.fused=true", "--trainer.gradient_clip_val=1"),
             "optimizer.fused and trainer.gradient_clip_val can't be combined in mixed precision, because a fused "
@@ -155,7 +176,8 @@ def test_barebones_and_ones_own_progress_bar(run: Run, tmp_path: Path) -> None:
 def test_an_optimizer_that_can_not_be_made_leaves_nothing(
     refused: Refused, tmp_path: Path, args: tuple[str, ...], message: str
 ) -> None:
-    assert refused("fit", *SMOKE, *args) == f"mnist-amp: error: {message}\n"
+    found = refused("fit", *SMOKE, *args)
+    assert found == filled(f"mnist-amp: error: {message}\n", found)
     assert list(tmp_path.iterdir()) == []
 
 

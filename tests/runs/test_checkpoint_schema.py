@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mnist_amp.runs.checkpoint_schema import schema_error, shape_of
-from tests.conftest import Refused, Run, files
+from tests.conftest import THEIRS, Refused, Run, files, filled
 
 GONE = object()
 ADAM = ("optimizer_states", 0, "state", 0)
@@ -33,7 +33,7 @@ def put(nest: Any, path: tuple[Any, ...], value: Any) -> None:
         # which crashed the process
         ((*ADAM, "exp_avg"), torch.zeros(3), f"{CAN_NOT}ValueError: exp_avg has the shape (3,), not (128, 784)."),
         ((*ADAM, "exp_avg"), GONE, f"{CAN_NOT}KeyError: 'exp_avg'."),
-        (("optimizer_states", 0, "param_groups"), [], f"{CAN_NOT}ValueError: loaded state dict has a different number of parameter groups."),
+        (("optimizer_states", 0, "param_groups"), [], f"{CAN_NOT}ValueError: {THEIRS}."),
         (("optimizer_states",), GONE, "has no state of the optimizer, so no fit can go on from it; it can be tested."),
         (("optimizer_states",), None, f"{OTHER}optimizer_states is not what it should be."),
         (("optimizer_states",), [], "is not enough to fit with: its optimizer_states is not what it should be."),
@@ -41,7 +41,7 @@ def put(nest: Any, path: tuple[Any, ...], value: Any) -> None:
         (("pytorch-lightning_version",), "junk", f"{OTHER}pytorch-lightning_version is not what it should be."),
         (("callbacks", "RunCheckpoint", "history"), 3, f"{OTHER}callbacks.RunCheckpoint.history is not what it should be."),
         (("train_means",), torch.zeros(5), f"{OTHER}train_means is not what it should be."),
-        (("random_states", "cpu"), torch.zeros(1, 9), f"{FAILED}TypeError: RNG state must be a torch.ByteTensor"),
+        (("random_states", "cpu"), torch.zeros(1, 9), f"{FAILED}TypeError: {THEIRS}"),
         (("pending_row",), {"step": 3}, f"{OTHER}pending_row.epoch is missing."),
         (("lr_schedulers",), [3], f"{OTHER}lr_schedulers is not what it should be."),
         (("lr_schedulers",), [], "is damaged: it has no state of its schedule."),
@@ -58,7 +58,7 @@ def put(nest: Any, path: tuple[Any, ...], value: Any) -> None:
         (("loops", "fit_loop"), {}, f"{OTHER}loops.fit_loop.epoch_progress is missing."),
         (("loops", "fit_loop", PROGRESS), 3, f"is damaged, or of another version of Lightning: its progress.{PROGRESS} is not what it should be."),
         (("mnist_amp_config",), "data: 3", "is damaged: in its configuration, data is not what it should be."),
-        (("mnist_amp_config",), "a: [\nb: 3", "is damaged: its configuration:2:5: this is not YAML: expected ',' or ']', but got '<stream end>'."),
+        (("mnist_amp_config",), "a: [\nb: 3", f"is damaged: its configuration:2:5: this is not YAML: {THEIRS}."),
         (("mnist_amp_config",), "data: &a {x: *a}", "is damaged: its configuration holds more values than settings could be: a YAML alias may refer to itself."),
     ],
 )  # fmt: skip
@@ -67,7 +67,8 @@ def test_a_part_is_changed(
 ) -> None:
     put(checkpoint, path, value)
     torch.save(checkpoint, "it.ckpt")
-    assert refused("fit", "--ckpt_path=it.ckpt", "--trainer.max_epochs=2") == f"mnist-amp: error: it.ckpt {message}\n"
+    found = refused("fit", "--ckpt_path=it.ckpt", "--trainer.max_epochs=2")
+    assert found == filled(f"mnist-amp: error: it.ckpt {message}\n", found)
     assert files(tmp_path) == {"it.ckpt"}
     assert os.listdir() == ["it.ckpt"]  # noqa: PTH208  (folders, too)
 

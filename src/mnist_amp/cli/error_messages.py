@@ -64,7 +64,7 @@ def describe_error(error: Exception) -> tuple[str, int]:
 
     text = " ".join(str(error).partition("Exception raised from")[0].split())  # without C++'s own traceback
     wrong = isinstance(error, MisconfigurationException | RecursionError | ModuleNotFoundError)
-    wrong = wrong or "embedded null byte" in text or getattr(error, "errno", 0) == errno.ENAMETOOLONG
+    wrong = wrong or "embedded null" in text or getattr(error, "errno", 0) == errno.ENAMETOOLONG
     status = 2 if wrong else 1
     unmade = re.search(r"given class_path '(.+?)': (.+?)(?: HINT| - Expected|$)", text)
     if "CUDAAccelerator` can not run" in text or "No supported gpu backend" in text:
@@ -88,7 +88,7 @@ def describe_error(error: Exception) -> tuple[str, int]:
         text += ". Correct the name of the class, or install what it is in."
     elif isinstance(error, RecursionError):
         text = "a setting is nested too deeply."
-    elif "embedded null byte" in text:
+    elif "embedded null" in text:
         text = "the name of a file or folder has a null character in it."
     elif isinstance(error, OSError):
         text = f"{error.filename or 'a file'} can't be read or written: {error.strerror or text}."

@@ -108,6 +108,7 @@ class MnistAmpCLI(OpenCLI):
             parser_kwargs={
                 "prog": "mnist-amp",
                 "allow_abbrev": False,
+                self.command: {"allow_abbrev": False},  # jsonargparse 4.50 does not pass it on
             },
             parser_class=Parser,
             auto_configure_optimizers=False,  # the module makes them, of what it is given as plain values

@@ -138,8 +138,10 @@ def job() -> str | None:
 
 def requeued(root: Path) -> Path | None:
     """Return the newest checkpoint that Lightning wrote for this very job, as SLURM has started it again."""
+    if job() is None:
+        return None
     found = {int(path.stem[9:]): path for path in root.glob("hpc_ckpt_*.ckpt") if path.stem[9:].isdecimal()}
-    if not found or job() is None:
+    if not found:
         return None
     newest = found[max(found)]
     return newest if read(newest).get(JOB_KEY) == job() else None
