@@ -114,7 +114,7 @@ def test_help_begins_with_this_projects_options(printed: Printed, subcommand: st
 def test_help_of_demo(printed: Printed) -> None:
     text = printed("demo", "--help")
     assert text.startswith("usage: mnist-amp demo [options]\n")
-    assert "\n  --port PORT           port of 127.0.0.1 to serve the page at; 0 takes one\n" in text
+    assert "\n  --port PORT           port for the page on 127.0.0.1; 0 takes a free port\n" in text
     assert (
         "\n  --ckpt_path CKPT_PATH\n                        Checkpoint to use: `best` or `last` of the newest run,\n"
         in text

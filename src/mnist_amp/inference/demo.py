@@ -84,7 +84,7 @@ def demo(cli: "DemoCLI", port: int = 8000) -> None:
 
     Args:
         cli: its command line
-        port: port of 127.0.0.1 to serve the page at; 0 takes a free port
+        port: port for the page on 127.0.0.1; 0 takes a free port
 
     Raises:
         RequestError: the port can't be used, or a package is missing.
