@@ -96,10 +96,15 @@ class SameOriginMiddleware:
 
 
 class ImpatientProtocol(H11Protocol):
-    """Closes a connection that is silent for too long, also within a request. uvicorn would wait for the rest of it."""
+    """Closes a connection at once if there are too many, and a connection that is silent for too long.
+
+    uvicorn would keep silent connections, and wait for the rest of a request.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.close()
         self.silence = self.loop.call_later(SILENCE, transport.close)
 
     def data_received(self, data: bytes) -> None:
@@ -114,9 +119,13 @@ class DemoServer(uvicorn.Server):
     def __init__(self, app: ASGIApp) -> None:
         quiet: dict[str, Any] = {"log_config": None, "log_level": "critical", "server_header": False}
         less: dict[str, Any] = {"loop": "asyncio", "ws": "none", "lifespan": "off", "proxy_headers": False}
-        limits: dict[str, Any] = {"limit_concurrency": MAX_CONNECTIONS + 1, "timeout_graceful_shutdown": GRACE}
+        less["timeout_graceful_shutdown"] = GRACE
         headers = [*security_headers(PAGE).items()]
-        super().__init__(uvicorn.Config(app, http=ImpatientProtocol, headers=headers, **quiet, **less, **limits))
+        super().__init__(
+            uvicorn.Config(
+                app, http=ImpatientProtocol, headers=headers, timeout_graceful_shutdown=GRACE, **quiet, **less
+            )
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
