@@ -161,18 +161,6 @@ def test_fast_dev_run_leaves_nothing(run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="would train on the GPU")
-def test_a_limit_of_one_is_a_share(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    for limit, warned in (("1", True), ("1.0", False), ("2", False)):
-        with pytest.raises(SystemExit):
-            run("fit", f"--trainer.limit_train_batches={limit}", "--trainer.accelerator=cuda")
-        warning = (
-            "mnist-amp: warning: trainer.limit_train_batches is 1, which is taken as a share: all batches. For few, "
-            "give 2 or more.\n"
-        )
-        assert capsys.readouterr().err.startswith(warning) == warned
-
-
 def test_without_logger_and_checkpoints(run: Run, tmp_path: Path) -> None:
     run("fit", *SMOKE, "--trainer.logger", "false", "--trainer.enable_checkpointing", "false")
     assert [path.name for path in (tmp_path / "lightning_logs" / "version_0").iterdir()] == ["config.yaml"]

@@ -60,10 +60,10 @@ SETTINGS = [
     ("--optimizer.lr=-1", f"optimizer.lr is -1.0; it must be above 0.{SEE}"),
     ("--optimizer.lr=.inf", f"optimizer.lr is inf; it must be above 0.{SEE}"),
     ("--optimizer.eps=-1", "the optimizer or its schedule can't be made: Invalid epsilon value: -1.0."),
-    ("--trainer.limit_train_batches=0", f"trainer.limit_train_batches is 0.0; it must be above 0.{SEE}"),
+    ("--trainer.limit_train_batches=0", f"trainer.limit_train_batches is 0; it must be above 0.{SEE}"),
     ("--trainer.accumulate_grad_batches=0", f"trainer.accumulate_grad_batches is 0; it must be at least 1.{SEE}"),
     ("--trainer.check_val_every_n_epoch=0", f"trainer.check_val_every_n_epoch is 0; it must be at least 1.{SEE}"),
-    ("--trainer.gradient_clip_val=-1", f"trainer.gradient_clip_val is -1.0; it must be at least 0.{SEE}"),
+    ("--trainer.gradient_clip_val=-1", f"trainer.gradient_clip_val is -1; it must be at least 0.{SEE}"),
     ("--trainer.val_check_interval=0", f"trainer.val_check_interval is 0; it must be above 0.{SEE}"),
     (
         "--trainer.num_sanity_val_steps=-5",

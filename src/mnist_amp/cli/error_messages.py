@@ -115,7 +115,7 @@ def _refused(key: str, message: str) -> UsageError:
     """Complain of a value, with the types that it was tried as, or the words that the option takes."""
     tried, value = message.partition("Given value type")[0], _value(message)
     words = ", ".join(re.findall(r"Expected an? typing\.Literal\[(.+?)\]", tried)).replace("'", "")
-    types = [kind.rpartition(".")[2] for kind in re.findall(r"Expected an? <class '([\w.]+)'>", tried)]
+    types = [kind.rpartition(".")[2] for kind in re.findall(r"Expected (?:an? )?<class '([\w.]+)'>", tried)]
     types = ["a list, as in '[A,B]'" if kind == "list" else kind for kind in types]
     takes = words or " or ".join(kind for kind in dict.fromkeys(types) if kind != "NoneType") or "another kind of value"
     return UsageError(f"{key} can't be {value}{nearest(value, words.split(', '))}; it takes {takes}.", key)

@@ -21,6 +21,7 @@ from mnist_amp import signals
 from mnist_amp.cli import help_texts, processes, settings
 from mnist_amp.cli.arguments import DEBUG, peek, source
 from mnist_amp.cli.error_messages import translate_error
+from mnist_amp.cli.trainer_options import add_trainer_arguments
 from mnist_amp.data import MNISTDataModule, mnist
 from mnist_amp.errors import RequestError, RunError, UsageError, warn
 from mnist_amp.lightning_internals import is_restoring
@@ -142,7 +143,7 @@ class MnistAmpCLI(LightningCLI):
         for key in ("optimizer", "lr_scheduler"):
             parser.link_arguments(key, f"model.{key}", compute_fn=as_dict)
         # the Trainer's many options come last, so that --help begins with what is this project's own
-        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        add_trainer_arguments(parser)
         parser.set_defaults({"optimizer": ADAM} | {f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
 
     def setup_parser(self, *args: Any) -> None:
@@ -201,10 +202,6 @@ class MnistAmpCLI(LightningCLI):
         else:
             self._parse_over(self._find_checkpoint(str(wanted), root, subcommand), args)
         config = self.config[subcommand]
-        for name in settings.LIMITS:
-            # Lightning declares them as `float | int`, by which the parser makes 1.0 of 1
-            if isinstance(config.trainer[name], float) and str(peek(own, f"trainer.{name}")) == "1":
-                warn(f"trainer.{name} is 1, which is taken as a share: all batches. For few, give 2 or more.")
         settings.check(config.as_dict())
         if config.seed_everything is True:
             # the processes of a distributed run inherit the first one's

@@ -42,8 +42,6 @@ RANGES = {
     "warmup": "at least 0",
     "port": "at least 0 and at most 65535",
 }
-# of the Trainer: batches where they are whole numbers, and shares of them where they are not
-LIMITS = tuple(f"limit_{part}_batches" for part in ("train", "val", "test", "predict"))
 COMPARISONS = {"above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le}
 NEEDED = (
     *("data.data_dir", "data.batch_size", "data.val_size", "model.hidden_dim", "seed_everything", "optimizer"),
