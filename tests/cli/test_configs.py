@@ -91,8 +91,8 @@ def test_cuda_is_refused_where_there_is_none(
     monkeypatch.delenv("MNIST_AMP_TRAINER__ACCELERATOR")
     message = refused("fit", "--config", f"configs/{config}.yaml", *SMOKE)
     assert message == (
-        "mnist-amp: error: trainer.accelerator asks for a GPU, but none can be used here. "
-        "Leave it at auto, or ask for cpu.\n"
+        "mnist-amp: error: trainer.accelerator asks for a GPU, but no GPU can be used here. "
+        "Leave it at auto, or give cpu.\n"
     )
     assert list(tmp_path.iterdir()) == []
 

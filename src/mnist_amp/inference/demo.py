@@ -22,6 +22,7 @@ from mnist_amp.inference import image_files
 from mnist_amp.inference.demo_server import ADDRESS, SIDE, DemoServer
 from mnist_amp.inference.pixels import DTYPES, PixelNN
 from mnist_amp.networks.simple_nn import SimpleNN
+from mnist_amp.number_types import Port
 from mnist_amp.reporting import text
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.training.precision import device_name, half_hardware
@@ -111,7 +112,7 @@ def validated(checkpoint: dict[str, Any]) -> str | None:
     return f"{rows[-1]['val_accuracy']:.2%} on the validation images" if rows else None
 
 
-def demo(cli: "DemoCLI", port: int = 8000) -> None:
+def demo(cli: "DemoCLI", port: Port = 8000) -> None:
     """Serve the page until a signal comes.
 
     Args:

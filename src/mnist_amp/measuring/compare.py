@@ -15,6 +15,7 @@ from tqdm import tqdm
 from mnist_amp import signals
 from mnist_amp.errors import RequestError, RunError
 from mnist_amp.measuring import compare_report, measure
+from mnist_amp.number_types import NonNegativeInt, PositiveFloat, PositiveInt, PositiveInt32
 from mnist_amp.runs import folders
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.signals import Stopped
@@ -55,11 +56,11 @@ class Cell(NamedTuple):
 def compare(
     cli: "CompareCLI",
     precisions: list[str] | None = None,
-    hidden_dims: list[int] | None = None,
-    batch_sizes: list[int] | None = None,
-    seeds: int = 3,
-    rounds: int = 5,
-    seconds: float = 1.0,
+    hidden_dims: list[PositiveInt32] | None = None,
+    batch_sizes: list[PositiveInt] | None = None,
+    seeds: NonNegativeInt = 3,
+    rounds: PositiveInt = 5,
+    seconds: PositiveFloat = 1.0,
     resume: str | None = None,
 ) -> None:
     """Compare precisions, and write what came of it to `lightning_logs/compare/version_N`.
@@ -126,9 +127,6 @@ def _check(axes: dict[str, Any], images: int) -> None:
             raise RequestError(f"precisions has {name}; it takes {', '.join(PRECISIONS)}.")
     if len(set(axes["precisions"])) < max(2, len(axes["precisions"])):
         raise RequestError("precisions needs at least two that differ.")
-    for name in ("hidden_dims", "batch_sizes"):
-        if min(axes[name]) < 1:
-            raise RequestError(f"{name} has {min(axes[name])}; it must be at least 1.")
     if max(axes["batch_sizes"]) > images:
         raise RequestError(f"batch_sizes has {max(axes['batch_sizes'])}; there are {images:,} images to train on.")
 

@@ -20,6 +20,7 @@ from mnist_amp.measuring.dtypes import OperationLog, kernel_rows, layers_of
 from mnist_amp.measuring.gradients import gradients_of
 from mnist_amp.measuring.measure import ENDLESS, FitsCLI, MeasuredFit
 from mnist_amp.measuring.step_parts import ACTIONS, HostClock, Recorder, StepProfiler, StreamClock, parts_of
+from mnist_amp.number_types import NonNegativeInt, PositiveInt
 from mnist_amp.reporting import plots
 from mnist_amp.runs import folders
 from mnist_amp.runs.atomic_files import atomic_write
@@ -133,7 +134,7 @@ def _spread(nanoseconds: list[int], whole: int) -> dict[str, Any]:
     }
 
 
-def profile(cli: FitsCLI, steps: int = 200, warmup: int = 20) -> None:
+def profile(cli: FitsCLI, steps: PositiveInt = 200, warmup: NonNegativeInt = 20) -> None:
     """Measure a fit's first steps, and write and print what was found.
 
     Args:

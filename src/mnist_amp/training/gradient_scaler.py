@@ -9,6 +9,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
+from mnist_amp.number_types import FloatAbove1, LossScale, OpenUnitInterval, PositiveInt
+
 
 @dataclass(frozen=True)
 class ScalerSettings:
@@ -21,10 +23,10 @@ class ScalerSettings:
         growth_interval: 2000 by default
     """
 
-    init_scale: float | None = None
-    growth_factor: float | None = None
-    backoff_factor: float | None = None
-    growth_interval: int | None = None
+    init_scale: LossScale | None = None
+    growth_factor: FloatAbove1 | None = None
+    backoff_factor: OpenUnitInterval | None = None
+    growth_interval: PositiveInt | None = None
 
     def given(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}
