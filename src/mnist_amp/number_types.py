@@ -60,4 +60,4 @@ else:
     Port = number_type("int from 0 to 65535", int, (">=", 0), ("<=", 65535))
     PositiveFloat = number_type("float above 0", float, (">", 0), ("<", math.inf))
     FloatAbove1 = number_type("float above 1", float, (">", 1), ("<", math.inf))
-    LossScale = number_type("float above 0 and at most 1e12", float, (">", 0), ("<=", 1e12))
+    LossScale = number_type("float above 0 and at most 1e12", float, (">", 0), ("<=", 10**12))

@@ -152,7 +152,7 @@ def _range_error(key: str, kind: str, value: str, restriction: str, in_list: boo
         for found, bound in re.findall(r"v([<>]=?)(\S+)", restriction)
         if not COMPARISONS[found][0](float(value), float(bound))
     )
-    if comparison == ">" and "int" in kind.lower():
+    if comparison == ">" and re.search(r"\bint\b|Int\b", kind):
         comparison, bound = ">=", str(int(bound) + 1)
     needed = "finite" if bound == "inf" else f"{COMPARISONS[comparison][1]} {bound}"
     return UsageError(f"{key} {'has' if in_list else 'is'} {value}; it must be {needed}.", key)

@@ -59,6 +59,8 @@ HELP = {
     "lr_scheduler": "Learning-rate schedule, by name: --lr_scheduler StepLR --lr_scheduler.step_size 2",
     "config": "YAML file of settings: your own, or one of the package such as guide.yaml. May be given several times; "
     "later files override earlier ones.",
+    "print_config": "Print all settings, with those of the other arguments, as YAML and exit. skip_default leaves out "
+    "the defaults, skip_unset the settings that are null.",
 }
 IMAGES = (
     "Images of digits to predict instead of the test images: files, folders and patterns such as 'scans/*.png'. PNG, "
