@@ -1,4 +1,4 @@
-"""What the tests share: MNIST prepared once, and the command run in this process in a fresh directory."""
+"""Shared fixtures: MNIST, prepared once, and the command, run in this process in a new directory."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# before torch is imported: tests that run side by side would fight for the cores
+# before torch is imported: parallel tests would compete for the cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -23,7 +23,7 @@ from mnist_amp.cli.arguments import ENV_PREFIX
 from mnist_amp.data import mnist
 from tests.forked import Forked
 
-# for a process of its own that takes a callback from the tests
+# the environment of a process that imports a callback from the tests
 ROOT = Path(__file__).parents[1]
 WITH_TESTS = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
 
@@ -31,29 +31,29 @@ Run = Callable[..., str]
 Refused = Callable[..., str]
 
 
-# the same examples every time, as a test that fails now and then helps nobody
+# the same examples in each run: a test that fails sometimes helps nobody
 settings.register_profile("fixed", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile("fixed")
 
-# in a wanted message: words of Python, torch, Lightning and others, which differ by version
+# in an expected message: words of Python, torch, Lightning and others, which differ by version
 THEIRS = "…"
 
-# variables that change what the command or Lightning does: a job's of a cluster, or a terminal's; none is of the tests
+# variables of a cluster's job or of a terminal that change the command or Lightning; the tests set their own
 FOREIGN = re.compile(
     rf"{ENV_PREFIX}|PL_|SLURM_|LSB_|JSM_|TORCHELASTIC_|(MASTER_(ADDR|PORT)|WORLD_SIZE|(LOCAL_|NODE_|GROUP_)?RANK)$"
     "|(FORCE_COLOR|PYTHON_COLORS|COLUMNS|LINES)$"
 )
-for name in filter(FOREIGN.match, list(os.environ)):  # for what is made once for many tests
+for name in filter(FOREIGN.match, list(os.environ)):  # also for what session fixtures make
     del os.environ[name]
 
 
 def filled(wanted: str, found: str) -> str:
-    """Return a wanted message with the words that were found in the place of each `THEIRS`, to be compared by ==."""
+    """Return an expected message in which each `THEIRS` is replaced by the words that were found, to compare by ==."""
     fits = re.fullmatch(re.escape(wanted).replace(THEIRS, r"[^\n]+"), found)
     return found if fits else wanted
 
 
-# the least that is a checkpoint, but for weights
+# the smallest checkpoint, without weights
 WHOLE: dict[str, Any] = {
     "pytorch-lightning_version": "2.6.6",
     "epoch": 1,
@@ -69,18 +69,18 @@ WHOLE: dict[str, Any] = {
 
 
 class Malicious:
-    """Leaves a file if it is unpickled."""
+    """Creates a file if it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return exec, ("import pathlib; pathlib.Path('ran').touch()",)
 
 
-# of the longest tests; they come first, or one process would be left with them at the end
+# files with the longest tests: they run first, or one process would run them alone at the end
 LONGEST = ("test_readme", "test_export", "test_signals", "test_wheel")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "drawn: has matplotlib draw the figures of its runs")
+    config.addinivalue_line("markers", "drawn: matplotlib draws the plots of its runs")
 
 
 @pytest.hookimpl(tryfirst=True)  # an order that is asked for, such as a random one, comes after it
@@ -90,7 +90,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the real MNIST in it."""
+    """Return a folder with MNIST."""
     folder = tmp_path_factory.mktemp("mnist")
     mnist.prepare(folder)
     return folder
@@ -101,15 +101,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in filter(FOREIGN.match, list(os.environ)):
         monkeypatch.delenv(name)
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    # what is tested on other devices says so
+    # tests on other devices remove it
     monkeypatch.setenv(f"{ENV_PREFIX}TRAINER__ACCELERATOR", "cpu")
 
 
 @pytest.fixture
 def sketched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the figures as they are, but leave it to tests marked `drawn` to have matplotlib draw them.
+    """Make the plots, but do not draw them, except in tests marked `drawn`.
 
-    That is a third to a half of the time of a short run, and what is drawn is for test_plots.py to know.
+    Drawing takes a third to a half of the time of a short run, and test_plots.py tests it.
     """
     if not request.node.get_closest_marker("drawn"):
         monkeypatch.setattr(Figure, "savefig", lambda self, path: Path(path).write_bytes(b"\x89PNG"))
@@ -117,7 +117,7 @@ def sketched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def verified(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what `data_dir` has made and verified be, as to look at it again is a tenth of a short run's time."""
+    """Do not verify the files of `data_dir` again: it takes a tenth of the time of a short run."""
     prepare = mnist.prepare
     monkeypatch.setattr(mnist, "prepare", lambda folder: None if folder == data_dir else prepare(folder))
 
@@ -131,7 +131,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Run]:
-    """Run `mnist-amp` with the arguments given, in a fresh directory; returns what it printed."""
+    """Run `mnist-amp` with arguments in a new directory, and return the printed text."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MNIST_AMP_DATA__DATA_DIR", str(data_dir))
 
@@ -141,7 +141,7 @@ def run(
         return capsys.readouterr().out
 
     yield run
-    # Lightning's seed_everything leaves it behind, and options of the command these
+    # Lightning's seed_everything sets it, and options of the command set these
     os.environ.pop("PL_GLOBAL_SEED", None)
     torch.use_deterministic_algorithms(False)
     torch.set_float32_matmul_precision("highest")
@@ -149,13 +149,13 @@ def run(
 
 @pytest.fixture(scope="session")
 def fits() -> dict[tuple[str, ...], tuple[str, Path]]:
-    """Return what `fitted` has carried out: what was printed and a copy of the run, by its number and arguments."""
+    """Return the runs of `fitted`: the printed text and a copy of the folder, by its name and arguments."""
     return {}
 
 
 @pytest.fixture
 def fitted(run: Run, fits: dict[tuple[str, ...], tuple[str, Path]], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run `mnist-amp fit` for a run to start from: the same arguments are carried out once for all tests."""
+    """Run `mnist-amp fit` once for all tests that give the same arguments; the others get a copy of the run."""
 
     def fitted(*args: str) -> str:
         assert not any(arg.startswith("--ckpt_path") for arg in args)
@@ -174,13 +174,13 @@ def fitted(run: Run, fits: dict[tuple[str, ...], tuple[str, Path]], tmp_path_fac
 
 @pytest.fixture(scope="session")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where `checkpoint` keeps what it has made once."""
+    """Return the file in which `checkpoint` keeps its checkpoint."""
     return tmp_path_factory.mktemp("kept") / "last.ckpt"
 
 
 @pytest.fixture
 def checkpoint(run: Run, kept: Path) -> dict[str, Any]:
-    """Return what is in the checkpoint of a run of an epoch with a schedule; the run itself is not there."""
+    """Return the content of a checkpoint after one epoch with a schedule, without the run's folder."""
     if not kept.exists():
         run("fit", "--config=smoke.yaml", "--lr_scheduler=StepLR", "--lr_scheduler.step_size=5")
         shutil.move("lightning_logs/version_0/checkpoints/last.ckpt", kept)
@@ -191,7 +191,7 @@ def checkpoint(run: Run, kept: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def refused(run: Run, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Run `mnist-amp` with arguments that it must refuse, with exit status 2; returns its message."""
+    """Run `mnist-amp` with arguments that it must refuse with exit status 2; return its message."""
 
     def refused(*args: str) -> str:
         with pytest.raises(SystemExit) as exit_info:
@@ -203,7 +203,7 @@ def refused(run: Run, capsys: pytest.CaptureFixture[str]) -> Refused:
 
 
 def command(*args: str, cwd: Path, status: int = 0, env: dict[str, str] | None = None) -> str:
-    """Run `python -m mnist_amp`, which must end with `status`; returns what it wrote to stdout."""
+    """Run `python -m mnist_amp`, which must end with `status`; return its stdout."""
     done = subprocess.run(
         [sys.executable, "-m", "mnist_amp", *args],
         cwd=cwd,
@@ -218,7 +218,7 @@ def command(*args: str, cwd: Path, status: int = 0, env: dict[str, str] | None =
 
 @contextmanager
 def started(*args: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start `python -m mnist_amp`, which goes on until it is told to stop; if it was not, it is killed at the end."""
+    """Start `python -m mnist_amp`, and kill it at the end of the block if it still runs."""
     program = [sys.executable, "-m", "mnist_amp", *args]
     with subprocess.Popen(program, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -228,14 +228,14 @@ def started(*args: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def forked(*args: str, cwd: Path, status: int = 0, env: dict[str, str] | None = None) -> str:
-    """Run `mnist-amp` in a process of its own, but forked, which must end with `status`; returns its stdout."""
+    """Run `mnist-amp` in a forked process, which must end with `status`; return its stdout."""
     process = Forked(*args, cwd=cwd, env=env)
     assert process.wait() == status, process.stderr
     return process.stdout
 
 
 def files(folder: Path) -> set[str]:
-    """Return the files under a folder, TensorBoard's under a fixed name, as its own ends in the time and the host."""
+    """Return the files under a folder; those of TensorBoard are named EVENTS, without their time and host."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {
         (path.with_name("EVENTS") if path.name.startswith("events.out.tfevents.") else path).as_posix()

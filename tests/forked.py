@@ -1,7 +1,7 @@
-"""`mnist-amp` in processes forked from one that has imported it already, as each would take seconds for that alone.
+"""`mnist-amp` in processes forked from one that has imported it: the import alone takes seconds.
 
-They are sent signals, killed and waited for as any other; what an interpreter does before that is for those tests that
-start `python -m mnist_amp`.
+They can be sent signals, killed and waited for. Tests of what happens before and during the imports start
+`python -m mnist_amp` instead.
 """
 
 import multiprocessing
@@ -15,10 +15,10 @@ CONTEXT.set_forkserver_preload(["mnist_amp.measuring.fit_measurements", "matplot
 
 
 class Forked:
-    """The command with these arguments, in the environment that this process has now, but for `env`."""
+    """The command with these arguments, in the environment of this process, updated with `env`."""
 
     def __init__(self, *args: str, cwd: Path, env: dict[str, str] | None = None) -> None:
-        self._files = [tempfile.NamedTemporaryFile() for _ in range(2)]  # noqa: SIM115  (while this object is there)
+        self._files = [tempfile.NamedTemporaryFile() for _ in range(2)]  # noqa: SIM115  (they live as long as this object)
         written = [file.name for file in self._files]
         self._process = CONTEXT.Process(target=_main, args=(args, cwd, {**os.environ, **(env or {})}, written))
         self._process.daemon = True
@@ -27,26 +27,26 @@ class Forked:
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
-        """Return the exit status, if it has ended: as subprocess has it, less than 0 if a signal killed it."""
+        """Return the exit status, negative if a signal killed it; None if it still runs."""
         return self._process.exitcode
 
     def send_signal(self, signum: int) -> None:
         os.kill(self.pid, signum)
 
     def wait(self, timeout: float = 300.0) -> int:
-        """Wait until it has ended; returns the exit status."""
+        """Wait for the end, and return the exit status."""
         self._process.join(timeout)
-        assert self._process.exitcode is not None, "it does not end"
+        assert self._process.exitcode is not None, "it has not ended"
         return self._process.exitcode
 
     @property
     def stdout(self) -> str:
-        """What it has written so far."""
+        """The stdout so far."""
         return Path(self._files[0].name).read_text(encoding="utf-8")
 
     @property
     def stderr(self) -> str:
-        """What it has written so far."""
+        """The stderr so far."""
         return Path(self._files[1].name).read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Callbacks that end a run at a certain point: as a kill would, with nothing saved, or by signals."""
+"""Callbacks that interrupt a run at a certain step: by an exception, so that nothing is saved, or by signals."""
 
 import os
 import time
@@ -13,7 +13,7 @@ class CutOffError(Exception):
 
 
 class Interrupt(Callback):
-    """Raises before training step `step`, or in the first validation from then on."""
+    """Raises before training step `step`, or in the first validation after it."""
 
     def __init__(self, step: int, validating: bool = False) -> None:
         self.step, self.validating = step, validating
@@ -30,7 +30,7 @@ class Interrupt(Callback):
 
 
 class Signalled(Callback):
-    """Sends this process signals, one right after the other, in training step `step` or as the sanity check begins."""
+    """Sends this process signals, one after the other, in training step `step` or when the sanity check begins."""
 
     def __init__(self, signums: list[int], step: int | None = None) -> None:
         self.signums, self.step = signums, step
@@ -61,7 +61,7 @@ class ProcessIds(Callback):
 
 
 class StuckWriting(Callback):
-    """From training step `step` on, stops midway through the first file that is written, leaves `stuck` and waits."""
+    """From training step `step` on, writes half of the next file, creates the file `stuck` and waits."""
 
     def __init__(self, step: int) -> None:
         self.step = step

@@ -1,4 +1,4 @@
-"""A callback for runs in several processes: it writes down which images each process trained on."""
+"""A callback for runs in several processes: it saves the indices of the images that each process trained on."""
 
 from pathlib import Path
 from typing import Any

@@ -1,23 +1,25 @@
-"""The command `mnist-amp`, and `python -m mnist_amp`, which is the same.
+"""The command `mnist-amp`, which is also `python -m mnist_amp`.
 
-What can be answered without torch and Lightning is answered before they are imported, which takes seconds. Ctrl-C is
-answered before anything is.
+--help, --version and mistakes in a command's name or its config files are answered before torch and Lightning are
+imported, which takes seconds. Ctrl-C is handled before anything else is imported.
 """
 
 import os
-import re
 import sys
 import time
 
 from mnist_amp import signals
 
-GRACE = 3.0  # seconds that the first process of a distributed run has to say what went wrong in all of them
+GRACE = 3.0  # seconds in which the first process of a distributed run reports an error and ends the others
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line `args`, by default the process's own.
+    """Run a command line; every error ends it with one message on stderr.
 
-    Every mistake ends in one message on stderr: exit status 2 for a wrong request, 1 for a failed run.
+    The exit status is 2 for a wrong request and 1 for a failed run.
+
+    Args:
+        args: the command and its options; by default those of the process.
     """
     if args is None:
         signals.install_handlers()  # before anything else is imported
@@ -28,11 +30,11 @@ def main(args: list[str] | None = None) -> None:
             sys.stderr.write(f"mnist-amp: {stopped}\n")
         sys.exit(128 + stopped.signum)
     except Exception as error:
-        sys.exit(_failed(error))
+        sys.exit(_report(error))
 
 
-def _failed(error: Exception) -> int:
-    """Say what went wrong, once for all processes of a distributed run; returns the exit status."""
+def _report(error: Exception) -> int:
+    """Print an error, once for all processes of a distributed run, and return the exit status."""
     from mnist_amp.cli.arguments import DEBUG
     from mnist_amp.cli.error_messages import describe_error
     from mnist_amp.errors import RequestError, RunError
@@ -40,11 +42,11 @@ def _failed(error: Exception) -> int:
     if os.environ.get(DEBUG):
         raise error
     message, status = describe_error(error)
-    message = re.sub(r"(\S{60})\S{440,}", r"\1...", message)  # no name is so long, but a wrong value may be
-    signals.end_others()
+    signals.end_child_processes()
     if not _is_first():
-        time.sleep(GRACE)  # the first ends this one, unless it can't
-    if _is_first() or not isinstance(error, RequestError | RunError):  # which come to all processes alike
+        time.sleep(GRACE)  # mostly the first process ends this one meanwhile
+    # a RequestError or RunError is raised in all processes alike
+    if _is_first() or not isinstance(error, RequestError | RunError):
         sys.stderr.write(f"mnist-amp: error: {message}\n")
     return status
 
@@ -79,8 +81,8 @@ def _answer_without_command(args: list[str]) -> None:
         print(f"mnist-amp {__version__}")
     else:
         choices = ", ".join(SUBCOMMANDS)
-        what = f"there is no command {first}{nearest(first, SUBCOMMANDS)}" if first else "a command is missing"
-        raise RequestError(f"{what}; it is one of {choices}. See mnist-amp --help.")
+        problem = f"there is no command {first}{nearest(first, SUBCOMMANDS)}" if first else "no command is given"
+        raise RequestError(f"{problem}; the commands are {choices}. See mnist-amp --help.")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""What the command line answers with one message, and with which exit status."""
+"""Errors that end a command with one message, and their exit status."""
 
 import os
 import sys
 
 
 class RequestError(ValueError):
-    """The request can't be carried out (exit status 2); the message says what is wrong and what to do."""
+    """The request is wrong (exit status 2); the message says what is wrong and what to do."""
 
 
 class UsageError(RequestError):
     """An option or its value is wrong.
 
     Args:
-        message: without where the option was given.
+        message: without the file or variable that sets the option, which is added later.
         key: the option's name, such as `data.batch_size`.
     """
 
@@ -22,10 +22,10 @@ class UsageError(RequestError):
 
 
 class RunError(RuntimeError):
-    """A run failed (exit status 1); the message says why, what is left of it and what to do."""
+    """A run failed (exit status 1); the message says why, what is saved and what to do."""
 
 
 def warn(text: str) -> None:
-    """Say what is no error, but should be known; once, however many processes there are."""
+    """Print a warning, in the first process of a distributed run only."""
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
         sys.stderr.write(f"mnist-amp: warning: {text}\n")

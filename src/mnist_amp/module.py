@@ -13,6 +13,7 @@ from torch import Tensor
 from mnist_amp.data.loader import Batch
 from mnist_amp.errors import RequestError
 from mnist_amp.networks import SimpleNN
+from mnist_amp.number_types import PositiveInt, PositiveInt32
 from mnist_amp.training.metrics import Scores, epoch_means, loss_and_accuracy
 from mnist_amp.training.resumable_module import ResumableModule
 
@@ -41,11 +42,11 @@ class LitSimpleNN(ResumableModule):
 
     def __init__(
         self,
-        hidden_dim: int = 128,
+        hidden_dim: PositiveInt32 = 128,
         optimizer: dict[str, Any] | None = None,
         lr_scheduler: dict[str, Any] | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        steps_per_execution: int = 1,
+        steps_per_execution: PositiveInt = 1,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, lr_scheduler_interval, steps_per_execution)
         if hidden_dim < 1:

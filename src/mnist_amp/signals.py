@@ -1,4 +1,4 @@
-"""Signals that ask a command to stop: at once where there is nothing to save, else between two steps of a run."""
+"""Signals that stop a command: at once if there is nothing to save, otherwise between two steps of a run."""
 
 import os
 import signal
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class Stopped(Exception):  # noqa: N818  (it is no error)
-    """A command ended by a signal, after what it had done was saved.
+    """A command was stopped by a signal, and has saved its results.
 
     Args:
-        signum: the signal; by convention the exit status is 128 more.
-        when: what was done, and how to go on.
+        signum: the signal; the exit status is 128 more, by convention.
+        when: what is saved, and how to resume.
     """
 
     def __init__(self, signum: int, when: str) -> None:
@@ -22,19 +22,19 @@ class Stopped(Exception):  # noqa: N818  (it is no error)
 
 
 def install_handlers(handler: Callable[[int, FrameType | None], None] | None = None) -> None:
-    """Have SIGINT and SIGTERM end this process at once, from now until a run listens for itself.
+    """Have SIGINT and SIGTERM end this process at once, until a run installs its own handlers.
 
     Args:
-        handler: what they do in the place of that.
+        handler: called instead.
     """
     for signum in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(signum) is not signal.SIG_IGN:  # what is ignored stays so, as with nohup
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # an ignored signal stays ignored, as under nohup
             signal.signal(signum, handler or end_at_once)
 
 
 @contextmanager
 def keyboard_interrupts() -> Iterator[None]:
-    """Have SIGINT and SIGTERM raise KeyboardInterrupt with their number meanwhile, for what was begun to be tidied."""
+    """Have SIGINT and SIGTERM raise KeyboardInterrupt(signum) in this block, so that it can clean up."""
     install_handlers(_interrupt)
     try:
         yield
@@ -47,55 +47,56 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def end_at_once(signum: int, frame: FrameType | None = None) -> None:
-    """End the process with a line; an exception could be swallowed by whatever is being imported or run."""
-    _say(f"mnist-amp: stopped by {signal.Signals(signum).name} at once.\n")
-    end_others()
+    """End the process with one line. An exception could be caught by the code that is imported or run now."""
+    _print(f"mnist-amp: stopped by {signal.Signals(signum).name} at once.\n")
+    end_child_processes()
     os._exit(128 + signum)
 
 
-# the other processes of a distributed run that this one has started
-others: list[Any] = []
+# the other processes of a distributed run, which this process has started
+child_processes: list[Any] = []
 
 
-def end_others() -> None:
-    """End them before they find this one gone and complain of it."""
-    for process in others:
+def end_child_processes() -> None:
+    """Kill them before they notice that this process is gone, and report it as an error."""
+    for process in child_processes:
         process.kill()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:
-        os.write(2, text.encode())  # print is not safe in a signal's handler
+        os.write(2, text.encode())  # print is not safe in a signal handler
 
 
 class StopRequest:
     """Remembers the first SIGINT, SIGTERM, SIGHUP or SIGUSR1; a second SIGINT ends the process at once.
 
-    Where SLURM requeues the job, SIGUSR1 is left to Lightning, but only between two steps.
+    If SLURM requeues the job, Lightning handles SIGUSR1, between two steps.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self.requeue = False  # asked for
+        self.requeue = False  # whether SLURM has asked for it
         self._before: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
-        """Replace the handlers there are."""
-        asking = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-        if callable(signal.getsignal(signal.SIGUSR1)):  # Lightning's, which saves in whichever step it comes
+        """Install the handlers instead of the present ones."""
+        stopping = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        if callable(signal.getsignal(signal.SIGUSR1)):  # Lightning's handler, which saves even within a step
             self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._note_requeue)
         else:
-            asking.append(signal.SIGUSR1)
-        asking = [signum for signum in asking if signal.getsignal(signum) is not signal.SIG_IGN]
-        self._before |= {signum: signal.signal(signum, self._note) for signum in asking}
+            stopping.append(signal.SIGUSR1)
+        stopping = [signum for signum in stopping if signal.getsignal(signum) is not signal.SIG_IGN]
+        self._before |= {signum: signal.signal(signum, self._note) for signum in stopping}
 
     def restore(self) -> None:
+        """Restore the handlers from before."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before = {}
 
     def do_requeue(self) -> None:
-        """Let Lightning write its checkpoint and have SLURM start the job again; the run goes on meanwhile."""
+        """Have Lightning save its checkpoint and requeue the job; the run continues until SLURM ends it."""
         self.requeue = False
         self._before[signal.SIGUSR1](signal.SIGUSR1, None)
 
@@ -103,7 +104,7 @@ class StopRequest:
         if self.signum is not None and signum == signal.SIGINT:
             end_at_once(signum)
         self.signum = self.signum or signum
-        _say("\nStopping after this step; press Ctrl-C again to stop at once.\n")
+        _print("\nStopping after this step; press Ctrl-C again to stop at once.\n")
 
     def _note_requeue(self, signum: int, frame: FrameType | None) -> None:
         self.requeue = True

@@ -6,7 +6,7 @@ from mnist_amp.cli.arguments import arrange, peek, shipped_configs, source
 from mnist_amp.errors import RequestError
 
 
-def test_configs_come_first_then_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_files_come_first_then_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in "abc":
         (tmp_path / f"{name}.yaml").write_text("{}")
@@ -35,18 +35,20 @@ def test_a_config_without_its_value_is_left_to_the_parser() -> None:
 
 
 @pytest.mark.parametrize("name", ["configs/guide.yaml", "guide.yaml"])
-def test_finds_shipped_configs_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_finds_the_packages_configs_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     assert arrange(["fit", "--config", name], {}) == ["fit", f"--config={shipped_configs() / 'guide.yaml'}"]
 
 
-def test_a_config_that_is_here_goes_before_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_config_in_this_folder_goes_before_one_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "guide.yaml").write_text("{}")
     assert arrange(["fit", "-c", "guide.yaml"], {}) == ["fit", "--config=guide.yaml"]
 
 
-def test_what_an_option_is_and_what_set_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_the_value_of_an_option_and_where_it_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("{data: {val_size: 7}, optimizer: {class_path: SGD, init_args: {lr: 0.5}}}")
     env = {"MNIST_AMP_DATA__SEED": "8"}

@@ -1,4 +1,4 @@
-"""The whole command on real MNIST, as processes of their own in a fresh directory."""
+"""The command on real MNIST, in its own process and a new directory."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ REPORT = {"metrics.json", "confusion_matrix.png", "misclassified.png"}
 
 
 def test_the_guides_job(tmp_path: Path) -> None:
-    """Fit with no argument, then test, validate, predict and resume; what each leaves, and that the figures agree."""
+    """Fit without arguments, test, validate, predict and resume: the files of each, and metrics that agree."""
     logs = tmp_path / "lightning_logs"
     summary = command("fit", cwd=tmp_path)
     assert files(tmp_path) == DATA | {f"lightning_logs/version_0/{name}" for name in RUN}
@@ -35,7 +35,7 @@ def test_the_guides_job(tmp_path: Path) -> None:
     assert tested["accuracy"] == np.trace(tested["confusion_matrix"]) / 10_000
     assert 0.955 < tested["accuracy"] < 0.985  # docs/results/accuracy.md has the spread over seeds
 
-    # model.pth, loaded as in the guide, is what was scored
+    # model.pth, loaded as in the guide, has the same accuracy
     model = SimpleNN()
     model.load_state_dict(torch.load(logs / "version_0" / "model.pth", weights_only=True))
     images, labels = mnist.load(tmp_path / "data", train=False)

@@ -1,4 +1,4 @@
-"""Each config that ships, by a run of a few steps."""
+"""Each config file of the package, in a run of a few steps."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 def fit(run: Run, config: str, *args: str) -> tuple[str, dict[str, Any]]:
-    """Train a few steps with a config; returns what was printed and the last checkpoint."""
+    """Train a few steps with a config; return the printed text and the last checkpoint."""
     printed = run("fit", "--config", f"configs/{config}.yaml", *SMOKE, *args)
     return printed, checkpoint_files.read(FOLDER / "checkpoints" / "last.ckpt")
 
@@ -32,7 +32,7 @@ def metrics() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_every_config_is_tested_and_says_what_it_is_for() -> None:
+def test_every_config_is_tested_and_begins_with_a_comment() -> None:
     tests = Path(__file__).read_text()
     for path in shipped_configs().glob("*.yaml"):
         assert re.search(rf'["/]{path.stem}[".]', tests), path
@@ -92,14 +92,14 @@ def test_cuda_is_refused_where_there_is_none(
     monkeypatch.delenv("MNIST_AMP_TRAINER__ACCELERATOR")
     message = refused("fit", "--config", f"configs/{config}.yaml", *SMOKE)
     assert message == (
-        "mnist-amp: error: trainer.accelerator asks for a GPU, but none can be used here. "
-        "Leave it at auto, or ask for cpu.\n"
+        "mnist-amp: error: trainer.accelerator asks for a GPU, but no GPU can be used here. "
+        "Leave it at auto, or give cpu.\n"
     )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_cosine_with_early_stopping(run: Run) -> None:
-    # the loss can't fall at such a learning rate, so it stops after 1 + 3 epochs
+    # the loss can't fall at this learning rate, so the run stops after 1 + 3 epochs
     fit(run, "cosine", "--trainer.max_epochs=20", "--optimizer.lr=1e-30")
     checkpoint = checkpoint_files.read(FOLDER / "checkpoints" / "last.ckpt")
     assert checkpoint["global_step"] == 4 * 8
@@ -138,7 +138,7 @@ def test_two_processes_see_each_their_half_once(tmp_path: Path, data_dir: Path) 
 
 
 def test_two_processes(tmp_path: Path, data_dir: Path) -> None:
-    """Train "ddp-cpu" in two processes, and score it in two: to the last bit what one process finds."""
+    """Train ddp-cpu in two processes, and evaluate it in two: the metrics are equal, bit for bit, to those of one."""
     data = f"--data.data_dir={data_dir}"
     printed = command("fit", "--config", "configs/ddp-cpu.yaml", *SMOKE, data, cwd=tmp_path)
     assert printed.startswith("device     2 x CPU (")

@@ -8,7 +8,7 @@ from mnist_amp.errors import RequestError, RunError
 def test_more_gpus_than_there_are() -> None:
     error = MisconfigurationException("You requested gpu: [0, 1, 2, 3]\n But your machine only has: [0]")
     text = "You requested gpu: [0, 1, 2, 3] But your machine only has: [0]"
-    assert describe_error(error) == (f"trainer.devices asks for more GPUs than there are. {text}", 2)
+    assert describe_error(error) == (f"trainer.devices asks for more GPUs than this machine has. {text}", 2)
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,16 @@ def test_more_gpus_than_there_are() -> None:
         (KeyError("x"), "KeyError: 'x'\nSet MNIST_AMP_DEBUG=1 to see where it came from.", 1),
         (
             RuntimeError("[gloo] Connection closed by peer"),
-            "another process of this run was lost, killed or by an error of its own, so this one has ended, too. If it "
-            "has saved a checkpoint, go on with --ckpt_path last. ([gloo] Connection closed by peer)",
+            "another process of this run was killed or failed, so this one has ended. If the run has saved a checkpoint, "
+            "resume it with --ckpt_path last. ([gloo] Connection closed by peer)",
             1,
         ),
     ],
 )
-def test_errors(error: Exception, text: str, status: int) -> None:
+def test_each_error_has_its_message_and_status(error: Exception, text: str, status: int) -> None:
     assert describe_error(error) == (text, status)
 
 
-def test_a_complaint_of_another_form_is_kept() -> None:
+def test_a_message_of_an_unknown_form_is_kept() -> None:
     error = translate_error("something\n  else", ["--a"])
     assert (str(error), error.key) == ("something else.", "")

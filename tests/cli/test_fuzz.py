@@ -1,4 +1,4 @@
-"""Whatever is in a config, a checkpoint or an image file: a result or one message, and never a traceback."""
+"""Random settings, config files, checkpoints and image files end in a result or one message, never a traceback."""
 
 import contextlib
 import copy
@@ -19,7 +19,7 @@ from mnist_amp.errors import RequestError
 from mnist_amp.runs import checkpoint_files
 from tests.conftest import WHOLE, Run
 
-pytestmark = pytest.mark.drawn  # whatever figures a checkpoint holds, they are drawn
+pytestmark = pytest.mark.drawn  # the plots are drawn, with any numbers that a checkpoint holds
 
 OPTIONS = (
     *("data.batch_size", "data.val_size", "data.seed", "model.hidden_dim", "model.lr_scheduler_interval"),
@@ -31,7 +31,7 @@ OPTIONS = (
     *("trainer.check_val_every_n_epoch", "trainer.log_every_n_steps", "trainer.deterministic", "trainer.benchmark"),
     *("trainer.default_root_dir", "trainer", "data", "model", "nothing", "data.nothing"),
 )
-# what can be tried without starting other processes, or filling the memory or the folder
+# these start no other process, and do not fill the memory or the folder
 HARMLESS = [name for name in OPTIONS if name not in ("ckpt_path", "config", "trainer.callbacks", "trainer.plugins")]
 SCALARS = st.none() | st.booleans() | st.integers(-(10**4), 10**4) | st.floats() | st.text(max_size=8)
 VALUES = st.recursive(
@@ -42,7 +42,7 @@ VALUES = st.recursive(
 
 
 def answer(*args: str) -> tuple[Any, str]:
-    """Run the command; returns its exit status and what it wrote to stderr."""
+    """Run the command; return its exit status and stderr."""
     stderr = io.StringIO()
     with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -62,7 +62,7 @@ def assert_answered(status: Any, stderr: str) -> None:
 
 @pytest.fixture(autouse=True)
 def elsewhere(run: Run) -> None:
-    """Be in a fresh directory, with MNIST at hand."""
+    """Run each test in a new directory, with MNIST prepared."""
 
 
 def nested(name: str, value: Any) -> Any:
@@ -100,7 +100,7 @@ def test_config_files(text: bytes) -> None:
 
 @st.composite
 def damages(draw: st.DrawFn) -> Any:
-    """Draw a way to damage bytes: cut, overwritten here and there, or others altogether."""
+    """Draw a function that damages bytes: it cuts, overwrites or replaces them."""
     if draw(st.booleans()):
         cut = draw(st.floats(0, 0.999))
         return lambda data: data[: int(cut * len(data))]
@@ -128,13 +128,13 @@ def test_checkpoint_bytes(damage: Any) -> None:
         found = checkpoint_files.read(Path("a.ckpt"))
     except RequestError:
         return
-    # what no checksum covers, such as a time stamp
+    # the damage is where no checksum is, such as a time stamp
     assert {key: found[key] for key in WHOLE} == WHOLE
     assert torch.equal(found["state_dict"]["weight"], torch.ones(100))
 
 
 def leaves(nest: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the ways to all parts of a nest."""
+    """Return the paths to all parts of nested lists and dicts."""
     items = nest.items() if isinstance(nest, dict) else enumerate(nest) if isinstance(nest, list) else ()
     return [(*path, key) for key, _ in items] + [way for key, part in items for way in leaves(part, (*path, key))]
 
@@ -149,7 +149,7 @@ TENSORS = st.sampled_from([torch.zeros(()), torch.zeros(3), torch.zeros(1, 2, 3)
 @given(data=st.data(), value=JUNK | TENSORS, subcommand=st.sampled_from(["fit", "fit", "validate", "test"]))
 def test_checkpoint_contents(checkpoint: dict[str, Any], data: st.DataObject, value: Any, subcommand: str) -> None:
     content = copy.deepcopy(checkpoint)
-    first = data.draw(st.sampled_from(list(content)))  # or most would be of the progress, which has many parts
+    first = data.draw(st.sampled_from(list(content)))  # otherwise most would be in the progress, which has many parts
     *way, last = data.draw(st.sampled_from([(first,), *leaves(content[first], (first,))]))
     nest: Any = content
     for key in way:
@@ -176,7 +176,7 @@ def test_a_runs_checkpoint(damage: Any, subcommand: str) -> None:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
-    """Return a folder with MNIST that may be damaged."""
+    """Return a copy of MNIST for tests to damage."""
     folder = tmp_path_factory.mktemp("raw")
     shutil.copytree(data_dir, folder, dirs_exist_ok=True)
     return folder
@@ -190,7 +190,7 @@ def test_image_files(damage: Any, name: str, raw: Path) -> None:
     unpacked = path.with_suffix("")
     if name.endswith(".gz"):
         kept = unpacked.read_bytes()
-        unpacked.unlink()  # or the archive is not looked at
+        unpacked.unlink()  # otherwise the archive is not read
     try:
         damaged = damage(whole)
         assume(damaged != whole)

@@ -1,4 +1,4 @@
-"""The command in this process: its defaults, overrides, messages, and what it prints."""
+"""The command in this process: defaults, overrides, help and printed lines."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ Printed = Callable[..., str]
 
 @pytest.fixture
 def printed(run: Run, capsys: pytest.CaptureFixture[str]) -> Printed:
-    """Run what only prints, such as --help; returns that."""
+    """Run a command that only prints, such as --help; return the text."""
 
     def printed(*args: str) -> str:
         try:
@@ -32,13 +32,13 @@ def printed(run: Run, capsys: pytest.CaptureFixture[str]) -> Printed:
 
 @pytest.fixture
 def settings(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Return what `mnist-amp fit` would run with, given arguments."""
+    """Return the settings of `mnist-amp fit` with these arguments."""
     for name in ("MNIST_AMP_DATA__DATA_DIR", "MNIST_AMP_TRAINER__ACCELERATOR"):
         monkeypatch.delenv(name)
     return lambda *args: yaml.safe_load(printed("fit", *args, "--print_config"))
 
 
-def test_defaults_are_the_guides(settings: Callable[..., Any]) -> None:
+def test_the_defaults_are_those_of_the_guide(settings: Callable[..., Any]) -> None:
     config = settings()
     assert config["model"] == {"hidden_dim": 128, "lr_scheduler_interval": "epoch", "steps_per_execution": 1}
     assert config["data"] == {"data_dir": "data", "batch_size": 64, "val_size": 5000, "seed": None}
@@ -50,7 +50,7 @@ def test_defaults_are_the_guides(settings: Callable[..., Any]) -> None:
     assert (trainer["max_epochs"], trainer["precision"], trainer["accelerator"]) == (5, "16-mixed", "auto")
 
 
-def test_files_are_weaker_than_the_environment_and_that_than_the_command_line(
+def test_the_command_line_overrides_the_environment_and_that_overrides_files(
     settings: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.yaml").write_text("{data: {batch_size: 1, val_size: 1}, model: {hidden_dim: 1}, seed_everything: 1}")
@@ -83,17 +83,17 @@ def test_version(printed: Printed) -> None:
     assert printed("--version") == f"mnist-amp {__version__}\n"
 
 
-def test_help_lists_the_commands_in_a_line_each(printed: Printed) -> None:
+def test_help_has_one_line_for_each_command(printed: Printed) -> None:
     assert """
 commands:
-  fit       Train on MNIST, or go on with a run.
-  validate  Score a run on the training images that it held out.
-  test      Score a run on the 10,000 test images.
-  predict   Write a run's predictions for the 10,000 test images, or for pictures of your own (--images).
-  compare   Measure what each precision does to time, memory and accuracy, and say which to use here.
-  profile   Measure where the time of a training step goes, and which precision each operation runs in.
-  export    Write a run's network to files that other programs take, each checked against the checkpoint.
-  demo      Serve a page on this machine: draw a digit, and see what a run reads in it, in each precision.
+  fit       Train a network on MNIST, or resume a run.
+  validate  Evaluate a run on its validation images.
+  test      Evaluate a run on the 10,000 test images.
+  predict   Write a run's predictions for the 10,000 test images, or for your own images (--images).
+  compare   Measure time, memory and accuracy in each precision, and recommend one for this machine.
+  profile   Measure how long each part of a training step takes, and the precision of each operation.
+  export    Write a run's network to files for other programs, each checked against the checkpoint.
+  demo      Serve a local page: draw a digit, and see what a run's network reads in each precision.
 
 options:
 """ in printed("--help")
@@ -136,7 +136,7 @@ def test_says_first_what_really_runs(run: Run) -> None:
     ]
 
 
-def test_ends_with_what_came_of_it_and_what_to_do_next(run: Run) -> None:
+def test_the_last_lines_report_the_results_and_the_next_commands(run: Run) -> None:
     lines = run("fit", *SMOKE, "--trainer.default_root_dir", "here").splitlines()[-6:]
     assert lines[0].startswith("accuracy  ")
     assert lines[0].endswith("% on the validation images (best checkpoint, after 1 epoch)")
@@ -161,18 +161,6 @@ def test_fast_dev_run_leaves_nothing(run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="would train on the GPU")
-def test_a_limit_of_one_is_a_share(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    for limit, warned in (("1", True), ("1.0", False), ("2", False)):
-        with pytest.raises(SystemExit):
-            run("fit", f"--trainer.limit_train_batches={limit}", "--trainer.accelerator=cuda")
-        warning = (
-            "mnist-amp: warning: trainer.limit_train_batches is 1, which is taken as a share: all batches. For few, "
-            "give 2 or more.\n"
-        )
-        assert capsys.readouterr().err.startswith(warning) == warned
-
-
 def test_without_logger_and_checkpoints(run: Run, tmp_path: Path) -> None:
     run("fit", *SMOKE, "--trainer.logger", "false", "--trainer.enable_checkpointing", "false")
     assert [path.name for path in (tmp_path / "lightning_logs" / "version_0").iterdir()] == ["config.yaml"]
@@ -187,7 +175,7 @@ def test_never_scores_fresh_weights(refused: Refused, tmp_path: Path, subcommand
     assert list(tmp_path.iterdir()) == []
 
 
-def test_has_nothing_to_validate_on(run: Run, refused: Refused) -> None:
+def test_validate_is_refused_without_validation_images(run: Run, refused: Refused) -> None:
     run("fit", "--config", "configs/guide.yaml", *SMOKE)
     assert refused("validate") == (
         "mnist-amp: error: lightning_logs/version_0/checkpoints/best.ckpt was trained on all images, so none are left "
@@ -200,8 +188,7 @@ def test_has_nothing_to_validate_on(run: Run, refused: Refused) -> None:
     [
         (
             ("--model.hidden_dim", "-3"),
-            "mnist-amp: error: model.hidden_dim is -3; it must be at least 1 and below 2147483648. "
-            "See mnist-amp fit --help.\n",
+            "mnist-amp: error: model.hidden_dim is -3; it must be at least 1. See mnist-amp fit --help.\n",
         ),
         (
             ("--ckpt_path", "no.ckpt"),
@@ -209,7 +196,7 @@ def test_has_nothing_to_validate_on(run: Run, refused: Refused) -> None:
         ),
     ],
 )
-def test_refuses_in_a_line_and_leaves_nothing(
+def test_an_error_is_one_line_and_leaves_no_file(
     refused: Refused, tmp_path: Path, args: tuple[str, ...], message: str
 ) -> None:
     assert refused("fit", *args) == message
@@ -223,7 +210,7 @@ def test_debug_shows_where_an_error_came_from(run: Run, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("chosen", "tf32"), [("high", "tf32"), ("medium", "tf32"), ("highest", "ieee")])
-def test_tf32_is_set_by_torchs_old_interface_and_its_new_one(run: Run, chosen: str, tf32: str) -> None:
+def test_tf32_is_set_in_both_of_torchs_interfaces(run: Run, chosen: str, tf32: str) -> None:
     run("fit", "--config=configs/smoke.yaml", f"--matmul_precision={chosen}")
     assert torch.get_float32_matmul_precision() == chosen
     new = getattr(torch.backends.cuda.matmul, "fp32_precision", tf32)  # from torch 2.9 on
@@ -231,7 +218,7 @@ def test_tf32_is_set_by_torchs_old_interface_and_its_new_one(run: Run, chosen: s
     torch.set_float32_matmul_precision("highest")
 
 
-def test_the_matmul_precision_is_taken_over_from_a_run(run: Run, fitted: Run) -> None:
+def test_test_takes_over_the_matmul_precision_of_the_run(run: Run, fitted: Run) -> None:
     fitted("--config=configs/smoke.yaml", "--matmul_precision=high")
     torch.set_float32_matmul_precision("highest")
     run("test")

@@ -1,4 +1,4 @@
-"""The command's entry: what is answered before torch and Lightning are imported."""
+"""Help, version and early mistakes: they are answered before torch and Lightning are imported."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 from mnist_amp import __version__
 from tests.conftest import THEIRS, filled
 
-# the command, which must not have imported what takes seconds
+# runs the command, and prints the slow packages that it has imported
 PROGRAM = """
 import sys
 from mnist_amp.__main__ import main
@@ -32,19 +32,19 @@ COMMANDS = "fit, validate, test, predict, compare, profile, export, demo"
         (
             [],
             2,
-            f"a command is missing; it is one of {COMMANDS}. See mnist-amp --help.",
+            f"no command is given; the commands are {COMMANDS}. See mnist-amp --help.",
         ),
         (
             ["fitt"],
             2,
-            f"there is no command fitt (did you mean fit?); it is one of {COMMANDS}. See mnist-amp --help.",
+            f"there is no command fitt (did you mean fit?); the commands are {COMMANDS}. See mnist-amp --help.",
         ),
         (["--seed_everything=1", "fit"], 2, "options come after the command: mnist-amp fit --seed_everything=1"),
         (
             ["fit", "--config", "none.yaml"],
             2,
-            "there is no config file none.yaml. Shipped are bf16, cosine, cuda, ddp-cpu, fast, fp16-cpu, fp16-cuda, "
-            "fp32, guide, overfit, profile, smoke (.yaml).",
+            "there is no config file none.yaml. Those of the package are bf16, cosine, cuda, ddp-cpu, fast, fp16-cpu, "
+            "fp16-cuda, fp32, guide, overfit, profile, smoke (.yaml).",
         ),
         (["fit", "--config", "bad.yaml"], 2, f"bad.yaml:1:5: this is not YAML: {THEIRS}."),
     ],

@@ -1,6 +1,5 @@
-"""Each mistake gets one message, exit status 2, and leaves nothing behind."""
+"""Each mistake ends in one message and exit status 2, and leaves no file."""
 
-import errno
 import importlib.util
 import inspect
 import os
@@ -27,9 +26,9 @@ SETTINGS = [
     ("--trainer.max_epoch=3", f"there is no option trainer.max_epoch (did you mean trainer.max_epochs?).{SEE}"),
     ("--ckpt=last", f"there is no option ckpt (did you mean ckpt_path?).{SEE}"),
     ("--nothing.like.it=3", f"there is no option nothing.like.it.{SEE}"),
-    ("smoke.yaml", f"smoke.yaml belongs to no option; settings are given as in --config smoke.yaml.{SEE}"),
-    ("--optimizer=Adamm", f"optimizer can't be Adamm (did you mean Adam?); it is the name of a class.{SEE}"),
-    ("--lr_scheduler=StepRL", f"lr_scheduler can't be StepRL (did you mean StepLR?); it is the name of a class.{SEE}"),
+    ("smoke.yaml", f"smoke.yaml is not an option; a config file is given as in --config smoke.yaml.{SEE}"),
+    ("--optimizer=Adamm", f"optimizer can't be Adamm (did you mean Adam?); give the name of a class.{SEE}"),
+    ("--lr_scheduler=StepRL", f"lr_scheduler can't be StepRL (did you mean StepLR?); give the name of a class.{SEE}"),
     ("--optimizer.beta=1", f"optimizer: Adam takes no beta (did you mean betas?); it takes {ADAM}.{SEE}"),
     ("--lr_scheduler=StepLR", f"lr_scheduler: StepLR needs step_size, as in --lr_scheduler.step_size VALUE.{SEE}"),
     # of the wrong type
@@ -44,17 +43,16 @@ SETTINGS = [
     ),
     (
         "--model=3",
-        f"model can't be 3; its settings are given one by one, as --model.hidden_dim.{SEE}",
+        f"model can't be 3; set its parts one by one, such as --model.hidden_dim.{SEE}",
     ),
-    ("--data=3", f"data can't be 3; its settings are given one by one, as --data.data_dir.{SEE}"),
-    ("--data.batch_size=" + "[" * 2000, f"data.batch_size can't be {'[' * 60}... it takes int.{SEE}"),
+    ("--data=3", f"data can't be 3; set its parts one by one, such as --data.data_dir.{SEE}"),
     # out of range
-    ("--data.batch_size=0", f"data.batch_size is 0; it must be at least 1 and at most 60000.{SEE}"),
-    ("--data.batch_size=-4", f"data.batch_size is -4; it must be at least 1 and at most 60000.{SEE}"),
-    ("--model.hidden_dim=0", f"model.hidden_dim is 0; it must be at least 1 and below 2147483648.{SEE}"),
+    ("--data.batch_size=0", f"data.batch_size is 0; it must be at least 1.{SEE}"),
+    ("--data.batch_size=-4", f"data.batch_size is -4; it must be at least 1.{SEE}"),
+    ("--model.hidden_dim=0", f"model.hidden_dim is 0; it must be at least 1.{SEE}"),
     (
         "--data.val_size=60000",
-        f"data.val_size is 60000; it must be at least 0 and below 60000.{SEE}",
+        f"data.val_size is 60000; it must be below 60000.{SEE}",
     ),
     ("--trainer.max_epochs=0", f"trainer.max_epochs is 0; it must be at least 1, or -1 for no limit.{SEE}"),
     ("--trainer.max_epochs=-2", f"trainer.max_epochs is -2; it must be at least 1, or -1 for no limit.{SEE}"),
@@ -63,48 +61,42 @@ SETTINGS = [
     ("--optimizer.lr=-1", f"optimizer.lr is -1.0; it must be above 0.{SEE}"),
     ("--optimizer.lr=.inf", f"optimizer.lr is inf; it must be above 0.{SEE}"),
     ("--optimizer.eps=-1", f"the optimizer or its schedule can't be made: {THEIRS}."),
-    ("--trainer.limit_train_batches=0", f"trainer.limit_train_batches is 0.0; it must be above 0.{SEE}"),
+    ("--trainer.limit_train_batches=0", f"trainer.limit_train_batches is 0; it must be above 0.{SEE}"),
     ("--trainer.accumulate_grad_batches=0", f"trainer.accumulate_grad_batches is 0; it must be at least 1.{SEE}"),
     ("--trainer.check_val_every_n_epoch=0", f"trainer.check_val_every_n_epoch is 0; it must be at least 1.{SEE}"),
-    ("--trainer.gradient_clip_val=-1", f"trainer.gradient_clip_val is -1.0; it must be at least 0.{SEE}"),
+    ("--trainer.gradient_clip_val=-1", f"trainer.gradient_clip_val is -1; it must be at least 0.{SEE}"),
     ("--trainer.val_check_interval=0", f"trainer.val_check_interval is 0; it must be above 0.{SEE}"),
     (
         "--trainer.num_sanity_val_steps=-5",
         f"trainer.num_sanity_val_steps is -5; it must be at least 0, or -1 for no limit.{SEE}",
     ),
     ("--trainer.min_epochs=-3", f"trainer.min_epochs is -3; it must be at least 0.{SEE}"),
-    ("--optimizer=null", f"optimizer is null; leave it out to have its default.{SEE}"),
+    ("--optimizer=null", f"optimizer is null; leave it out to use its default.{SEE}"),
     ("--checkpoint.every_n_train_steps=-1", f"checkpoint.every_n_train_steps is -1; it must be at least 0.{SEE}"),
-    ("--seed_everything=-1", f"seed_everything is -1; it must be at least 0 and at most 4294967295.{SEE}"),
-    ("--data.seed=4294967296", f"data.seed is 4294967296; it must be at least 0 and at most 4294967295.{SEE}"),
+    ("--seed_everything=-1", f"seed_everything is -1; it must be at least 0.{SEE}"),
+    ("--data.seed=4294967296", f"data.seed is 4294967296; it must be at most 4294967295.{SEE}"),
     (
         "--trainer.val_check_interval=99",
         f"`val_check_interval` (99) {THEIRS}",
     ),
-    (f"--data.batch_size={2**63}", f"data.batch_size is {2**63}; it must be at least 1 and at most 60000.{SEE}"),
-    (f"--model.hidden_dim={10**28}", f"model.hidden_dim is {10**28}; it must be at least 1 and below 2147483648.{SEE}"),
+    (f"--data.batch_size={2**63}", f"data.batch_size is {2**63}; it must be at most 60000.{SEE}"),
+    (f"--model.hidden_dim={10**28}", f"model.hidden_dim is {10**28}; it must be at most 2147483647.{SEE}"),
     ("--trainer.max_time=00:00:00:00", f"trainer.max_time is 00:00:00:00; it must be above 0.{SEE}"),
     ("--trainer.max_time=-1:00:00:00", f"trainer.max_time is -1:00:00:00; it must be above 0.{SEE}"),
     ("--trainer.max_time={hours: -1}", f"trainer.max_time is {{'hours': -1}}; it must be above 0.{SEE}"),
-    ("--trainer.max_time={days: 1000000000000}", THEIRS),
     ("--ckpt_path=", f"ckpt_path is empty; name a checkpoint, or leave it out.{SEE}"),
-    ("--trainer.default_root_dir=a\0b", "the name of a file or folder has a null character in it."),
-    (
-        f"--trainer.default_root_dir={'x' * 300}",
-        f"no run can be written to {'x' * 300}/lightning_logs: {os.strerror(errno.ENAMETOOLONG)}. Name a folder that can be written with --trainer.default_root_dir.",
-    ),
-    # what can't be had here
+    # unsupported here
     *(
         (
             f"--trainer.strategy={name}",
-            f"trainer.strategy is {name}, whose processes can't hand back the figures of the run. Take ddp.{SEE}",
+            f"trainer.strategy is {name}, whose processes can't return the metrics of the run. Use ddp.{SEE}",
         )
         for name in ("ddp_spawn", "ddp_fork_find_unused_parameters_true", "ddp_notebook")
     ),
     *(
         (
             f"--trainer.callbacks={name}",
-            f"{name} trains for a while and begins anew, which a run that can be gone on with exactly can't. Leave it out, and give {option}.{SEE}",
+            f"{name} trains for some steps and starts again, so the run could not be resumed exactly. Leave it out, and give {option}.{SEE}",
         )
         for name, option in (("LearningRateFinder", "optimizer.lr"), ("BatchSizeFinder", "data.batch_size"))
     ),
@@ -113,7 +105,10 @@ SETTINGS = [
         f"the optimizer can't be used: RuntimeError: {THEIRS}",
     ),
     *(
-        (f"--{option}={path}.X", f"{THEIRS}{path}{THEIRS} Correct the name of the class, or install what it is in.")
+        (
+            f"--{option}={path}.X",
+            f"{THEIRS}{path}{THEIRS} Correct the name of the class, or install the package that it is in.",
+        )
         for option, path in (("optimizer", "torch.nope"), ("trainer.callbacks", "nomod"))
     ),
     pytest.param(
@@ -129,7 +124,7 @@ SETTINGS = [
     ("--trainer.devices=[a]", f"`devices` {THEIRS}"),
     (
         "--trainer.default_root_dir=s3://bucket",
-        f"trainer.default_root_dir is s3://bucket; runs are written to folders of this machine.{SEE}",
+        f"trainer.default_root_dir is s3://bucket; give a folder of this machine.{SEE}",
     ),
 ]
 
@@ -151,9 +146,9 @@ def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str
         (b"data: 2026-13-45", f"a.yaml: this can't be read as YAML: {THEIRS}."),
         (
             b"data: {batch_size: 0}",
-            f"data.batch_size is 0; it must be at least 1 and at most 60000. It is set by a.yaml.{SEE}",
+            f"data.batch_size is 0; it must be at least 1. It is set by a.yaml.{SEE}",
         ),
-        # which MNIST_AMP_DATA__DATA_DIR sets, too
+        # MNIST_AMP_DATA__DATA_DIR sets it, and is not the wrong one
         (b"data: {data_dir: [3]}", f"data.data_dir can't be [3]; it takes str. It is set by a.yaml.{SEE}"),
         (b"some words", "a.yaml holds no settings; a config file has lines such as `data: {batch_size: 32}`."),
         (b"", "a.yaml holds no settings; a config file has lines such as `data: {batch_size: 32}`."),
@@ -176,8 +171,8 @@ def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str
         ),
         (
             b"{data: {val_size: 0}, trainer: {callbacks: {class_path: EarlyStopping, init_args: {monitor: val_loss}}}}",
-            "EarlyStopping monitors val_loss, but no images are held out: data.val_size or trainer.limit_val_batches is "
-            f"0. Hold some out, or monitor train_loss.{SEE}",
+            "EarlyStopping monitors val_loss, but the run does not validate: data.val_size or trainer.limit_val_batches is "
+            f"0. Raise it, or monitor train_loss.{SEE}",
         ),
     ],
 )
@@ -190,7 +185,7 @@ def test_a_config_file(refused: Refused, tmp_path: Path, text: bytes, message: s
 
 def test_a_config_file_that_is_not_there(refused: Refused, tmp_path: Path) -> None:
     assert refused("fit", "--config=no.yaml") == (
-        "mnist-amp: error: there is no config file no.yaml. Shipped are bf16, cosine, cuda, ddp-cpu, fast, fp16-cpu, fp16-cuda, "
+        "mnist-amp: error: there is no config file no.yaml. Those of the package are bf16, cosine, cuda, ddp-cpu, fast, fp16-cpu, fp16-cuda, "
         "fp32, guide, overfit, profile, smoke (.yaml).\n"
     )
     assert list(tmp_path.iterdir()) == []
@@ -270,29 +265,29 @@ def test_checkpoints_of_others(fitted: Run, refused: Refused, tmp_path: Path) ->
     good = Path("lightning_logs/version_0/checkpoints/last.ckpt")
     checkpoint = torch.load(good, weights_only=True)
 
-    def said(*args: str) -> str:
+    def message(*args: str) -> str:
         return refused(*args, "--ckpt_path=it.ckpt").removeprefix("mnist-amp: error: it.ckpt ").removesuffix("\n")
 
     more = ("fit", "--trainer.max_epochs=2")
     torch.save({**checkpoint, "hyper_parameters": {"dropout": 0.1}}, "it.ckpt")
-    assert said(*more) == (
-        "is damaged, or a checkpoint of another project: its hyper_parameters.hidden_dim is missing. The newest whole "
-        f"checkpoint is {good}."
+    assert message(*more) == (
+        "is damaged, or a checkpoint of another project: its hyper_parameters.hidden_dim is missing. The newest "
+        f"checkpoint that can be read is {good}."
     )
     weights = checkpoint["state_dict"]
     torch.save({**checkpoint, "state_dict": {**weights, "model.fc3.bias": torch.zeros(10)}}, "it.ckpt")
-    assert said(*more) == (
+    assert message(*more) == (
         "is of another network: its model.fc3.bias is not as in this one, which has model.fc1.weight, model.fc1.bias, "
         "model.fc2.weight, model.fc2.bias."
     )
     torch.save(weights, "it.ckpt")
-    assert said("test") == (
-        "holds weights alone, as model.pth does; a run keeps its checkpoints in its folder checkpoints/. The newest whole "
-        f"checkpoint is {good}."
+    assert message("test") == (
+        "holds weights alone, as model.pth does; a run keeps its checkpoints in its folder checkpoints/. The newest "
+        f"checkpoint that can be read is {good}."
     )
     Path("it.ckpt").write_bytes(good.read_bytes()[:10_000])
-    assert said(*more) == (
-        f"(10,000 bytes) is no checkpoint, or one that is cut short or damaged. The newest whole checkpoint is {good}."
+    assert message(*more) == (
+        f"(10,000 bytes) is no checkpoint, or one that is cut short or damaged. The newest checkpoint that can be read is {good}."
     )
     assert files(tmp_path) - left == {"it.ckpt"}
 
@@ -322,7 +317,7 @@ def test_other_nodes_are_waited_for_aloud(
     with pytest.raises(SystemExit):
         run("fit", *SMOKE, "--trainer.num_nodes=2")
     assert capsys.readouterr().err.splitlines()[0] == (
-        "mnist-amp: warning: the run begins when all 2 nodes are there. Start this command on each, with NODE_RANK (0 to 1), "
+        "mnist-amp: warning: the run waits for all 2 nodes. Start this command on each node, with NODE_RANK (0 to 1), "
         "MASTER_ADDR and MASTER_PORT in its environment."
     )
 
@@ -336,7 +331,7 @@ def test_a_last_that_is_missing_gives_way(fitted: Run, capsys: pytest.CaptureFix
     main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"])
     assert capsys.readouterr().err == (
         "mnist-amp: warning: lightning_logs/version_1 has no last checkpoint yet, so that of lightning_logs/version_0 is "
-        f"taken.\nmnist-amp: warning: {last} can't be read: No such file or directory. Going on from the newest whole one, "
+        f"taken.\nmnist-amp: warning: {last} can't be read: No such file or directory. Resuming from the newest checkpoint that can be read, "
         f"{last.with_name('best.ckpt')}.\n"
     )
 
@@ -354,7 +349,7 @@ def test_a_damaged_last_gives_way_to_the_newest_whole(
         printed = capsys.readouterr()
         assert printed.err == (
             f"mnist-amp: warning: {last} ({size} bytes) is no checkpoint, or one that is cut short or damaged. "
-            f"Going on from the newest whole one, {best}.\n"
+            f"Resuming from the newest checkpoint that can be read, {best}.\n"
         )
         assert f"checkpoint  {best} (" in printed.out
         shutil.rmtree("lightning_logs/version_1")
@@ -370,12 +365,12 @@ def test_a_last_that_is_a_link_to_nothing_gives_way_too(
     last.symlink_to("gone.ckpt")
     main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"])
     assert capsys.readouterr().err == (
-        f"mnist-amp: warning: {last} can't be read: No such file or directory. Going on from the newest whole one, "
+        f"mnist-amp: warning: {last} can't be read: No such file or directory. Resuming from the newest checkpoint that can be read, "
         f"{last.with_name('best.ckpt')}.\n"
     )
 
 
-def test_another_runs_checkpoint_takes_no_place_unasked(fitted: Run, refused: Refused) -> None:
+def test_a_checkpoint_of_another_run_is_not_used_unasked(fitted: Run, refused: Refused) -> None:
     for _ in range(2):
         fitted(*SMOKE)
     folder = Path("lightning_logs/version_1/checkpoints")
@@ -383,7 +378,7 @@ def test_another_runs_checkpoint_takes_no_place_unasked(fitted: Run, refused: Re
     (folder / "last.ckpt").write_bytes(b"torn")
     assert refused("fit", f"--ckpt_path={folder.parent}", "--trainer.max_epochs=2") == (
         f"mnist-amp: error: {folder / 'last.ckpt'} (4 bytes) is no checkpoint, or one that is cut short or damaged. "
-        "The newest whole checkpoint is lightning_logs/version_0/checkpoints/last.ckpt.\n"
+        "The newest checkpoint that can be read is lightning_logs/version_0/checkpoints/last.ckpt.\n"
     )
 
 
@@ -396,7 +391,7 @@ def test_another_runs_checkpoint_takes_no_place_unasked(fitted: Run, refused: Re
         ),
         (
             ("--lr_scheduler=ReduceLROnPlateau", "--lr_scheduler.monitor=val_acc"),
-            "ReduceLROnPlateau monitors val_acc; what there is to monitor is train_loss, train_accuracy, "
+            "ReduceLROnPlateau monitors val_acc; the metrics are train_loss, train_accuracy, "
             f"train_loss_step, val_loss, val_accuracy.{SEE}",
         ),
     ],

@@ -31,7 +31,7 @@ def test_numbers_out_of_range(value: float) -> None:
 
 
 def test_null_where_a_value_is_needed() -> None:
-    with pytest.raises(UsageError, match=r"^data.batch_size is null; leave it out to have its default.$"):
+    with pytest.raises(UsageError, match=r"^data.batch_size is null; leave it out to use its default.$"):
         check({**GOOD, "data": {**DATA, "batch_size": None}, "trainer": {"accumulate_grad_batches": 1}})
 
 
@@ -41,8 +41,8 @@ def test_a_run_without_an_end_says_so(run: Run) -> None:
     limits = {"max_steps": -1, "max_time": None, "fast_dev_run": False}
     assert endless(SimpleNamespace(max_epochs=5, **limits)) is None
     assert endless(SimpleNamespace(max_epochs=-1, **limits)) == (
-        "never by itself, as trainer.max_epochs is -1; Ctrl-C ends it with a checkpoint"
+        "never by itself, because trainer.max_epochs is -1; Ctrl-C saves and ends it"
     )
     assert endless(SimpleNamespace(max_epochs=None, **limits)) == (
-        "after 1,000 epochs, Lightning's limit, as trainer.max_epochs is null; Ctrl-C ends it with a checkpoint"
+        "after 1,000 epochs, Lightning's limit, because trainer.max_epochs is null; Ctrl-C saves and ends it"
     )

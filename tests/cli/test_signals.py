@@ -1,4 +1,4 @@
-"""Runs in processes of their own, ended by signals; they go on to the same end as a run that was left alone."""
+"""Runs in their own processes, stopped by signals; resumed, they end as an uninterrupted run does."""
 
 import os
 import random
@@ -37,15 +37,15 @@ def last(folder: Path, version: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, Any]:
-    """Return the last checkpoint of a run that was left alone."""
-    folder = tmp_path_factory.mktemp("whole")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> dict[str, Any]:
+    """Return the last checkpoint of an uninterrupted run, and its metrics.csv."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     forked("fit", *SETTINGS, f"--data.data_dir={data_dir}", cwd=folder, env={"MNIST_AMP_TRAINER__ACCELERATOR": "cpu"})
     return {**last(folder, 0), "metrics.csv": (folder / "lightning_logs/version_0/metrics.csv").read_text()}
 
 
-def ended(folder: Path, version: int, signum: int, delay: float, *args: str) -> tuple[int, str]:
-    """Start a run, send it a signal `delay` seconds after its first checkpoint; returns exit status and stderr."""
+def fit_until_signal(folder: Path, version: int, signum: int, delay: float, *args: str) -> tuple[int, str]:
+    """Start a fit and send it a signal `delay` seconds after its first checkpoint; return exit status and stderr."""
     process = Forked("fit", *args, SLOWLY, cwd=folder)
     wait_for(folder / f"lightning_logs/version_{version}/checkpoints/last.ckpt", process)
     time.sleep(delay)
@@ -59,22 +59,24 @@ def wait_for(path: Path, process: Forked | subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def assert_goes_on(folder: Path, version: int, whole: dict[str, Any]) -> None:
+def assert_resumes_to(folder: Path, version: int, uninterrupted: dict[str, Any]) -> None:
     forked("fit", "--ckpt_path=last", "--trainer.callbacks=null", cwd=folder)
-    assert_same(folder, version, whole)
+    assert_same(folder, version, uninterrupted)
 
 
-def assert_same(folder: Path, version: int, whole: dict[str, Any]) -> None:
+def assert_same(folder: Path, version: int, uninterrupted: dict[str, Any]) -> None:
     found = last(folder, version)
     for key in KEPT:
-        assert flat(found.get(key)) == flat(whole.get(key)), key
+        assert flat(found.get(key)) == flat(uninterrupted.get(key)), key
     rows = (folder / f"lightning_logs/version_{version}/metrics.csv").read_text()
-    assert rows == whole["metrics.csv"]
+    assert rows == uninterrupted["metrics.csv"]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-def test_stops_between_two_steps(tmp_path: Path, data_dir: Path, whole: dict[str, Any], signum: signal.Signals) -> None:
-    returncode, stderr = ended(tmp_path, 0, signum, 0.1, *SETTINGS, f"--data.data_dir={data_dir}")
+def test_stops_between_two_steps(
+    tmp_path: Path, data_dir: Path, uninterrupted: dict[str, Any], signum: signal.Signals
+) -> None:
+    returncode, stderr = fit_until_signal(tmp_path, 0, signum, 0.1, *SETTINGS, f"--data.data_dir={data_dir}")
     stopped = last(tmp_path, 0)["global_step"]
     assert returncode == 128 + signum
     assert stderr.endswith(
@@ -83,54 +85,58 @@ def test_stops_between_two_steps(tmp_path: Path, data_dir: Path, whole: dict[str
         "Go on with: mnist-amp fit --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt\n"
     )
     if signum == signal.SIGINT:
-        assert_goes_on(tmp_path, 1, whole)
+        assert_resumes_to(tmp_path, 1, uninterrupted)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments(tmp_path: Path, data_dir: Path, whole: dict[str, Any], seed: int) -> None:
+def test_killed_at_random_moments(tmp_path: Path, data_dir: Path, uninterrupted: dict[str, Any], seed: int) -> None:
     delays = random.Random(seed)
-    returncode, _ = ended(tmp_path, 0, signal.SIGKILL, delays.uniform(0, 0.3), *SETTINGS, f"--data.data_dir={data_dir}")
+    returncode, _ = fit_until_signal(
+        tmp_path, 0, signal.SIGKILL, delays.uniform(0, 0.3), *SETTINGS, f"--data.data_dir={data_dir}"
+    )
     assert returncode == -signal.SIGKILL
-    returncode, _ = ended(tmp_path, 1, signal.SIGKILL, delays.uniform(0, 0.3), "--ckpt_path=last")
+    returncode, _ = fit_until_signal(tmp_path, 1, signal.SIGKILL, delays.uniform(0, 0.3), "--ckpt_path=last")
     assert returncode == -signal.SIGKILL
-    assert_goes_on(tmp_path, 2, whole)
+    assert_resumes_to(tmp_path, 2, uninterrupted)
 
 
-def test_killed_within_a_write(tmp_path: Path, data_dir: Path, whole: dict[str, Any]) -> None:
+def test_killed_within_a_write(tmp_path: Path, data_dir: Path, uninterrupted: dict[str, Any]) -> None:
     callback = ("--trainer.callbacks=tests.interrupt.StuckWriting", "--trainer.callbacks.step=25")
     process = Forked("fit", *SETTINGS, f"--data.data_dir={data_dir}", *callback, cwd=tmp_path)
     wait_for(tmp_path / "stuck", process)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    (draft,) = (tmp_path / "lightning_logs/version_0/checkpoints").glob(f".last.{process.pid}.ckpt")
-    assert draft.stat().st_size > 100_000  # half of it
-    assert last(tmp_path, 0)["global_step"] == 20  # the whole one before it
-    os.utime(draft, (0, time.time() - STALE - 1))
+    (temporary,) = (tmp_path / "lightning_logs/version_0/checkpoints").glob(f".last.{process.pid}.ckpt")
+    assert temporary.stat().st_size > 100_000  # half of the file
+    assert last(tmp_path, 0)["global_step"] == 20  # the last complete checkpoint
+    os.utime(temporary, (0, time.time() - STALE - 1))
     forked("fit", "--ckpt_path=last", "--trainer.callbacks=null", cwd=tmp_path)
-    assert_same(tmp_path, 1, whole)
-    assert not draft.exists()
+    assert_same(tmp_path, 1, uninterrupted)
+    assert not temporary.exists()
 
 
 @pytest.mark.parametrize(
-    ("place", "signums", "said"),
+    ("setting", "signums", "printed"),
     [
         ("step=3", [signal.SIGINT] * 2, "\nStopping after this step; press Ctrl-C again to stop at once.\n"),
-        ("step=null", [signal.SIGINT], ""),  # in the check of the validation, before the first step
+        ("step=null", [signal.SIGINT], ""),  # in the sanity check, before the first step
         ("step=null", [signal.SIGTERM], ""),
     ],
 )
-def test_ends_at_once(tmp_path: Path, data_dir: Path, place: str, signums: list[signal.Signals], said: str) -> None:
-    callback = ("--trainer.callbacks=tests.interrupt.Signalled", f"--trainer.callbacks.{place}")
+def test_ends_at_once(
+    tmp_path: Path, data_dir: Path, setting: str, signums: list[signal.Signals], printed: str
+) -> None:
+    callback = ("--trainer.callbacks=tests.interrupt.Signalled", f"--trainer.callbacks.{setting}")
     sent = f"--trainer.callbacks.signums={[int(signum) for signum in signums]}"
     done = Forked("fit", *SETTINGS, f"--data.data_dir={data_dir}", *callback, sent, cwd=tmp_path)
     assert done.wait() == 128 + signums[0]
-    assert done.stderr == f"{said}mnist-amp: stopped by {signums[0].name} at once.\n"
+    assert done.stderr == f"{printed}mnist-amp: stopped by {signums[0].name} at once.\n"
 
 
 def test_a_job_that_slurm_requeues(
-    tmp_path: Path, data_dir: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data_dir: Path, uninterrupted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SIGUSR1 before the time is up: Lightning saves and asks for the job again, upon which SLURM ends it."""
+    """SIGUSR1 comes before the time is up. Lightning saves and requeues the job, and then SLURM ends it."""
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()
     scontrol.write_text("#!/bin/sh\necho $@ > scontrol.log\nkill -TERM $PPID\n")
@@ -139,19 +145,19 @@ def test_a_job_that_slurm_requeues(
     for name, value in {"JOB_ID": "77", "NTASKS": "1", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     arguments = (*SETTINGS, f"--data.data_dir={data_dir}")
-    returncode, stderr = ended(tmp_path, 0, signal.SIGUSR1, 0.15, *arguments)
+    returncode, stderr = fit_until_signal(tmp_path, 0, signal.SIGUSR1, 0.15, *arguments)
     assert returncode == 143
     assert f"mnist-amp: stopped by SIGTERM after step {last(tmp_path, 0)['global_step']:,};" in stderr
     assert (tmp_path / "scontrol.log").read_text() == "requeue 77\n"
     forked("fit", *arguments, "--trainer.callbacks=null", cwd=tmp_path)
-    assert_same(tmp_path, 1, whole)
-    # another job there is another run
+    assert_same(tmp_path, 1, uninterrupted)
+    # another job in the same folder starts from scratch
     monkeypatch.setenv("SLURM_JOB_ID", "78")
     forked("fit", *arguments, "--trainer.max_steps=3", cwd=tmp_path)
     assert last(tmp_path, 2)["global_step"] == 3
 
 
-# the command, which is sent a signal as it imports something
+# runs the command, and sends it a signal as it imports a package
 IMPORTING = """
 import os, sys
 name, signum = sys.argv.pop(1), int(sys.argv.pop(1))
@@ -183,7 +189,7 @@ def test_ctrl_c_before_anything_runs(tmp_path: Path, name: str, signum: signal.S
 
 
 def test_what_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with nohup, which ignores SIGHUP."""
+    """SIGHUP, under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = StopRequest()
     try:
@@ -208,14 +214,14 @@ def test_a_command_with_nothing_to_save_ends_at_once(tmp_path: Path, data_dir: P
     assert process.stderr == f"mnist-amp: stopped by {signal.Signals(signum).name} at once.\n"
 
 
-def test_a_lost_process_is_not_said_in_lightnings_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[Any] = []
+def test_a_lost_process_is_not_reported_by_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[Any] = []
     prepare()
-    monkeypatch.setattr(subprocess_script._logger, "handle", said.append)
+    monkeypatch.setattr(subprocess_script._logger, "handle", logged.append)
     monkeypatch.setattr(Observer, "_terminate_all", lambda self: None)
     lost = SimpleNamespace(pid=1, returncode=-9, poll=lambda: -9)
     assert Observer(main_pid=1, child_processes=[lost])._run()  # type: ignore[list-item]
-    assert said == []
+    assert logged == []
 
 
 def test_a_lost_process_ends_the_others(tmp_path: Path, data_dir: Path) -> None:
@@ -228,8 +234,8 @@ def test_a_lost_process_ends_the_others(tmp_path: Path, data_dir: Path) -> None:
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
     assert stderr.startswith(
-        "mnist-amp: error: another process of this run was lost, killed or by an error of its own, so this one has "
-        "ended, too. If it has saved a checkpoint, go on with --ckpt_path last. ("
+        "mnist-amp: error: another process of this run was killed or failed, so this one has ended. If the run has "
+        "saved a checkpoint, resume it with --ckpt_path last. ("
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line before it is parsed: config files and environment variables put in their order of strength."""
+"""The command line before it is parsed: config files and environment variables, the weakest first."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from mnist_amp.errors import RequestError
 from mnist_amp.runs.config_text import parse_yaml, to_yaml
 
-# the module of each command; Lightning has the first four
+# the module of each command; the first four are Lightning's
 COMMANDS = {
     **dict.fromkeys(("fit", "validate", "test"), "mnist_amp.cli.lightning_cli"),
     "predict": "mnist_amp.inference.predict",
@@ -22,17 +22,20 @@ DEBUG = "MNIST_AMP_DEBUG"  # shows tracebacks; not a setting
 
 
 def arrange(args: Iterable[str], env: Mapping[str, str]) -> list[str]:
-    """Put the subcommand first, then its config files, what the environment sets, and its other arguments.
+    """Put the command first, then its config files, the settings of the environment, and its other arguments.
 
-    What comes later is stronger. `MNIST_AMP_TRAINER__MAX_EPOCHS=2` sets `--trainer.max_epochs=2`.
+    Later arguments override earlier ones. `MNIST_AMP_TRAINER__MAX_EPOCHS=2` becomes `--trainer.max_epochs=2`:
+
+    >>> arrange(["fit", "--data.seed=3"], {"MNIST_AMP_TRAINER__MAX_EPOCHS": "2"})
+    ['fit', '--trainer.max_epochs=2', '--data.seed=3']
 
     Raises:
-        RequestError: a config file is missing or not YAML settings, or an option stands before the subcommand.
+        RequestError: a config file is missing or is not a mapping in YAML, or an option stands before the command.
     """
     rest = list(args)
-    place = next(i for i, arg in enumerate(rest) if arg in SUBCOMMANDS)
-    if place > 0:
-        raise RequestError(f"options come after the command: mnist-amp {' '.join([rest.pop(place), *rest])}")
+    position = next(i for i, arg in enumerate(rest) if arg in SUBCOMMANDS)
+    if position > 0:
+        raise RequestError(f"options come after the command: mnist-amp {' '.join([rest.pop(position), *rest])}")
     configs, others = _split_configs(rest[1:])
     for config in configs:
         load(config.removeprefix("--config="))
@@ -40,9 +43,9 @@ def arrange(args: Iterable[str], env: Mapping[str, str]) -> list[str]:
 
 
 def peek(args: Iterable[str], key: str) -> Any:
-    """Return what an option will be by config files and arguments, before they are parsed; None if nothing says it.
+    """Return the value of an option in config files and arguments, before they are parsed; None if it is not set.
 
-    The parser needs to know the checkpoint's settings beforehand, to know which options its optimizer takes.
+    It is needed before parsing, because the checkpoint's settings decide which options its optimizer has.
     """
     found, remaining = None, iter(args)
     for arg in remaining:
@@ -50,15 +53,16 @@ def peek(args: Iterable[str], key: str) -> Any:
         if name == f"--{key}":
             found = value if equals else next(remaining, None)
         elif name == "--config" and equals:
-            said = _lookup(load(value), key)
-            found = found if said is None else said
+            setting = _lookup(load(value), key)
+            found = found if setting is None else setting
     return found
 
 
 def source(args: Iterable[str], env: Mapping[str, str], key: str, message: str = "") -> str | None:
-    """Return which file or environment variable an option has its value from; None for the command line itself.
+    """Return the file or environment variable that sets an option; None for the command line itself.
 
-    Where several set it, it is the strongest of those whose value is in `message`, as a weaker one can be wrong, too.
+    If several set it, the strongest whose value is in the error message is returned: a weaker value can be the wrong
+    one.
     """
     variables = {argument: name for name, argument in _settings_of(env)}
     found: list[tuple[str, str | None]] = []
@@ -67,33 +71,33 @@ def source(args: Iterable[str], env: Mapping[str, str], key: str, message: str =
         if name == f"--{key}":
             found.append((value, variables.get(arg)))
         elif name == "--config" and equals and not value.startswith("{"):
-            said = _lookup(load(value), key)
-            found += [] if said is None else [(str(said), value)]
+            setting = _lookup(load(value), key)
+            found += [] if setting is None else [(str(setting), value)]
     blamed = [where for value, where in found if value in message] or [where for _, where in found]
     return blamed[-1] if blamed else None
 
 
 def load(config: str) -> dict[str, Any]:
-    """Read a config file, or settings given as text that begins with `{`.
+    """Read a config file, or settings as YAML that begins with `{`.
 
     Raises:
-        RequestError: there is no such file, or it does not hold settings; the message says where in it.
+        RequestError: there is no such file, or it has no settings; the message names the line.
     """
     try:
         text = config if config.startswith("{") else Path(config).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         shipped = ", ".join(sorted(file.stem for file in shipped_configs().glob("*.yaml")))
-        raise RequestError(f"there is no config file {config}. Shipped are {shipped} (.yaml).") from error
+        raise RequestError(f"there is no config file {config}. Those of the package are {shipped} (.yaml).") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{config} can't be read as a config file: {error}.") from error
     settings = parse_yaml(text, config)
     if "config" in settings:
-        raise RequestError(f"{config} names another config file; give each with a --config of its own.")
+        raise RequestError(f"{config} has the setting config; give each config file with its own --config.")
     return settings
 
 
 def shipped_configs() -> Path:
-    """Return the folder of the configs that come with the package: in a wheel inside it, in a clone at the top."""
+    """Return the folder of the package's config files: inside the package if installed, at the top of a clone."""
     inside = Path(__file__).parents[1] / "configs"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "configs"
 
@@ -108,16 +112,16 @@ def _split_configs(args: list[str]) -> tuple[list[str], list[str]]:
         elif equals:
             configs.append(f"--config={_locate(value)}")
         elif (value := next(remaining, "")) == "":
-            others.append(arg)  # the parser says that its value is missing
+            others.append(arg)  # the parser reports that the value is missing
         else:
             configs.append(f"--config={_locate(value)}")
     return configs, others
 
 
 def _locate(config: str) -> str:
-    """Find `configs/guide.yaml` or `guide.yaml` among the shipped configs where there is no such file here.
+    """Find `configs/guide.yaml` or `guide.yaml` in the package if there is no such file here.
 
-    What can be read only once, such as a pipe, is read here, and goes on as text.
+    A pipe can be read only once, so it is replaced by its text.
     """
     path, shipped = Path(config), shipped_configs() / config.removeprefix("configs/")
     if path.is_fifo():
@@ -130,7 +134,7 @@ def _from_environment(env: Mapping[str, str]) -> list[str]:
 
 
 def _settings_of(env: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the environment's settings: the variable, and the argument that it stands for."""
+    """Return the settings of the environment: each variable with its argument."""
     return [
         (name, f"--{name.removeprefix(ENV_PREFIX).lower().replace('__', '.')}={value}")
         for name, value in sorted(env.items())

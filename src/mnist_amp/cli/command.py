@@ -1,4 +1,4 @@
-"""The command line of the commands that Lightning does not have: a function, with the options of one that it has."""
+"""Commands that Lightning does not have: a function with options of its own and those of a Lightning command."""
 
 import shlex
 from collections.abc import Callable
@@ -13,10 +13,10 @@ class CommandCLI(MnistAmpCLI):
 
     Attributes:
         name: of the command.
-        like: the command of Lightning's whose options it has.
-        unused: options of that one which it does without.
-        function: what runs it; its parameters after the first, this object, are the command's own options.
-        command_line: as it was given, with what the environment set.
+        like: the Lightning command whose options it has.
+        unused: options of that command which it does not have.
+        function: run with this object; its other parameters are the command's own options.
+        command_line: as it was given, with the settings of the environment.
     """
 
     like: ClassVar[str]
@@ -25,7 +25,7 @@ class CommandCLI(MnistAmpCLI):
 
     @classmethod
     def run(cls, args: list[str]) -> None:
-        """Run the command line `args`, as `cli.run` does."""
+        """Run the command line `args`, as `lightning_cli.run` does."""
         prepare()
         cls(args)
 
@@ -43,7 +43,7 @@ class CommandCLI(MnistAmpCLI):
         help_texts.describe({self.name: parser})
 
     def instantiate_classes(self) -> None:
-        """Make nothing: it is the function's to do."""
+        """Make nothing: the function makes what it needs."""
 
     def run_subcommand(self, subcommand: str) -> None:
         type(self).function(self, **{key: self.config[subcommand][key] for key in self.own})

@@ -1,8 +1,8 @@
-"""What jsonargparse, Lightning, torch and the system complain of, in the words of this command."""
+"""Errors of jsonargparse, Lightning, torch and the system, in one line that says what is wrong and what to do."""
 
-import errno
 import importlib
 import inspect
+import operator
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +11,7 @@ from mnist_amp.cli.arguments import DEBUG
 from mnist_amp.errors import RequestError, RunError, UsageError
 from mnist_amp.wording import nearest
 
-# where the classes are that these options name
+# the modules of the classes that these options take by name
 MODULES = {
     "optimizer": "torch.optim",
     "lr_scheduler": "torch.optim.lr_scheduler",
@@ -19,113 +19,150 @@ MODULES = {
     "trainer.logger": "lightning.pytorch.loggers",
     "trainer.plugins": "lightning.pytorch.plugins",
 }
+COMPARISONS = {
+    ">=": (operator.ge, "at least"),
+    ">": (operator.gt, "above"),
+    "<=": (operator.le, "at most"),
+    "<": (operator.lt, "below"),
+}
 
 
 def translate_error(message: str, options: Iterable[str]) -> UsageError:
-    """Turn a complaint of jsonargparse 4.5x into one of a line; one of another form is kept as it is.
+    """Turn an error message of jsonargparse 4.5x into one line; a message of an unknown form is kept.
 
     Args:
-        message: the complaint; about a value, it lists all types that it was tried as.
-        options: the options that there are, such as `--data.batch_size`.
+        message: of jsonargparse; about a value, it lists all types that were tried.
+        options: all options of the command, such as `--data.batch_size`.
     """
     unknown = re.search(r"unrecognized arguments: (\S+)|does not accept option '(.+)'", message)
     if unknown:
-        name = (unknown[1] or unknown[2]).partition("=")[0]
-        if unknown[1] and not name.startswith("-"):
-            return UsageError(f"{name} belongs to no option; settings are given as in --config {name}.", name)
-        key = name.lstrip("-")
-        return UsageError(f"there is no option {key}{nearest(key, [o.lstrip('-') for o in options])}.", key)
+        return _unknown_option((unknown[1] or unknown[2]).partition("=")[0], bool(unknown[1]), options)
     group = re.search(r"""Parser key "(\w+)":\s+Unable to load config '(.*?)'""", message)
     if group:
         first = next((o for o in options if o.startswith(f"--{group[1]}.")), f"--{group[1]}")
-        return UsageError(f"{group[1]} can't be {group[2]}; its settings are given one by one, as {first}.", group[1])
+        return UsageError(f"{group[1]} can't be {group[2]}; set its parts one by one, such as {first}.", group[1])
     keys = re.findall(r'Parser key "(.+?)"', message)
-    if not keys or ("Expected" not in message and "Problem" not in message):
+    if not keys or not re.search("Expected|Problem|does not conform", message):
         return UsageError(f"{' '.join(message.split()).rstrip('.')}.", "")
     within = re.search(r"Problem with given class_path '(.+)'", message)
     if within:
-        return _within(within[1], keys, message)
-    key = keys[0]
-    value = _value(message)
-    names = _classes(key)
+        return _class_error(within[1], keys, message)
+    names = _class_names(keys[0])
     if names and "Expected a dot import path string" in message:
-        return UsageError(f"{key} can't be {value}{nearest(value, names)}; it is the name of a class.", key)
-    return _refused(key, message)
+        value = _value(message)
+        return UsageError(f"{keys[0]} can't be {value}{nearest(value, names)}; give the name of a class.", keys[0])
+    return _value_error(keys[0], message)
 
 
 def describe_error(error: Exception) -> tuple[str, int]:
-    """Return what to tell the user of an error that ended the command, and the exit status."""
+    """Return the message for an error that ended the command, and the exit status."""
     if isinstance(error, RequestError):
         return str(error), 2
     if isinstance(error, RunError):
         return str(error), 1
-    import torch  # an error of another kind comes from them or after them
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.fabric.utilities.exceptions import MisconfigurationException  # here, or --help would import torch
 
-    text = " ".join(str(error).partition("Exception raised from")[0].split())  # without C++'s own traceback
-    wrong = isinstance(error, MisconfigurationException | RecursionError | ModuleNotFoundError)
-    wrong = wrong or "embedded null" in text or getattr(error, "errno", 0) == errno.ENAMETOOLONG
-    status = 2 if wrong else 1
-    unmade = re.search(r"given class_path '(.+?)': (.+?)(?: HINT| - Expected|$)", text)
+    text = " ".join(str(error).partition("Exception raised from")[0].split())  # without the traceback of C++
+    if described := _describe_device(text) or _describe_class(error, text):
+        return described, 2
+    if isinstance(error, MisconfigurationException):
+        return text, 2
+    described = _describe_memory(error, text) or _describe_run(error, text)
+    return described or f"{type(error).__name__}: {text}\nSet {DEBUG}=1 to see where it came from.", 1
+
+
+def _describe_device(text: str) -> str | None:
     if "CUDAAccelerator` can not run" in text or "No supported gpu backend" in text:
-        text = "trainer.accelerator asks for a GPU, but none can be used here. Leave it at auto, or ask for cpu."
-    elif "You requested gpu" in text:
-        text = f"trainer.devices asks for more GPUs than there are. {text}"
-    elif isinstance(error, torch.OutOfMemoryError):
-        text = f"the GPU is out of memory; lower data.batch_size or model.hidden_dim, or free the GPU. {text}"
-    elif "can't allocate memory" in text or "array is too big" in text:
-        text = f"there is not enough memory; lower model.hidden_dim or data.batch_size. {text}"
-    elif isinstance(error, RuntimeError) and re.search(r"closed by peer|reset by peer|remote process|NCCL", text):
-        text = (
-            "another process of this run was lost, killed or by an error of its own, so this one has ended, too. "
-            f"If it has saved a checkpoint, go on with --ckpt_path last. ({text[:200]})"
+        return "trainer.accelerator asks for a GPU, but no GPU can be used here. Leave it at auto, or give cpu."
+    if "You requested gpu" in text:
+        return f"trainer.devices asks for more GPUs than this machine has. {text}"
+    return None
+
+
+def _describe_class(error: Exception, text: str) -> str | None:
+    """Describe a class, named by an option, that can't be imported or made."""
+    if unmade := re.search(r"given class_path '(.+?)': (.+?)(?: HINT| - Expected|$)", text):
+        return f"{unmade[1]} can't be made: {unmade[2]}"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{text}. Correct the name of the class, or install the package that it is in."
+    return None
+
+
+def _describe_memory(error: Exception, text: str) -> str | None:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"the GPU is out of memory. Lower data.batch_size or model.hidden_dim, or free the GPU. {text}"
+    if "can't allocate memory" in text or "array is too big" in text:
+        return f"this machine has too little memory. Lower model.hidden_dim or data.batch_size. {text}"
+    return None
+
+
+def _describe_run(error: Exception, text: str) -> str | None:
+    if isinstance(error, RuntimeError) and re.search(r"closed by peer|reset by peer|remote process|NCCL", text):
+        return (
+            "another process of this run was killed or failed, so this one has ended. If the run has saved a "
+            f"checkpoint, resume it with --ckpt_path last. ({text[:200]})"
         )
-    elif unmade:
-        text, status = f"{unmade[1]} can't be made: {unmade[2]}", 2
-    elif "returned nan values in its" in text:
-        text = f"trainer.detect_anomaly has found a gradient that is not a number: {text} Set {DEBUG}=1 to see where."
-    elif isinstance(error, ModuleNotFoundError):
-        text += ". Correct the name of the class, or install what it is in."
-    elif isinstance(error, RecursionError):
-        text = "a setting is nested too deeply."
-    elif "embedded null" in text:
-        text = "the name of a file or folder has a null character in it."
-    elif isinstance(error, OSError):
-        text = f"{error.filename or 'a file'} can't be read or written: {error.strerror or text}."
-    elif not isinstance(error, MisconfigurationException):
-        text = f"{type(error).__name__}: {text}\nSet {DEBUG}=1 to see where it came from."
-    return text, status
+    if "returned nan values in its" in text:
+        return f"trainer.detect_anomaly found a gradient that is nan: {text} Set {DEBUG}=1 to see where."
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'} can't be read or written: {error.strerror or text}."
+    return None
 
 
-def _within(class_path: str, keys: list[str], message: str) -> UsageError:
-    """Complain of what a class is given, such as an optimizer."""
+def _unknown_option(name: str, is_argument: bool, options: Iterable[str]) -> UsageError:
+    if is_argument and not name.startswith("-"):
+        return UsageError(f"{name} is not an option; a config file is given as in --config {name}.", name)
+    key = name.lstrip("-")
+    return UsageError(f"there is no option {key}{nearest(key, [o.lstrip('-') for o in options])}.", key)
+
+
+def _class_error(class_path: str, keys: list[str], message: str) -> UsageError:
+    """Describe a wrong argument of a class that an option names, such as an optimizer."""
     key, name = keys[0], class_path.rpartition(".")[2]
-    takes = _parameters(class_path)
+    known = _parameters(class_path)
     unknown = re.search(r"Option '(.+?)' is not accepted", message)
     if unknown:
-        text = f"{key}: {name} takes no {unknown[1]}{nearest(unknown[1], takes)}; it takes {', '.join(takes)}."
+        text = f"{key}: {name} takes no {unknown[1]}{nearest(unknown[1], known)}; it takes {', '.join(known)}."
         return UsageError(text, f"{key}.{unknown[1]}")
     missing = re.search(r"arguments are required: (.+)", message)
     if missing:
         return UsageError(f"{key}: {name} needs {missing[1]}, as in --{key}.{missing[1].split(',')[0]} VALUE.", key)
-    return _refused(".".join(keys[:2]), message)
+    return _value_error(".".join(keys[:2]), message)
 
 
-def _refused(key: str, message: str) -> UsageError:
-    """Complain of a value, with the types that it was tried as, or the words that the option takes."""
+def _value_error(key: str, message: str) -> UsageError:
+    """Describe a value that an option does not take, by its range, its words or its types."""
+    ranged = re.search(r"Not of type (.+?): (?:(\S+) )?does not conform to restriction (.+)", message)
+    if ranged:
+        return _range_error(key, ranged[1], ranged[2] or _value(message), ranged[3], _value(message).startswith("["))
     tried, value = message.partition("Given value type")[0], _value(message)
     words = ", ".join(re.findall(r"Expected an? typing\.Literal\[(.+?)\]", tried)).replace("'", "")
-    types = [kind.rpartition(".")[2] for kind in re.findall(r"Expected an? <class '([\w.]+)'>", tried)]
+    types = [kind.rpartition(".")[2] for kind in re.findall(r"Expected (?:an? )?<class '([\w.]+)'>", tried)]
     types = ["a list, as in '[A,B]'" if kind == "list" else kind for kind in types]
     takes = words or " or ".join(kind for kind in dict.fromkeys(types) if kind != "NoneType") or "another kind of value"
     return UsageError(f"{key} can't be {value}{nearest(value, words.split(', '))}; it takes {takes}.", key)
+
+
+def _range_error(key: str, kind: str, value: str, restriction: str, in_list: bool) -> UsageError:
+    """Describe a number that is out of the range of a jsonargparse type, such as `v>=1 and v<=9`."""
+    comparison, bound = next(
+        (found, bound)
+        for found, bound in re.findall(r"v([<>]=?)(\S+)", restriction)
+        if not COMPARISONS[found][0](float(value), float(bound))
+    )
+    if comparison == ">" and re.search(r"\bint\b|Int\b", kind):
+        comparison, bound = ">=", str(int(bound) + 1)
+    needed = "finite" if bound == "inf" else f"{COMPARISONS[comparison][1]} {bound}"
+    return UsageError(f"{key} {'has' if in_list else 'is'} {value}; it must be {needed}.", key)
 
 
 def _value(message: str) -> str:
     return str((re.findall(r"(?:Got value|Given value): (.*)", message) or ["that"])[0])
 
 
-def _classes(key: str) -> list[str]:
+def _class_names(key: str) -> list[str]:
     if key not in MODULES:
         return []
     return [name for name, found in vars(importlib.import_module(MODULES[key])).items() if inspect.isclass(found)]

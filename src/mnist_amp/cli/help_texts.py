@@ -1,4 +1,4 @@
-"""The words of --help, where Lightning has its docstrings on Trainers in general."""
+"""The texts of --help, instead of Lightning's docstrings about Trainers in general."""
 
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -7,20 +7,20 @@ if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningArgumentParser
 
 DESCRIPTION = (
-    "Train SimpleNN on MNIST in mixed precision with PyTorch Lightning. "
-    "Settings come from --config files, then from the environment (MNIST_AMP_TRAINER__MAX_EPOCHS=2 is "
-    "--trainer.max_epochs 2), then from the command line; the later is the stronger."
+    "Train SimpleNN on MNIST in mixed precision with PyTorch Lightning. Every setting has a default. Override it in a "
+    "config file (--config FILE), in the environment (MNIST_AMP_TRAINER__MAX_EPOCHS=2), or on the command line "
+    "(--trainer.max_epochs 2). The command line overrides the environment, and the environment overrides config files."
 )
 
 SUMMARIES = {
-    "fit": "Train on MNIST, or go on with a run.",
-    "validate": "Score a run on the training images that it held out.",
-    "test": "Score a run on the 10,000 test images.",
-    "predict": "Write a run's predictions for the 10,000 test images, or for pictures of your own (--images).",
-    "compare": "Measure what each precision does to time, memory and accuracy, and say which to use here.",
-    "profile": "Measure where the time of a training step goes, and which precision each operation runs in.",
-    "export": "Write a run's network to files that other programs take, each checked against the checkpoint.",
-    "demo": "Serve a page on this machine: draw a digit, and see what a run reads in it, in each precision.",
+    "fit": "Train a network on MNIST, or resume a run.",
+    "validate": "Evaluate a run on its validation images.",
+    "test": "Evaluate a run on the 10,000 test images.",
+    "predict": "Write a run's predictions for the 10,000 test images, or for your own images (--images).",
+    "compare": "Measure time, memory and accuracy in each precision, and recommend one for this machine.",
+    "profile": "Measure how long each part of a training step takes, and the precision of each operation.",
+    "export": "Write a run's network to files for other programs, each checked against the checkpoint.",
+    "demo": "Serve a local page: draw a digit, and see what a run's network reads in each precision.",
 }
 OVERVIEW = "\n".join(
     [
@@ -32,8 +32,10 @@ OVERVIEW = "\n".join(
         *(f"  {name:<10}{summary}" for name, summary in SUMMARIES.items()),
         "",
         "options:",
-        "  --help    Show this; mnist-amp COMMAND --help shows a command's options.",
+        "  --help    Show this help. mnist-amp COMMAND --help shows the options of a command.",
         "  --version Show the version.",
+        "",
+        "Begin with `mnist-amp fit`, and then `mnist-amp test`.",
     ]
 )
 TITLES = {
@@ -42,18 +44,23 @@ TITLES = {
     "optimizer": "Optimizer",
     "lr_scheduler": "Learning-rate schedule",
     "trainer": "Trainer, with Lightning's own descriptions",
+    "checkpoint": "Checkpoints",
+    "scaler": "Gradient scaler of fp16",
     "ckpt_path": "Checkpoint",
     "return_predictions": "Checkpoint",
 }
-START = "`best` or `last` of the newest run, a checkpoint file, or a run's folder (its {default} one)"
+CHECKPOINT = "`best` or `last` of the newest run, a checkpoint file, or a run's folder (its `{default}`)"
 HELP = {
-    "ckpt_path": f"Checkpoint to use: {START.format(default='best')}; by default `best`.",
-    "verbose": "Print Lightning's own table of the figures, too.",
+    "ckpt_path": f"Checkpoint to use: {CHECKPOINT.format(default='best')}. Default: `best`.",
+    "verbose": "Also print Lightning's own table of the metrics.",
     "return_predictions": "Has no effect: the predictions are written to predictions.csv.",
-    "weights_only": "Has no effect: a checkpoint is never allowed to run code.",
+    "weights_only": "Has no effect: a checkpoint can never run code.",
     "optimizer": "Optimizer of torch.optim, by name: --optimizer SGD --optimizer.lr 0.1",
     "lr_scheduler": "Learning-rate schedule, by name: --lr_scheduler StepLR --lr_scheduler.step_size 2",
-    "config": "YAML file of settings, yours or a shipped one such as configs/guide.yaml; may be given several times.",
+    "config": "YAML file of settings: your own, or one of the package such as guide.yaml. May be given several times; "
+    "later files override earlier ones.",
+    "print_config": "Print all settings, with those of the other arguments, as YAML and exit. skip_default leaves out "
+    "the defaults, skip_unset the settings that are null.",
 }
 
 
@@ -69,7 +76,7 @@ def show_first(parser: "LightningArgumentParser") -> None:
 
 
 def describe(subparsers: dict[str, "LightningArgumentParser"]) -> None:
-    """Give the parsers of the subcommands this project's words."""
+    """Set the texts of the parsers, by command."""
     for name, subparser in subparsers.items():
         subparser.prog = f"mnist-amp {name}"
         subparser.usage = f"mnist-amp {name} [options]"
@@ -81,4 +88,4 @@ def describe(subparsers: dict[str, "LightningArgumentParser"]) -> None:
         for action in subparser._actions:
             action.help = HELP.get(action.dest, action.help)
             if action.dest == "ckpt_path" and name == "fit":
-                action.help = f"Checkpoint to go on from: {START.format(default='last')}; by default, start anew."
+                action.help = f"Checkpoint to resume from: {CHECKPOINT.format(default='last')}. Default: none."

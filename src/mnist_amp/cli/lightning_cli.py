@@ -1,173 +1,103 @@
-"""The LightningCLI: fit, validate, test and predict."""
+"""The LightningCLI of fit, validate and test; the other commands extend it.
 
-import logging
+Its parts: the options in `parser` and `trainer_options`, the ranges of settings in `settings`, the checkpoint to start
+from in `starting_checkpoint`, the callbacks in `run_callbacks`, the messages in `error_messages` and `help_texts`.
+"""
+
 import os
 import secrets
-import threading
-import warnings
-from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any
 
 import torch
-from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
-from torch.optim import Optimizer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from mnist_amp import signals
-from mnist_amp.cli import help_texts, processes, settings
-from mnist_amp.cli.arguments import DEBUG, peek, source
-from mnist_amp.cli.error_messages import translate_error
+from mnist_amp.cli import help_texts, processes, run_callbacks, settings
+from mnist_amp.cli.arguments import peek, source
+from mnist_amp.cli.parser import SEED, Parser, add_core_arguments, add_fit_arguments, add_process_arguments
+from mnist_amp.cli.silenced import silence
+from mnist_amp.cli.starting_checkpoint import StartingCheckpoint
 from mnist_amp.data import MNISTDataModule, mnist
 from mnist_amp.errors import RequestError, RunError, UsageError, warn
 from mnist_amp.lightning_internals import OpenCLI, ignore_slurm_checkpoints, is_restoring, set_sigterm_handler
 from mnist_amp.module import LitSimpleNN
-from mnist_amp.reporting.banner import Banner
-from mnist_amp.reporting.evaluation_report import EvaluationReport
-from mnist_amp.reporting.fit_summary import FitSummary
-from mnist_amp.reporting.prediction_writer import PredictionWriter
-from mnist_amp.reporting.progress_bar import ProgressBar
-from mnist_amp.runs import checkpoint_files, folders, resume
+from mnist_amp.runs import resume
 from mnist_amp.runs.checkpoint_io import AtomicCheckpointIO
-from mnist_amp.runs.config_text import to_yaml
-from mnist_amp.runs.logged_rows import LoggedRows
-from mnist_amp.runs.model_checkpoint import RunCheckpoint
-from mnist_amp.runs.random_states import RandomStates
-from mnist_amp.runs.run_folder import RunFolder
-from mnist_amp.runs.trust import trusted
 from mnist_amp.training import gradient_scaler
-from mnist_amp.training.cuda_graph import HOOKS_WITHIN_STEP
-from mnist_amp.training.gradient_scaler import ScalerSettings
 from mnist_amp.training.loss_scale_monitor import LossScaleMonitor
-from mnist_amp.training.optimizers import ADAM
-from mnist_amp.training.preflight import Preflight
-from mnist_amp.training.terminate_on_nan import TerminateOnNaN
-from mnist_amp.wording import counted
-
-# the guide's, on one device however many there are; the banner has what the model summary says
-TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "enable_model_summary": False}
-
-# what the banner says already, or what does not apply to data in memory
-SILENCED = (
-    r".*Please use the new API settings to control TF32.*",  # Lightning's own question to torch 2.9 to 2.11
-    r".*AMP with fp16 is not supported on CPU.*",
-    r".*The number of training batches .* is smaller than the logging interval.*",
-    r".*Experiment logs directory .* exists and is not empty.*",  # it is new, and holds config.yaml only
-    r".*callbacks used to create the checkpoint need to be provided.*",  # what only fit needs
-    r".*monitor='val_accuracy'.* could not find the monitored key.*",  # an epoch without validation
-    r".*Total length of `list` across ranks is zero.*",  # no validation images, as asked
-    r".*It is recommended to use `self.log\(.*sync_dist=True.*",  # what is logged is all processes' already
-    r".*torch.distributed.nn.functional.all_gather is deprecated.*",  # Lightning's own use of torch
-    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",  # Lightning's own use of torch
-)
-QUIETED = (
-    "lightning.fabric.strategies.launchers.subprocess_script",  # `processes` says it
-    "lightning.fabric.utilities.distributed",
-    "lightning.fabric.utilities.seed",
-    "lightning.pytorch.utilities.rank_zero",
-)
-
-
-class Parser(LightningArgumentParser):
-    """Says a mistake in a line, where jsonargparse prints all options before it."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:  # of a part, such as an optimizer's options: the whole's complaint will have it
-            super().error(message, ex)
-        parser = getattr(ex, "subcommand_parser", None) or self
-        raise translate_error(message, help_texts.option_names(parser))
 
 
 class MnistAmpCLI(OpenCLI):
     """Lightning's command line over LitSimpleNN and MNISTDataModule.
 
-    A command that starts from a checkpoint takes over settings of its run, see `resume`. What is given anew, by file,
-    environment or command line, is stronger.
+    A command that starts from a checkpoint takes over the settings of its run; files, the environment and the command
+    line override them.
 
     Args:
-        args: the command and its arguments, as `arrange` puts them in order.
+        args: the command and its arguments, in the order of `arrange`.
+
+    Attributes:
+        start: the checkpoint that the command starts from; None for a fit from scratch.
+        changes: settings of that checkpoint's run that are overridden.
     """
 
-    name = ""  # of the command, where that is another than Lightning's
+    name = ""  # of the command, if it is not one of Lightning's
 
     def __init__(self, args: list[str]) -> None:
         self.command = args[0]
         self.name = self.name or self.command
-        self.checkpoint: dict[str, Any] | None = None
-        self.taken_over: dict[str, Any] = {}  # settings, from the checkpoint
-        self.inherited = ""  # an argument with the checkpoint's settings
+        self.start: StartingCheckpoint | None = None
         self.changes: list[str] = []
         super().__init__(
             LitSimpleNN,
             MNISTDataModule,
-            save_config_callback=None,  # RunFolder does it
-            seed_everything_default=42,
+            save_config_callback=None,  # RunFolder saves the configuration
+            seed_everything_default=SEED,
             parser_kwargs={
                 "prog": "mnist-amp",
                 "allow_abbrev": False,
                 self.command: {"allow_abbrev": False},  # jsonargparse 4.50 does not pass it on
             },
             parser_class=Parser,
-            auto_configure_optimizers=False,  # the module makes them, of what it is given as plain values
+            auto_configure_optimizers=False,  # the module makes its optimizers from plain values
             load_from_checkpoint_support=False,  # the hyperparameters are plain values already
             args=args,
         )
 
+    @property
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The content of the checkpoint that the command starts from."""
+        return None if self.start is None else self.start.content
+
+    # the options
+
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        # the one that is asked for, as making the options of one takes a tenth of a second
+        # only the requested one: to make the options of one takes a tenth of a second
         return {self.command: LightningCLI.subcommands()[self.command]}
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--seed_everything",
-            type=bool | int,
-            default=self.seed_everything_default,
-            help="Seed of the weights, of the order of the images and of the split; true draws one, false leaves the "
-            "weights to chance.",
-        )
-        parser.add_argument(
-            "--matmul_precision",
-            type=Literal["highest", "high", "medium"],
-            default="highest",
-            help="Of float32 matrix products: highest is float32; high and medium use TF32 on a GPU that has it.",
-        )
+        add_process_arguments(parser)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_lightning_class_args(LitSimpleNN, "model")
-        parser.add_lightning_class_args(MNISTDataModule, "data")
-        parser.add_optimizer_args((Optimizer,), "optimizer")
-        parser.add_lr_scheduler_args(LRSchedulerTypeTuple, "lr_scheduler")
-        for key in ("optimizer", "lr_scheduler"):
-            parser.link_arguments(key, f"model.{key}", compute_fn=as_dict)
-        # the Trainer's many options come last, so that --help begins with what is this project's own
-        parser.add_lightning_class_args(self.trainer_class, "trainer")
-        parser.set_defaults({"optimizer": ADAM} | {f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
+        add_core_arguments(parser)
 
     def setup_parser(self, *args: Any) -> None:
         super().setup_parser(*args)
         self.add_command_arguments()
 
-    def train_size(self) -> int:
-        """Return how many images a fit of these settings trains on."""
-        return mnist.TRAIN_SIZE - int(self.config[self.subcommand].data.val_size)
-
     def add_command_arguments(self) -> None:
-        """Add what the command takes beside the options of all."""
+        """Add the options that only this command has."""
         parser = self.subcommand_parsers[self.command]
         if self.command == "fit":
-            parser.add_argument(
-                "--checkpoint.every_n_train_steps",
-                type=int,
-                default=500,
-                help="Optimizer steps between two checkpoints within an epoch; 0 for one at its end only.",
-            )
-            parser.add_class_arguments(ScalerSettings, "scaler")
+            add_fit_arguments(parser)
         if self.command in ("validate", "test"):
-            parser.set_defaults({"verbose": False})  # EvaluationReport prints the figures
+            parser.set_defaults({"verbose": False})  # EvaluationReport prints the metrics
         help_texts.describe(self.subcommand_parsers)
+
+    # the settings
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
@@ -175,95 +105,127 @@ class MnistAmpCLI(OpenCLI):
             self._parse(parser, args)
         except UsageError as error:
             text = str(error).removeprefix('Parser key "config": ')
-            key = error.key or text.partition(" ")[0]
-            where = source(args, os.environ, key, text)
-            if where is None and peek(args, key) is None and peek([self.inherited], key) is not None:
-                where = "the checkpoint"
+            where = self._where_set(args, error.key or text.partition(" ")[0], text)
             raise RequestError(
                 f"{text}{f' It is set by {where}.' if where else ''} See mnist-amp {self.name} --help."
             ) from error
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        subcommand, own = args[0], args[1:]
-        only_prints = any(arg.startswith(("--help", "-h", "--print_config")) for arg in own)
-        root = Path(str(peek(own, "trainer.default_root_dir") or "."))
-        usual = None if only_prints else checkpoint_files.requeued(root) if subcommand == "fit" else "best"
-        given = peek(own, "ckpt_path")
-        if given == "":
-            raise UsageError("ckpt_path is empty; name a checkpoint, or leave it out.", "ckpt_path")
-        if given == "null" and subcommand != "fit" and not only_prints:
-            raise UsageError(
-                f"ckpt_path is null, but {self.name} needs a checkpoint; leave it out for the newest run's best.",
-                "ckpt_path",
-            )
-        wanted = given or usual
-        if wanted in (None, "null"):
+        subcommand, *own = args
+        self.start = StartingCheckpoint.find(self.name, subcommand, own)
+        if self.start is None:
             self.config = parser.parse_args(args)
         else:
-            self._parse_over(self._find_checkpoint(str(wanted), root, subcommand), args)
+            self.config = parser.parse_args([subcommand, self.start.as_argument(), *own])
+            self.config[subcommand].ckpt_path, self.config[subcommand].weights_only = str(self.start.path), True
+            self.changes = self.start.changes(subcommand, self.config[subcommand])
         config = self.config[subcommand]
-        for name in settings.LIMITS:
-            # Lightning declares them as `float | int`, by which the parser makes 1.0 of 1
-            if isinstance(config.trainer[name], float) and str(peek(own, f"trainer.{name}")) == "1":
-                warn(f"trainer.{name} is 1, which is taken as a share: all batches. For few, give 2 or more.")
         settings.check(config.as_dict())
         if config.seed_everything is True:
-            # the processes of a distributed run inherit the first one's
+            # the other processes of a distributed run inherit that of the first
             config.seed_everything = int(os.environ.get("PL_GLOBAL_SEED") or secrets.randbelow(2**31))
 
-    def _parse_over(self, path: Path, args: list[str]) -> None:
-        """Parse the arguments over the settings of a checkpoint's run."""
-        subcommand, own = args[0], args[1:]
-        assert self.checkpoint is not None
-        try:
-            inherited = resume.inherited(self.checkpoint, subcommand)
-        except RequestError as error:
-            raise RequestError(f"{path} is damaged: {error}") from error
-        if peek(own, "trainer.precision") is not None and not peek(own, "trainer.plugins"):
-            inherited["trainer"]["plugins"] = None  # a precision given anew takes the place of the run's plugin
-        inherited = trusted(path, inherited, is_given=lambda option: peek(own, option) is not None)
-        self.taken_over, self.inherited = inherited, f"--config={to_yaml(inherited)}"
-        self.config = self.parser.parse_args([subcommand, self.inherited, *own])
-        config = self.config[subcommand]
-        config.ckpt_path, config.weights_only = str(path), True
-        resume.check(path, self.checkpoint, subcommand, config)
-        if subcommand == "fit":
-            self.changes = resume.reported_changes(inherited, config.as_dict())
-            if inexact := resume.inexact(self.changes):
-                warn(
-                    f"{', '.join(inexact)}: other batches than the run would have had, so it is no exact continuation."
-                )
+    def _where_set(self, args: list[str], key: str, text: str) -> str | None:
+        """Return the file, environment variable or checkpoint that sets an option; None for the command line."""
+        where = source(args, os.environ, key, text)
+        if where is not None or self.start is None or peek(args, key) is not None:
+            return where
+        return "the checkpoint" if peek([self.start.as_argument()], key) is not None else None
 
-    def _find_checkpoint(self, wanted: str, root: Path, subcommand: str) -> Path:
-        """Find and read the checkpoint to start from; `last` falls back on the newest whole one, and says so."""
-        path = checkpoint_files.resolve(wanted, root, folder_means="last" if subcommand == "fit" else "best")
-        try:
-            self.checkpoint = checkpoint_files.read(path)
-        except RequestError as error:
-            whole = checkpoint_files.newest_readable(root, beside=path)
-            if whole is None:
-                raise
-            if path.stem != "last" or str(path) == wanted or (wanted != "last" and whole[0].parent != path.parent):
-                raise RequestError(f"{error} The newest whole checkpoint is {whole[0]}.") from error
-            warn(f"{error} Going on from the newest whole one, {whole[0]}.")
-            path, self.checkpoint = whole
-        return path
+    def train_size(self) -> int:
+        """Return the number of images that a fit with these settings trains on."""
+        return mnist.TRAIN_SIZE - int(self.config[self.subcommand].data.val_size)
+
+    # the model, the data and the Trainer
 
     def before_instantiate_classes(self) -> None:
         nodes = self.config[self.subcommand].trainer.num_nodes
         if nodes > 1 and not {"NODE_RANK", "GROUP_RANK", "SLURM_NODEID"} & set(os.environ):
             warn(
-                f"the run begins when all {nodes} nodes are there. Start this command on each, with NODE_RANK (0 to "
+                f"the run waits for all {nodes} nodes. Start this command on each node, with NODE_RANK (0 to "
                 f"{nodes - 1}), MASTER_ADDR and MASTER_PORT in its environment."
             )
         torch.set_float32_matmul_precision(self.config[self.subcommand].matmul_precision)
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
-        if self.checkpoint:
-            path = Path(self.config[self.subcommand].ckpt_path)
-            resume.check_network(path, self.checkpoint, self.model.state_dict())
-            resume.check_loops(path, self.checkpoint, self.trainer.fit_loop.state_dict())
+        if self.start:
+            resume.check_network(self.start.path, self.start.content, self.model.state_dict())
+            resume.check_loops(self.start.path, self.start.content, self.trainer.fit_loop.state_dict())
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config_init[self.subcommand].trainer
+        logger = False if config.logger in (None, True) else config.logger  # RunFolder adds the default loggers
+        trainer = self.make_trainer(self._callbacks(), logger=logger, **kwargs)
+        given = self.config_init["fit"].scaler.given() if self.subcommand == "fit" else {}
+        if given and gradient_scaler.scaler_of(trainer) is None:
+            names = ", ".join(f"scaler.{name}" for name in given)
+            warn(f"{names} has no effect: gradients are not scaled in {trainer.precision_plugin.precision}.")
+        return trainer
+
+    def _callbacks(self) -> list[Callback]:
+        init = self.config_init[self.subcommand]
+        banner = run_callbacks.make_banner(self.command, self.config[self.subcommand], self.start, self.changes)
+        # before the reports, because it must be closed before they print
+        progress_bar = run_callbacks.make_progress_bar(init.trainer)
+        if init.trainer.barebones or init.trainer.fast_dev_run:
+            return [banner, *progress_bar]
+        if self.subcommand != "fit":
+            return [banner, *progress_bar, self.make_report()]
+        folder = run_callbacks.make_run_folder(self._config_text(), self.start, init.trainer)
+        training = run_callbacks.training_callbacks(
+            folder,
+            init.trainer,
+            init.checkpoint.every_n_train_steps,
+            run_callbacks.overridden_scaler_settings(init.scaler, self.start),
+        )
+        # the banner names the folder, which is made after the preflight
+        return [run_callbacks.make_preflight(self.start), folder, banner, *progress_bar, *training]
+
+    def make_report(self) -> Callback:
+        """Return the callback that writes the results of an evaluation."""
+        assert self.start is not None
+        return run_callbacks.make_report(self.command, self.start)
+
+    def _config_text(self) -> str:
+        config = self.config[self.subcommand].clone()
+        config.ckpt_path = None  # or a command with this configuration would start from there again
+        return str(self.subcommand_parsers[self.command].dump(config, skip_unset=False))
+
+    def make_trainer(self, callbacks: list[Callback], **replaced: Any) -> Trainer:
+        """Make the Trainer of the settings.
+
+        Args:
+            callbacks: go before the callbacks that the settings name.
+            replaced: replace other settings of the Trainer.
+
+        Raises:
+            MisconfigurationException: the settings do not go together, or not with this machine.
+        """
+        config = self.config_init[self.subcommand].trainer
+        callbacks = [*callbacks, *run_callbacks.as_list(config.callbacks)]
+        for callback in callbacks:
+            run_callbacks.hide_unused_hooks(callback)
+        plugins = run_callbacks.as_list(config.plugins)
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        try:
+            trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **replaced)
+        except (ValueError, TypeError, ImportError) as error:
+            raise MisconfigurationException(str(error)) from error
+        # until a run installs its own; Lightning's handler ends a command some time later, with exit status 0
+        set_sigterm_handler(trainer, signals.end_at_once)
+        if self.subcommand == "fit":
+            gradient_scaler.install(trainer, self.config_init["fit"].scaler)
+            if gradient_scaler.scaler_of(trainer) is None:
+                # without a scaler it has nothing to monitor, but would keep clipped steps from being captured
+                _remove_callbacks(trainer, LossScaleMonitor)
+        if self.start is None:
+            # or under SLURM Lightning would resume from any hpc_ckpt_N.ckpt in the folder, even of another job
+            ignore_slurm_checkpoints(trainer)
+        return trainer
+
+    # the run
 
     def run_subcommand(self, subcommand: str) -> None:
         try:
@@ -276,121 +238,6 @@ class MnistAmpCLI(OpenCLI):
                 f"{self.config[subcommand].ckpt_path} is damaged, or of another version, and can't be loaded: "
                 f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        config = self.config_init[self.subcommand].trainer
-        logger = False if config.logger in (None, True) else config.logger  # RunFolder adds the default ones
-        writes = not (config.barebones or config.fast_dev_run)
-        run = self._run_folder(config) if writes and self.subcommand == "fit" else None
-        # in this order: the folder that the banner names, and the bar that must be closed before a report is printed
-        banner = Banner(*self._banner(), self.checkpoint if self.subcommand == "fit" else None)
-        callbacks: list[Callback] = [banner] if run is None else [self._preflight(), run, banner]
-        shown = config.enable_progress_bar is not False and not config.barebones
-        if shown and not any(isinstance(callback, AnyProgressBar) for callback in _list(config.callbacks)):
-            callbacks.append(ProgressBar())
-        if run is not None:
-            callbacks += self._training(run, config)
-        elif writes:
-            callbacks.append(self.make_report())
-        trainer = self.make_trainer(callbacks, logger=logger, **kwargs)
-        given = self.config_init["fit"].scaler.given() if self.subcommand == "fit" else {}
-        if given and gradient_scaler.scaler_of(trainer) is None:
-            names = ", ".join(f"scaler.{name}" for name in given)
-            warn(f"{names} has no effect: gradients are not scaled in {trainer.precision_plugin.precision}.")
-        return trainer
-
-    def make_trainer(self, callbacks: list[Callback], **replaced: Any) -> Trainer:
-        """Make the Trainer of the settings.
-
-        Args:
-            callbacks: go before those that the settings name.
-            replaced: go before other settings of the Trainer.
-
-        Raises:
-            MisconfigurationException: the settings do not go together, or not with this machine.
-        """
-        config = self.config_init[self.subcommand].trainer
-        for callback in (callbacks := [*callbacks, *_list(config.callbacks)]):
-            _leave_out_unused(callback)
-        plugins = _list(config.plugins)
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            plugins.append(AtomicCheckpointIO())
-        try:
-            trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **replaced)
-        except (ValueError, TypeError, ImportError, OverflowError) as error:
-            raise MisconfigurationException(str(error)) from error
-        # until a run listens for itself; Lightning's own ends a command some time later, with exit status 0
-        set_sigterm_handler(trainer, signals.end_at_once)
-        if self.subcommand == "fit":
-            gradient_scaler.install(trainer, self.config_init["fit"].scaler)
-            if (
-                gradient_scaler.scaler_of(trainer) is None
-            ):  # it would monitor nothing, but keep clipped steps from being captured
-                _remove(trainer, LossScaleMonitor)
-        if not self.config[self.subcommand].get("ckpt_path"):
-            # or under SLURM Lightning would go on from any hpc_ckpt_N.ckpt that lies about, another job's too
-            ignore_slurm_checkpoints(trainer)
-        return trainer
-
-    def _banner(self) -> tuple[str | None, dict[str, str]]:
-        """Return the precision asked for, and what only the command line knows of the run."""
-        config = self.config[self.subcommand]
-        seeded = config.seed_everything is not False
-        lines = {"seed": str(config.seed_everything) if seeded else "none for the weights (random), 0 for the images"}
-        if self.checkpoint:
-            done = checkpoint_files.position(self.checkpoint)
-            progress = f"{counted(done['epochs'], 'epoch')} done, step {done['step']:,}"
-            lines["checkpoint"] = f"{config.ckpt_path} ({progress})"
-        if self.changes:
-            lines["changed"] = ", ".join(self.changes)
-        if self.subcommand == "fit" and (ends := settings.endless(config.trainer)):
-            lines["ends"] = ends
-        return None if config.trainer.plugins else config.trainer.precision, lines
-
-    def _run_folder(self, trainer: Any) -> RunFolder:
-        parser, config = self.subcommand_parsers[self.command], self.config[self.subcommand].clone()
-        source = f"# went on from {config.ckpt_path}\n" if config.ckpt_path else ""
-        config.ckpt_path = None  # or a command that takes this config would start from there again
-        root = Path(trainer.default_root_dir or ".")
-        text = source + parser.dump(config, skip_unset=False)
-        return RunFolder(root, text, default_loggers=trainer.logger in (None, True))
-
-    def _preflight(self) -> Preflight:
-        return Preflight(None if self.checkpoint is None else (self.config["fit"].ckpt_path, self.checkpoint))
-
-    def _training(self, run: RunFolder, trainer: Any) -> list[Callback]:
-        steps = self._next_steps(trainer)
-        given = {
-            name: value  # what is not given anew is the checkpoint's
-            for name, value in self.config_init["fit"].scaler.given().items()
-            if value != self.taken_over.get("scaler", {}).get(name)
-        }
-        monitor = LossScaleMonitor(bool(trainer.gradient_clip_val), given)
-        if trainer.enable_checkpointing is False:
-            return [monitor, TerminateOnNaN(None), LoggedRows(run), FitSummary(run, None, steps)]
-        checkpoint = RunCheckpoint(run, self.config[self.subcommand].checkpoint.every_n_train_steps)
-        summary = FitSummary(run, checkpoint, steps)
-        return [monitor, TerminateOnNaN(checkpoint), checkpoint, RandomStates(), LoggedRows(run), summary]
-
-    def make_report(self) -> Callback:
-        """Return the callback that writes what `validate`, `test` or `predict` found."""
-        assert self.checkpoint is not None
-        path = Path(self.config[self.subcommand].ckpt_path)
-        folder = checkpoint_files.folder_of(path) / f"{self.subcommand}_{path.stem}"
-        if self.subcommand == "predict":
-            return PredictionWriter(folder)
-        position = checkpoint_files.position(self.checkpoint)
-        return EvaluationReport(folder, command=self.command, checkpoint=str(path), **position)
-
-    def _next_steps(self, trainer: Any) -> list[str]:
-        root = f" --trainer.default_root_dir {trainer.default_root_dir}" if trainer.default_root_dir else ""
-        more = 2 * (trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 5)
-        steps = []
-        if trainer.enable_checkpointing is not False:
-            steps += [f"mnist-amp test{root}", f"mnist-amp fit{root} --ckpt_path last --trainer.max_epochs {more}"]
-        if trainer.logger in (None, True):
-            steps.append(f"tensorboard --logdir {folders.logs_dir(Path(trainer.default_root_dir or '.'))}")
-        return steps
 
 
 def run(args: list[str]) -> None:
@@ -405,39 +252,13 @@ def run(args: list[str]) -> None:
 
 
 def prepare() -> None:
-    """Set what holds for the whole process: what is silenced, and how torch looks for a GPU, who speaks for all."""
-    for pattern in SILENCED if os.environ.get(DEBUG) else (*SILENCED, r"Error detected in \w+Backward"):
-        warnings.filterwarnings("ignore", pattern)
-    for name in QUIETED:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    threading.excepthook = _quiet_writers
-    processes.prepare()
+    """Set up the process for a command."""
+    silence()
+    processes.install_observer()
     if not torch.cuda.is_available():
-        # by which Lightning has torch look for a driver at every optimizer step, for a tenth of a millisecond
+        # Lightning sets it, and then torch looks for a driver at every optimizer step, for a tenth of a millisecond
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
 
 
-def _list(given: Any) -> list[Any]:
-    """Return what an option of the Trainer was given, which may be nothing, one or several."""
-    return [] if given is None else [*given] if isinstance(given, list) else [given]
-
-
-def _remove(trainer: Trainer, kind: type[Callback]) -> None:
+def _remove_callbacks(trainer: Trainer, kind: type[Callback]) -> None:
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, kind)]  # type: ignore[attr-defined]
-
-
-def _leave_out_unused(callback: Callback) -> None:
-    """Tell Lightning which batch hooks a callback does not have, as calling one that does nothing costs time, too."""
-    for hook in ("on_train_batch_start", "on_train_batch_end", *HOOKS_WITHIN_STEP):
-        if getattr(type(callback), hook) is getattr(Callback, hook):
-            setattr(callback, hook, None)
-
-
-def _quiet_writers(args: threading.ExceptHookArgs) -> None:
-    """Leave it to the main thread to say that TensorBoard's own can't write."""
-    if not issubclass(args.exc_type, OSError):
-        threading.__excepthook__(args)
-
-
-def as_dict(init: Namespace | None) -> dict[str, Any] | None:
-    return None if init is None else init.as_dict()

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -10,6 +11,14 @@ from torch import Tensor
 from mnist_amp.data import mnist
 from mnist_amp.data.loader import Batch, SequentialLoader, ShuffledLoader, generator
 from mnist_amp.errors import RequestError
+from mnist_amp.number_types import Seed, number_type
+
+if TYPE_CHECKING:
+    BatchSize: TypeAlias = int
+    ValSize: TypeAlias = int
+else:
+    BatchSize = number_type(f"int from 1 to {mnist.TRAIN_SIZE}", int, (">=", 1), ("<=", mnist.TRAIN_SIZE))
+    ValSize = number_type(f"int from 0 to {mnist.TRAIN_SIZE - 1}", int, (">=", 0), ("<", mnist.TRAIN_SIZE))
 
 
 class MemoryDataModule(LightningDataModule):
@@ -56,7 +65,7 @@ class MNISTDataModule(MemoryDataModule):
     """
 
     def __init__(
-        self, data_dir: str = "data", batch_size: int = 64, val_size: int = 5000, seed: int | None = None
+        self, data_dir: str = "data", batch_size: BatchSize = 64, val_size: ValSize = 5000, seed: Seed | None = None
     ) -> None:
         super().__init__()
         if batch_size < 1:

@@ -15,6 +15,7 @@ from mnist_amp.cli.lightning_cli import MnistAmpCLI
 from mnist_amp.errors import RequestError
 from mnist_amp.inference.drawing_reader import REPEATS, SIZE, DrawingReader
 from mnist_amp.inference.pixel_network import DTYPES
+from mnist_amp.number_types import Port
 from mnist_amp.reporting import tables
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.training.precision import device_name, half_hardware
@@ -79,7 +80,7 @@ def validation_accuracy(checkpoint: dict[str, Any]) -> str | None:
     return f"{rows[-1]['val_accuracy']:.2%} on the validation images" if rows else None
 
 
-def demo(cli: "DemoCLI", port: int = 8000) -> None:
+def demo(cli: "DemoCLI", port: Port = 8000) -> None:
     """Serve the page until Ctrl-C or SIGTERM.
 
     Args:

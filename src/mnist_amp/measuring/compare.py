@@ -28,6 +28,7 @@ from mnist_amp.measuring.environment import Environment
 from mnist_amp.measuring.fit_measurements import measure_accuracy, measure_speed
 from mnist_amp.measuring.isolated_process import run_isolated
 from mnist_amp.measuring.measured_fit import MeasuringCLI
+from mnist_amp.number_types import NonNegativeInt, PositiveFloat, PositiveInt, PositiveInt32
 from mnist_amp.runs import folders
 from mnist_amp.signals import Stopped
 from mnist_amp.training.precision import versions
@@ -57,11 +58,11 @@ DEFAULTS: dict[bool, tuple[list[str], list[int], list[int]]] = {
 def compare(
     cli: "CompareCLI",
     precisions: list[str] | None = None,
-    hidden_dims: list[int] | None = None,
-    batch_sizes: list[int] | None = None,
-    seeds: int = 3,
-    rounds: int = 5,
-    seconds: float = 1.0,
+    hidden_dims: list[PositiveInt32] | None = None,
+    batch_sizes: list[PositiveInt] | None = None,
+    seeds: NonNegativeInt = 3,
+    rounds: PositiveInt = 5,
+    seconds: PositiveFloat = 1.0,
     resume: str | None = None,
 ) -> None:
     """Compare precisions, and write the results to `lightning_logs/compare/version_N`.
@@ -132,9 +133,6 @@ def _check(comparison: Comparison, images: int, cuda: bool) -> None:
             raise RequestError(f"precisions has {name}; it takes {', '.join(PRECISIONS)}.")
     if len(set(precisions)) < max(2, len(precisions)):
         raise RequestError("precisions needs at least two that differ.")
-    for name, sizes in (("hidden_dims", comparison.hidden_dims), ("batch_sizes", comparison.batch_sizes)):
-        if min(sizes) < 1:
-            raise RequestError(f"{name} has {min(sizes)}; it must be at least 1.")
     if max(comparison.batch_sizes) > images:
         raise RequestError(
             f"batch_sizes has {max(comparison.batch_sizes)}, but there are {images:,} images to train on."

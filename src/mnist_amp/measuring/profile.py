@@ -21,6 +21,7 @@ from mnist_amp.measuring.measured_fit import ENDLESS, MeasuredFit, MeasuringCLI
 from mnist_amp.measuring.module_access import network_of
 from mnist_amp.measuring.profile_records import Profile, ProfileResults, Spread, StepTimes
 from mnist_amp.measuring.step_parts import ACTIONS, HostClock, Recorder, StepProfiler, StreamClock, parts_of
+from mnist_amp.number_types import NonNegativeInt, PositiveInt
 from mnist_amp.reporting import plots
 from mnist_amp.runs import folders
 from mnist_amp.runs.atomic_files import atomic_write
@@ -135,7 +136,7 @@ def _spread(nanoseconds: list[int], total: int) -> Spread:
     )
 
 
-def profile(cli: MeasuringCLI, steps: int = 200, warmup: int = 20) -> None:
+def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt = 20) -> None:
     """Profile the first steps of a fit, and print and write the results.
 
     Args:

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
+from mnist_amp.number_types import FloatAbove1, LossScale, OpenUnitInterval, PositiveInt
 from mnist_amp.torch_internals import found_infs
 
 
@@ -26,10 +27,10 @@ class ScalerSettings:
         growth_interval: good steps in a row after which the scale grows; 2000 by default
     """
 
-    init_scale: float | None = None
-    growth_factor: float | None = None
-    backoff_factor: float | None = None
-    growth_interval: int | None = None
+    init_scale: LossScale | None = None
+    growth_factor: FloatAbove1 | None = None
+    backoff_factor: OpenUnitInterval | None = None
+    growth_interval: PositiveInt | None = None
 
     def given(self) -> dict[str, Any]:
         """Return the settings that are not null, by name.

@@ -1,0 +1,74 @@
+"""The parser of a command and its options. Those of the Trainer are in `trainer_options`."""
+
+from typing import Any, Literal, NoReturn
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LRSchedulerTypeTuple
+from torch.optim import Optimizer
+
+from mnist_amp.cli import help_texts
+from mnist_amp.cli.error_messages import translate_error
+from mnist_amp.cli.trainer_options import add_trainer_arguments
+from mnist_amp.data import MNISTDataModule
+from mnist_amp.module import LitSimpleNN
+from mnist_amp.number_types import NonNegativeInt, Seed
+from mnist_amp.training.gradient_scaler import ScalerSettings
+from mnist_amp.training.optimizers import ADAM
+
+# one device, even if there are more; the banner replaces the model summary
+TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "enable_model_summary": False}
+SEED = 42
+
+
+class Parser(LightningArgumentParser):
+    """Reports an error in one line, where jsonargparse prints all options first."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # the parser of a part, such as an optimizer; its parent reports the error
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        raise translate_error(message, help_texts.option_names(parser))
+
+
+def add_process_arguments(parser: LightningArgumentParser) -> None:
+    """Add the options that set up the process: the seed and the precision of matrix products."""
+    parser.add_argument(
+        "--seed_everything",
+        type=bool | Seed,
+        default=SEED,
+        help="Seed of the weights, the order of the images and the split. true chooses a seed at random; false leaves "
+        "the weights random, and uses 0 for the images.",
+    )
+    parser.add_argument(
+        "--matmul_precision",
+        type=Literal["highest", "high", "medium"],
+        default="highest",
+        help="Precision of float32 matrix products: highest is float32; high and medium use TF32 on GPUs that have it.",
+    )
+
+
+def add_core_arguments(parser: LightningArgumentParser) -> None:
+    """Add the options of the model, the data, the optimizer, its schedule and the Trainer."""
+    parser.add_lightning_class_args(LitSimpleNN, "model")
+    parser.add_lightning_class_args(MNISTDataModule, "data")
+    parser.add_optimizer_args((Optimizer,), "optimizer")
+    parser.add_lr_scheduler_args(LRSchedulerTypeTuple, "lr_scheduler")
+    for key in ("optimizer", "lr_scheduler"):
+        parser.link_arguments(key, f"model.{key}", compute_fn=_as_dict)
+    add_trainer_arguments(parser)  # last, so that --help begins with this project's own options
+    parser.set_defaults({"optimizer": ADAM} | {f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
+
+
+def add_fit_arguments(parser: LightningArgumentParser) -> None:
+    """Add the options that only `fit` has."""
+    parser.add_argument(
+        "--checkpoint.every_n_train_steps",
+        type=NonNegativeInt,
+        default=500,
+        help="Optimizer steps between two checkpoints; 0 saves only at the end of each epoch.",
+    )
+    parser.add_class_arguments(ScalerSettings, "scaler")
+
+
+def _as_dict(init: Namespace | None) -> dict[str, Any] | None:
+    return None if init is None else init.as_dict()

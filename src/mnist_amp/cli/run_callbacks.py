@@ -1,0 +1,126 @@
+"""The callbacks of a run: what each command adds to the Trainer."""
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
+
+from mnist_amp.cli import settings
+from mnist_amp.cli.starting_checkpoint import StartingCheckpoint
+from mnist_amp.reporting.banner import Banner
+from mnist_amp.reporting.evaluation_report import EvaluationReport
+from mnist_amp.reporting.fit_summary import FitSummary
+from mnist_amp.reporting.prediction_writer import PredictionWriter
+from mnist_amp.reporting.progress_bar import ProgressBar
+from mnist_amp.runs import checkpoint_files, folders
+from mnist_amp.runs.logged_rows import LoggedRows
+from mnist_amp.runs.model_checkpoint import RunCheckpoint
+from mnist_amp.runs.random_states import RandomStates
+from mnist_amp.runs.run_folder import RunFolder
+from mnist_amp.training.cuda_graph import HOOKS_WITHIN_STEP
+from mnist_amp.training.gradient_scaler import ScalerSettings
+from mnist_amp.training.loss_scale_monitor import LossScaleMonitor
+from mnist_amp.training.preflight import Preflight
+from mnist_amp.training.terminate_on_nan import TerminateOnNaN
+from mnist_amp.wording import counted
+
+
+def make_banner(subcommand: str, config: Namespace, start: StartingCheckpoint | None, changes: list[str]) -> Banner:
+    """Return the callback that prints the first lines of a run.
+
+    Args:
+        subcommand: of Lightning's.
+        config: the settings of the run.
+        start: the checkpoint that it starts from.
+        changes: settings of the checkpoint's run that are overridden.
+    """
+    seeded = config.seed_everything is not False
+    lines = {"seed": str(config.seed_everything) if seeded else "none for the weights, 0 for the images"}
+    if start:
+        done = checkpoint_files.position(start.content)
+        lines["checkpoint"] = f"{start.path} ({counted(done['epochs'], 'epoch')} done, step {done['step']:,})"
+    if changes:
+        lines["changed"] = ", ".join(changes)
+    if subcommand == "fit" and (ends := settings.endless(config.trainer)):
+        lines["ends"] = ends
+    precision = None if config.trainer.plugins else config.trainer.precision
+    return Banner(precision, lines, start.content if start and subcommand == "fit" else None)
+
+
+def make_run_folder(config: str, start: StartingCheckpoint | None, trainer: Namespace) -> RunFolder:
+    """Return the callback that makes the run's folder; `config` is the configuration to write there, as YAML."""
+    source = f"# resumed from {start.path}\n" if start else ""
+    root = Path(trainer.default_root_dir or ".")
+    return RunFolder(root, source + config, default_loggers=trainer.logger in (None, True))
+
+
+def make_preflight(start: StartingCheckpoint | None) -> Preflight:
+    return Preflight(None if start is None else (str(start.path), start.content))
+
+
+def make_progress_bar(trainer: Namespace) -> list[Callback]:
+    """Return the progress bar; none if it is disabled, or if the user gives another."""
+    disabled = trainer.enable_progress_bar is False or trainer.barebones
+    given = any(isinstance(callback, LightningProgressBar) for callback in as_list(trainer.callbacks))
+    return [] if disabled or given else [ProgressBar()]
+
+
+def training_callbacks(
+    run: RunFolder, trainer: Namespace, every_n_train_steps: int, scaler: dict[str, Any]
+) -> list[Callback]:
+    """Return the callbacks that watch a fit, save it and sum it up.
+
+    Args:
+        run: its folder.
+        trainer: settings of the Trainer.
+        every_n_train_steps: optimizer steps between two checkpoints.
+        scaler: settings of the gradient scaler that are overridden.
+    """
+    steps = _next_steps(trainer)
+    monitor = LossScaleMonitor(bool(trainer.gradient_clip_val), scaler)
+    if trainer.enable_checkpointing is False:
+        return [monitor, TerminateOnNaN(None), LoggedRows(run), FitSummary(run, None, steps)]
+    checkpoint = RunCheckpoint(run, every_n_train_steps)
+    summary = FitSummary(run, checkpoint, steps)
+    return [monitor, TerminateOnNaN(checkpoint), checkpoint, RandomStates(), LoggedRows(run), summary]
+
+
+def overridden_scaler_settings(given: ScalerSettings, start: StartingCheckpoint | None) -> dict[str, Any]:
+    """Return the settings of the gradient scaler that differ from those of the checkpoint's run."""
+    before = {} if start is None else start.settings.get("scaler", {})
+    return {name: value for name, value in given.given().items() if value != before.get(name)}
+
+
+def make_report(subcommand: str, start: StartingCheckpoint) -> Callback:
+    """Return the callback that writes the results of `validate`, `test` or `predict`."""
+    folder = checkpoint_files.folder_of(start.path) / f"{subcommand}_{start.path.stem}"
+    if subcommand == "predict":
+        return PredictionWriter(folder)
+    position = checkpoint_files.position(start.content)
+    return EvaluationReport(folder, command=subcommand, checkpoint=str(start.path), **position)
+
+
+def hide_unused_hooks(callback: Callback) -> None:
+    """Hide the batch hooks that a callback does not override: each call costs time, even of an empty hook."""
+    for hook in ("on_train_batch_start", "on_train_batch_end", *HOOKS_WITHIN_STEP):
+        if getattr(type(callback), hook) is getattr(Callback, hook):
+            setattr(callback, hook, None)
+
+
+def as_list(given: Any) -> list[Any]:
+    """Return a setting of the Trainer that may be nothing, one value or several values."""
+    return [] if given is None else [*given] if isinstance(given, list) else [given]
+
+
+def _next_steps(trainer: Namespace) -> list[str]:
+    """Return the commands that a user may want after a fit."""
+    root = f" --trainer.default_root_dir {trainer.default_root_dir}" if trainer.default_root_dir else ""
+    more = 2 * (trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 5)
+    steps = []
+    if trainer.enable_checkpointing is not False:
+        steps += [f"mnist-amp test{root}", f"mnist-amp fit{root} --ckpt_path last --trainer.max_epochs {more}"]
+    if trainer.logger in (None, True):
+        steps.append(f"tensorboard --logdir {folders.logs_dir(Path(trainer.default_root_dir or '.'))}")
+    return steps
