@@ -205,7 +205,7 @@ def test_has_nothing_to_validate_on(run: Run, refused: Refused) -> None:
         ),
         (
             ("--ckpt_path", "no.ckpt"),
-            "mnist-amp: error: there is no checkpoint at no.ckpt. There are none under lightning_logs either.\n",
+            "mnist-amp: error: there is no checkpoint at no.ckpt. No run under lightning_logs has one.\n",
         ),
     ],
 )

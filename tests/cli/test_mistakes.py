@@ -140,7 +140,7 @@ def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str
     [
         (b"data:\n  batch_size: [3\nmodel: 3\n", "a.yaml:3:6: this is not YAML: expected ',' or ']', but got ':'."),
         (b"data:\n  batch_size: 3\x01", "a.yaml:2: this is not YAML: it has the character '\\x01'."),
-        (b"data: &a {x: *a}", "a.yaml holds more values than settings could be: a YAML alias may refer to itself."),
+        (b"data: &a {x: *a}", "a.yaml has more than 10,000 values. A YAML alias may refer to itself."),
         (b"[" * 2000, "a.yaml is nested too deeply."),
         (b"data: 2026-13-45", "a.yaml: this can't be read as YAML: month must be in 1..12."),
         (
@@ -234,9 +234,9 @@ def test_a_folder_without_permission(refused: Refused, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no.ckpt (0 bytes) is no checkpoint, or one that is cut short or damaged."),
-        (b"\x93random\x00bytes", "no.ckpt (13 bytes) is no checkpoint, or one that is cut short or damaged."),
-        (None, "there is no checkpoint at no.ckpt. There are none under lightning_logs either."),
+        (b"", "no.ckpt (0 bytes) is not a checkpoint, or it is truncated or damaged."),
+        (b"\x93random\x00bytes", "no.ckpt (13 bytes) is not a checkpoint, or it is truncated or damaged."),
+        (None, "there is no checkpoint at no.ckpt. No run under lightning_logs has one."),
     ],
 )
 @pytest.mark.parametrize("subcommand", ["fit", "test"])
@@ -273,17 +273,17 @@ def test_checkpoints_of_others(fitted: Run, refused: Refused, tmp_path: Path) ->
     weights = checkpoint["state_dict"]
     torch.save({**checkpoint, "state_dict": {**weights, "model.fc3.bias": torch.zeros(10)}}, "it.ckpt")
     assert said(*more) == (
-        "is of another network: its model.fc3.bias is not as in this one, which has model.fc1.weight, model.fc1.bias, "
+        "holds another network. These weights differ in name or shape: model.fc3.bias. This network has model.fc1.weight, model.fc1.bias, "
         "model.fc2.weight, model.fc2.bias."
     )
     torch.save(weights, "it.ckpt")
     assert said("test") == (
-        "holds weights alone, as model.pth does; a run keeps its checkpoints in its folder checkpoints/. The newest whole "
+        "holds only weights, like model.pth. A run keeps its checkpoints in its folder checkpoints/. The newest whole "
         f"checkpoint is {good}."
     )
     Path("it.ckpt").write_bytes(good.read_bytes()[:10_000])
     assert said(*more) == (
-        f"(10,000 bytes) is no checkpoint, or one that is cut short or damaged. The newest whole checkpoint is {good}."
+        f"(10,000 bytes) is not a checkpoint, or it is truncated or damaged. The newest whole checkpoint is {good}."
     )
     assert files(tmp_path) - left == {"it.ckpt"}
 
@@ -326,8 +326,8 @@ def test_a_last_that_is_missing_gives_way(fitted: Run, capsys: pytest.CaptureFix
     Path("lightning_logs/version_1").mkdir()
     main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"])
     assert capsys.readouterr().err == (
-        "mnist-amp: warning: lightning_logs/version_1 has no last checkpoint yet, so that of lightning_logs/version_0 is "
-        f"taken.\nmnist-amp: warning: {last} can't be read: No such file or directory. Going on from the newest whole one, "
+        "mnist-amp: warning: lightning_logs/version_1 has no last checkpoint yet, so the one of lightning_logs/version_0 "
+        f"is used.\nmnist-amp: warning: {last} can't be read: No such file or directory. Going on from the newest whole one, "
         f"{last.with_name('best.ckpt')}.\n"
     )
 
@@ -344,7 +344,7 @@ def test_a_damaged_last_gives_way_to_the_newest_whole(
         main(["fit", f"--ckpt_path={start}", "--trainer.max_epochs=2"])
         printed = capsys.readouterr()
         assert printed.err == (
-            f"mnist-amp: warning: {last} ({size} bytes) is no checkpoint, or one that is cut short or damaged. "
+            f"mnist-amp: warning: {last} ({size} bytes) is not a checkpoint, or it is truncated or damaged. "
             f"Going on from the newest whole one, {best}.\n"
         )
         assert f"checkpoint  {best} (" in printed.out
@@ -373,7 +373,7 @@ def test_another_runs_checkpoint_takes_no_place_unasked(fitted: Run, refused: Re
     (folder / "best.ckpt").unlink()
     (folder / "last.ckpt").write_bytes(b"torn")
     assert refused("fit", f"--ckpt_path={folder.parent}", "--trainer.max_epochs=2") == (
-        f"mnist-amp: error: {folder / 'last.ckpt'} (4 bytes) is no checkpoint, or one that is cut short or damaged. "
+        f"mnist-amp: error: {folder / 'last.ckpt'} (4 bytes) is not a checkpoint, or it is truncated or damaged. "
         "The newest whole checkpoint is lightning_logs/version_0/checkpoints/last.ckpt.\n"
     )
 

@@ -22,7 +22,7 @@ def indices(loader: ShuffledLoader | SequentialLoader) -> list[list[int]]:
     return [batch.indices.tolist() for batch in loader]
 
 
-def test_a_batch_holds_what_its_places_say() -> None:
+def test_a_batch_holds_the_images_of_its_indices() -> None:
     for batch in shuffled():
         assert torch.equal(batch.images, normalize(IMAGES[batch.indices]))
         assert torch.equal(batch.labels, LABELS[batch.indices])
@@ -41,14 +41,14 @@ def test_an_epoch_has_each_image_once() -> None:
     assert sorted(itertools.chain(*epoch)) == list(range(11))
 
 
-def test_the_order_is_of_seed_and_epoch_alone() -> None:
+def test_the_order_depends_only_on_seed_and_epoch() -> None:
     first = indices(shuffled())
     torch.manual_seed(1)
     assert indices(shuffled()) == first
     assert indices(shuffled(position=(1, 0))) != first
 
 
-def test_goes_on_in_the_middle_of_an_epoch() -> None:
+def test_resumes_in_the_middle_of_an_epoch() -> None:
     assert indices(shuffled(position=(3, 2))) == indices(shuffled(position=(3, 0)))[2:]
     assert indices(shuffled(position=(3, 3))) == []
 

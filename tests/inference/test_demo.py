@@ -276,7 +276,8 @@ def test_reads_one_drawing_at_a_time(server: DemoServer, monkeypatch: pytest.Mon
 
 
 def test_validated() -> None:
-    history = [{"step": 5, "val_accuracy": 0.5}, {"step": 10, "val_accuracy": 0.96604}, {"step": 15, "train_loss": 0.1}]
+    rows = ({"step": 5, "val_accuracy": 0.5}, {"step": 10, "val_accuracy": 0.96604}, {"step": 15, "train_loss": 0.1})
+    history = [{"epoch": epoch, **row} for epoch, row in enumerate(rows)]
     for step, wanted in ((10, "96.60% on the validation images"), (15, None), (12, None)):
         checkpoint = {"global_step": step, "callbacks": {"RunCheckpoint": {"history": history}}}
         assert demo.validated(checkpoint) == wanted

@@ -30,14 +30,14 @@ from mnist_amp.reporting.evaluation_report import EvaluationReport
 from mnist_amp.reporting.fit_summary import FitSummary
 from mnist_amp.reporting.prediction_writer import PredictionWriter
 from mnist_amp.reporting.progress_bar import ProgressBar
-from mnist_amp.runs import checkpoint_files, folders, resume
+from mnist_amp.runs import checkpoint_contents, checkpoint_files, folders, resume
 from mnist_amp.runs.checkpoint_io import AtomicCheckpointIO
 from mnist_amp.runs.config_text import to_yaml
-from mnist_amp.runs.logged_rows import LoggedRows
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.random_states import RandomStates
+from mnist_amp.runs.resumed_logs import ResumedLogs
 from mnist_amp.runs.run_folder import RunFolder
-from mnist_amp.runs.trust import trusted
+from mnist_amp.runs.trust import trusted_settings
 from mnist_amp.training import gradient_scaler
 from mnist_amp.training.execution import WITHIN
 from mnist_amp.training.gradient_scaler import ScalerSettings
@@ -186,7 +186,7 @@ class MnistAmpCLI(LightningCLI):
         subcommand, own = args[0], args[1:]
         only_prints = any(arg.startswith(("--help", "-h", "--print_config")) for arg in own)
         root = Path(str(peek(own, "trainer.default_root_dir") or "."))
-        usual = None if only_prints else checkpoint_files.requeued(root) if subcommand == "fit" else "best"
+        usual = None if only_prints else checkpoint_files.requeued_checkpoint(root) if subcommand == "fit" else "best"
         given = peek(own, "ckpt_path")
         if given == "":
             raise UsageError("ckpt_path is empty; name a checkpoint, or leave it out.", "ckpt_path")
@@ -215,20 +215,20 @@ class MnistAmpCLI(LightningCLI):
         subcommand, own = args[0], args[1:]
         assert self.checkpoint is not None
         try:
-            inherited = resume.inherited(self.checkpoint, subcommand)
+            inherited = resume.inherited_settings(self.checkpoint, subcommand)
         except RequestError as error:
             raise RequestError(f"{path} is damaged: {error}") from error
         if peek(own, "trainer.precision") is not None and not peek(own, "trainer.plugins"):
             inherited["trainer"]["plugins"] = None  # a precision given anew takes the place of the run's plugin
-        inherited = trusted(path, inherited, is_given=lambda option: peek(own, option) is not None)
+        inherited = trusted_settings(path, inherited, is_given=lambda option: peek(own, option) is not None)
         self.taken_over, self.inherited = inherited, f"--config={to_yaml(inherited)}"
         self.config = self.parser.parse_args([subcommand, self.inherited, *own])
         config = self.config[subcommand]
         config.ckpt_path, config.weights_only = str(path), True
-        resume.check(path, self.checkpoint, subcommand, config)
+        resume.check_settings(path, self.checkpoint, subcommand, config)
         if subcommand == "fit":
             self.changes = resume.reported_changes(inherited, config.as_dict())
-            if inexact := resume.inexact(self.changes):
+            if inexact := resume.changes_of_order(self.changes):
                 warn(
                     f"{', '.join(inexact)}: other batches than the run would have had, so it is no exact continuation."
                 )
@@ -340,8 +340,8 @@ class MnistAmpCLI(LightningCLI):
         seeded = config.seed_everything is not False
         lines = {"seed": str(config.seed_everything) if seeded else "none for the weights, 0 for the images"}
         if self.checkpoint:
-            done = checkpoint_files.position(self.checkpoint)
-            progress = f"{counted(done['epochs'], 'epoch')} done, step {done['step']:,}"
+            done = checkpoint_contents.progress(self.checkpoint)
+            progress = f"{counted(done.epochs, 'epoch')} done, step {done.step:,}"
             lines["checkpoint"] = f"{config.ckpt_path} ({progress})"
         if self.changes:
             lines["changed"] = ", ".join(self.changes)
@@ -369,10 +369,10 @@ class MnistAmpCLI(LightningCLI):
         }
         monitor = LossScaleMonitor(bool(trainer.gradient_clip_val), given)
         if trainer.enable_checkpointing is False:
-            return [monitor, TerminateOnNaN(None), LoggedRows(run), FitSummary(run, None, steps)]
+            return [monitor, TerminateOnNaN(None), ResumedLogs(run), FitSummary(run, None, steps)]
         checkpoint = RunCheckpoint(run, self.config[self.subcommand].checkpoint.every_n_train_steps)
         summary = FitSummary(run, checkpoint, steps)
-        return [monitor, TerminateOnNaN(checkpoint), checkpoint, RandomStates(), LoggedRows(run), summary]
+        return [monitor, TerminateOnNaN(checkpoint), checkpoint, RandomStates(), ResumedLogs(run), summary]
 
     def make_report(self) -> Callback:
         """Return the callback that writes what `validate`, `test` or `predict` found."""
@@ -381,7 +381,11 @@ class MnistAmpCLI(LightningCLI):
         folder = checkpoint_files.folder_of(path) / f"{self.subcommand}_{path.stem}"
         if self.subcommand == "predict":
             return PredictionWriter(folder)
-        facts = {"command": self.subcommand, "checkpoint": str(path), **checkpoint_files.position(self.checkpoint)}
+        facts = {
+            "command": self.subcommand,
+            "checkpoint": str(path),
+            **checkpoint_contents.progress(self.checkpoint)._asdict(),
+        }
         return EvaluationReport(folder, facts)
 
     def _next_steps(self, trainer: Any) -> list[str]:

@@ -23,7 +23,7 @@ from mnist_amp.inference.demo_server import ADDRESS, SIDE, DemoServer
 from mnist_amp.inference.pixels import DTYPES, PixelNN
 from mnist_amp.networks.simple_nn import SimpleNN
 from mnist_amp.reporting import text
-from mnist_amp.runs import checkpoint_files
+from mnist_amp.runs import checkpoint_contents
 from mnist_amp.training.precision import device_name, half_hardware
 from mnist_amp.wording import counted
 
@@ -96,7 +96,7 @@ def described(cli: "DemoCLI") -> dict[str, Any]:
     assert checkpoint is not None
     emulated = {name: dtype.itemsize == 2 and not half_hardware(cli.trainer, dtype) for name, dtype in DTYPES.items()}
     return {
-        "checkpoint": f"{path} (after {counted(checkpoint_files.position(checkpoint)['epochs'], 'epoch')})",
+        "checkpoint": f"{path} (after {counted(checkpoint_contents.progress(checkpoint).epochs, 'epoch')})",
         "accuracy": validated(checkpoint),
         "device": device_name(cli.trainer),
         "precisions": {name: {"emulated": found} for name, found in emulated.items()},
@@ -106,9 +106,9 @@ def described(cli: "DemoCLI") -> dict[str, Any]:
 
 def validated(checkpoint: dict[str, Any]) -> str | None:
     """Return the accuracy of a checkpoint's weights, as its run has measured it; None if it has not."""
-    history = checkpoint.get("callbacks", {}).get("RunCheckpoint", {}).get("history", [])
-    rows = [row for row in history if row["step"] == checkpoint["global_step"] and "val_accuracy" in row]
-    return f"{rows[-1]['val_accuracy']:.2%} on the validation images" if rows else None
+    history = checkpoint_contents.history(checkpoint)
+    found = [row.val_accuracy for row in history if row.step == checkpoint["global_step"]]
+    return f"{found[-1]:.2%} on the validation images" if found and found[-1] is not None else None
 
 
 def demo(cli: "DemoCLI", port: int = 8000) -> None:

@@ -23,7 +23,7 @@ from mnist_amp.inference.export_formats import FORMATS, Metadata, Scorer, is_wid
 from mnist_amp.inference.pixels import DTYPES, PixelNN
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.networks.simple_nn import SimpleNN
-from mnist_amp.runs import checkpoint_files, folders, resume
+from mnist_amp.runs import checkpoint_contents, folders, resume
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.signals import Stopped
 from mnist_amp.training.precision import versions
@@ -128,8 +128,8 @@ def _job(checkpoint: dict[str, Any], path: Path, data_dir: Path) -> Job:
     module.load_state_dict(checkpoint["state_dict"])
     mnist.prepare(data_dir)
     images, labels = mnist.load(data_dir, train=False)
-    run = {"checkpoint": str(path), **checkpoint_files.position(checkpoint), "hidden_dim": width}
-    run["precision"] = checkpoint.get(checkpoint_files.PRECISION_KEY)
+    run = {"checkpoint": str(path), **checkpoint_contents.progress(checkpoint)._asdict(), "hidden_dim": width}
+    run["precision"] = checkpoint_contents.RunInfo.of(checkpoint).precision
     return Job(module.model, run, images, labels, scored(lambda part: module.model(normalize(part)), images))
 
 

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp.reporting import plots
 from mnist_amp.reporting.text import fit_summary
-from mnist_amp.runs import checkpoint_files
+from mnist_amp.runs import checkpoint_contents, checkpoint_files
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
@@ -43,10 +43,10 @@ class FitSummary(Callback):
             with atomic_write(self.run.path / "model.pth") as draft:
                 torch.save(_network(best["state_dict"]), draft)
             with atomic_write(self.run.path / "curves.png") as draft:
-                plots.curves(self.checkpoint.history, draft)
+                plots.curves([row.to_dict() for row in self.checkpoint.history], draft)
         summary = fit_summary(
             *self._accuracy(),
-            epochs=None if best is None else checkpoint_files.position(best)["epochs"],
+            epochs=None if best is None else checkpoint_contents.progress(best).epochs,
             images=cast(EpochMeans, pl_module.train_means).seen * trainer.world_size,
             seconds=self.seconds,
             # a loader of somebody's own does not count it
@@ -64,7 +64,7 @@ class FitSummary(Callback):
         checkpoint = self.checkpoint
         if checkpoint is not None and checkpoint.monitor is not None and checkpoint.best_model_score is not None:
             return "validation", checkpoint.best_model_score.item()
-        return "training", checkpoint.history[-1].get("train_accuracy") if checkpoint and checkpoint.history else None
+        return "training", checkpoint.history[-1].train_accuracy if checkpoint and checkpoint.history else None
 
 
 def _network(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from mnist_amp import __version__
-from mnist_amp.runs.checkpoint_files import PRECISION_KEY
+from mnist_amp.runs.checkpoint_contents import RunInfo
 
 
 def effective_precision(trainer: Trainer) -> str:
@@ -28,7 +28,7 @@ def described_precision(trainer: Trainer) -> str:
 
 def change_of_precision(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str | None:
     """Say what becomes of a checkpoint's loss scale where a run goes on in another precision; None if it does not."""
-    before, now = checkpoint.get(PRECISION_KEY), effective_precision(trainer)
+    before, now = RunInfo.of(checkpoint).precision, effective_precision(trainer)
     if before in (None, now):
         return None
     scale, scaler = checkpoint.get("MixedPrecision", {}).get("scale"), getattr(trainer.precision_plugin, "scaler", None)
