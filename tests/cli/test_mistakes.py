@@ -1,5 +1,6 @@
 """Each mistake gets one message, exit status 2, and leaves nothing behind."""
 
+import errno
 import os
 import shutil
 import threading
@@ -88,7 +89,10 @@ SETTINGS = [
     ("--trainer.max_time={days: 1000000000000}", "Python int too large to convert to C int"),
     ("--ckpt_path=", f"ckpt_path is empty; name a checkpoint, or leave it out.{SEE}"),
     ("--trainer.default_root_dir=a\0b", "the name of a file or folder has a null character in it."),
-    (f"--trainer.default_root_dir={'x' * 300}", f"{'x' * 300} can't be read or written: File name too long."),
+    (
+        f"--trainer.default_root_dir={'x' * 300}",
+        f"no run can be written to {'x' * 300}/lightning_logs: {os.strerror(errno.ENAMETOOLONG)}. Name a writable folder with --trainer.default_root_dir.",
+    ),
     # what can't be had here
     *(
         (
@@ -219,7 +223,7 @@ def test_options_before_the_command(refused: Refused) -> None:
 def test_a_folder_that_runs_can_not_be_written_to(refused: Refused, tmp_path: Path, where: str, reason: str) -> None:
     (tmp_path / "file").touch()
     assert refused("fit", *SMOKE, f"--trainer.default_root_dir={where}") == (
-        f"mnist-amp: error: no run can be written to {where}/lightning_logs: {reason}. Name a folder that can be written "
+        f"mnist-amp: error: no run can be written to {where}/lightning_logs: {reason}. Name a writable folder "
         "with --trainer.default_root_dir.\n"
     )
     assert files(tmp_path) == {"file"}
@@ -250,8 +254,8 @@ def test_a_checkpoint(refused: Refused, tmp_path: Path, content: bytes | None, m
 def test_a_folder_without_a_checkpoint(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     assert refused("test", "--ckpt_path=folder") == (
-        "mnist-amp: error: there is no checkpoint at folder/checkpoints/best.ckpt. There are none under lightning_logs "
-        "either.\n"
+        "mnist-amp: error: there is no checkpoint at folder/checkpoints/best.ckpt. No run under lightning_logs "
+        "has one.\n"
     )
 
 
@@ -300,8 +304,8 @@ def test_a_config_that_can_be_read_once_only(refused: Refused, tmp_path: Path) -
 def test_a_log_folder_that_is_a_link_to_nothing(refused: Refused, tmp_path: Path, root: str) -> None:
     (tmp_path / "lightning_logs").symlink_to("nowhere")
     assert refused("fit", *SMOKE, f"--trainer.default_root_dir={root}") == (
-        f"mnist-amp: error: no run can be written to {Path(root) / 'lightning_logs'}: Not a directory. Name a folder "
-        "that can be written with --trainer.default_root_dir.\n"
+        f"mnist-amp: error: no run can be written to {Path(root) / 'lightning_logs'}: Not a directory. Name a writable "
+        "folder with --trainer.default_root_dir.\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["lightning_logs"]
 

@@ -4,7 +4,8 @@ import time
 import pytest
 import torch
 
-from mnist_amp.data.loader import SequentialLoader, ShuffledLoader, normalize
+from mnist_amp.data.loader import SequentialLoader, ShuffledLoader
+from mnist_amp.data.normalization import normalize
 
 IMAGES = torch.arange(11, dtype=torch.uint8).reshape(11, 1, 1).expand(11, 28, 28).contiguous()
 LABELS = torch.arange(11) % 10

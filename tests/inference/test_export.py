@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mnist_amp import __version__
 from mnist_amp.data import mnist
-from mnist_amp.data.loader import normalize
+from mnist_amp.data.normalization import normalize
 from mnist_amp.inference import export, export_formats, pixels
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.networks.simple_nn import SimpleNN
@@ -484,7 +484,9 @@ def test_a_damaged_checkpoint(refused: Refused, trained: None) -> None:
     content = Path(CHECKPOINT).read_bytes()
     Path("damaged.ckpt").write_bytes(content[: len(content) // 2])
     message = refused("export", "--ckpt_path=damaged.ckpt")
-    assert message.startswith(f"mnist-amp: error: damaged.ckpt ({len(content) // 2:,} bytes) is no checkpoint, or one ")
+    assert message.startswith(
+        f"mnist-amp: error: damaged.ckpt ({len(content) // 2:,} bytes) is not a checkpoint, or it "
+    )
     assert left() == set()
 
 

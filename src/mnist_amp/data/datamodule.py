@@ -55,9 +55,10 @@ class MNISTDataModule(MemoryDataModule):
         RequestError: a size is out of range.
 
     Example:
-        >>> data = MNISTDataModule(batch_size=32, val_size=0)
-        >>> data.batch_size
-        32
+        >>> from lightning.pytorch import Trainer
+        >>> from mnist_amp.module import LitSimpleNN
+        >>> data = MNISTDataModule(batch_size=32, val_size=1000)
+        >>> Trainer(max_epochs=1).fit(LitSimpleNN(), data)  # doctest: +SKIP
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Batches cut from images that stay in memory, on the device that uses them.
+"""Loaders of batches from images that stay in memory, on the device that uses them.
 
 Loading image by image takes nine tenths of the guide's training time. Here the images of several batches are gathered
 and normalised together, and a batch is a view of them. Lightning shards only DataLoaders, so these loaders shard
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from mnist_amp.data.normalization import normalize
 
 BLOCK = 1024  # images gathered together, at least a batch: a few megabytes, which a CPU's cache can hold
 
@@ -110,6 +112,12 @@ class SequentialLoader:
         batch_size: images per batch.
         rank: of this process.
         world_size: number of processes.
+
+    Example:
+        >>> images, labels = torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10)
+        >>> loader = SequentialLoader(images, labels, torch.arange(10), batch_size=4)
+        >>> [batch.indices.tolist() for batch in loader]
+        [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     """
 
     def __init__(
@@ -131,14 +139,6 @@ class SequentialLoader:
 def generator(seed: int, epoch: int) -> torch.Generator:
     """Return a CPU generator for the order of an epoch, or of the split (epoch -1). torch's global one is not used."""
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch + 1)
-
-
-def normalize(images: Tensor) -> Tensor:
-    """Turn images (N, 28, 28) uint8 into (N, 1, 28, 28) float32 from -1 to 1.
-
-    The operations, and so the result's bits, are those of torchvision's `ToTensor` and `Normalize((0.5,), (0.5,))`.
-    """
-    return images.unsqueeze(1).to(torch.float32).div_(255).sub_(0.5).div_(0.5)
 
 
 def _batch(images: Tensor, labels: Tensor, indices: Tensor) -> Batch:

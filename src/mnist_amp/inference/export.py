@@ -16,7 +16,7 @@ from mnist_amp import signals
 from mnist_amp.cli.command import CommandCLI
 from mnist_amp.cli.error_messages import describe_error
 from mnist_amp.data import mnist
-from mnist_amp.data.loader import normalize
+from mnist_amp.data.normalization import normalize
 from mnist_amp.errors import RequestError, RunError, warn
 from mnist_amp.inference import export_report
 from mnist_amp.inference.export_formats import FORMATS, Metadata, Scorer, is_widened
