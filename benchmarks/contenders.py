@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from mnist_amp.data import mnist
-from mnist_amp.data.loader import ShuffledLoader, normalize
+from mnist_amp.data.loader import ShuffledLoader
+from mnist_amp.data.normalization import normalize
 from mnist_amp.networks.simple_nn import SimpleNN
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from mnist_amp.runs import checkpoint_files
+from mnist_amp.runs import checkpoint_contents, checkpoint_files
 
 FIT = [sys.executable, "-m", "mnist_amp", "fit"]
 SETTINGS = [
@@ -36,7 +36,7 @@ VARIANTS = {
     "validation within epochs": ["--trainer.val_check_interval=70"],
 }
 MOST = 5  # kills of a run, so that all variants have their turn
-OWN = {checkpoint_files.CONFIG_KEY, checkpoint_files.FOLDER_KEY}
+OWN = {checkpoint_contents.CONFIG_KEY, checkpoint_contents.FOLDER_KEY}
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mnist_amp.data import mnist
-from mnist_amp.data.loader import normalize
+from mnist_amp.data.normalization import normalize
 from mnist_amp.networks.simple_nn import SimpleNN
 from tests.conftest import command, files, forked
 from tests.forked import Forked

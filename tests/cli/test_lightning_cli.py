@@ -192,7 +192,7 @@ def test_validate_is_refused_without_validation_images(run: Run, refused: Refuse
         ),
         (
             ("--ckpt_path", "no.ckpt"),
-            "mnist-amp: error: there is no checkpoint at no.ckpt. There are none under lightning_logs either.\n",
+            "mnist-amp: error: there is no checkpoint at no.ckpt. No run under lightning_logs has one.\n",
         ),
     ],
 )

@@ -141,7 +141,7 @@ def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str
     [
         (b"data:\n  batch_size: [3\nmodel: 3\n", f"a.yaml:3:6: this is not YAML: {THEIRS}."),
         (b"data:\n  batch_size: 3\x01", "a.yaml:2: this is not YAML: it has the character '\\x01'."),
-        (b"data: &a {x: *a}", "a.yaml holds more values than settings could be: a YAML alias may refer to itself."),
+        (b"data: &a {x: *a}", "a.yaml has more than 10,000 values. A YAML alias may refer to itself."),
         (b"[" * 2000, "a.yaml is nested too deeply."),
         (b"data: 2026-13-45", f"a.yaml: this can't be read as YAML: {THEIRS}."),
         (
@@ -223,7 +223,7 @@ def test_options_before_the_command(refused: Refused) -> None:
 def test_a_folder_that_runs_can_not_be_written_to(refused: Refused, tmp_path: Path, where: str, reason: str) -> None:
     (tmp_path / "file").touch()
     assert refused("fit", *SMOKE, f"--trainer.default_root_dir={where}") == (
-        f"mnist-amp: error: no run can be written to {where}/lightning_logs: {reason}. Name a folder that can be written "
+        f"mnist-amp: error: no run can be written to {where}/lightning_logs: {reason}. Name a writable folder "
         "with --trainer.default_root_dir.\n"
     )
     assert files(tmp_path) == {"file"}
@@ -238,9 +238,9 @@ def test_a_folder_without_permission(refused: Refused, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no.ckpt (0 bytes) is no checkpoint, or one that is cut short or damaged."),
-        (b"\x93random\x00bytes", "no.ckpt (13 bytes) is no checkpoint, or one that is cut short or damaged."),
-        (None, "there is no checkpoint at no.ckpt. There are none under lightning_logs either."),
+        (b"", "no.ckpt (0 bytes) is not a checkpoint, or it is truncated or damaged."),
+        (b"\x93random\x00bytes", "no.ckpt (13 bytes) is not a checkpoint, or it is truncated or damaged."),
+        (None, "there is no checkpoint at no.ckpt. No run under lightning_logs has one."),
     ],
 )
 @pytest.mark.parametrize("subcommand", ["fit", "test"])
@@ -254,8 +254,8 @@ def test_a_checkpoint(refused: Refused, tmp_path: Path, content: bytes | None, m
 def test_a_folder_without_a_checkpoint(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     assert refused("test", "--ckpt_path=folder") == (
-        "mnist-amp: error: there is no checkpoint at folder/checkpoints/best.ckpt. There are none under lightning_logs "
-        "either.\n"
+        "mnist-amp: error: there is no checkpoint at folder/checkpoints/best.ckpt. No run under lightning_logs "
+        "has one.\n"
     )
 
 
@@ -277,17 +277,17 @@ def test_checkpoints_of_others(fitted: Run, refused: Refused, tmp_path: Path) ->
     weights = checkpoint["state_dict"]
     torch.save({**checkpoint, "state_dict": {**weights, "model.fc3.bias": torch.zeros(10)}}, "it.ckpt")
     assert message(*more) == (
-        "is of another network: its model.fc3.bias is not as in this one, which has model.fc1.weight, model.fc1.bias, "
-        "model.fc2.weight, model.fc2.bias."
+        "holds another network. These weights differ in name or shape: model.fc3.bias. This network has "
+        "model.fc1.weight, model.fc1.bias, model.fc2.weight, model.fc2.bias."
     )
     torch.save(weights, "it.ckpt")
     assert message("test") == (
-        "holds weights alone, as model.pth does; a run keeps its checkpoints in its folder checkpoints/. The newest "
+        "holds only weights, like model.pth. A run keeps its checkpoints in its folder checkpoints/. The newest "
         f"checkpoint that can be read is {good}."
     )
     Path("it.ckpt").write_bytes(good.read_bytes()[:10_000])
     assert message(*more) == (
-        f"(10,000 bytes) is no checkpoint, or one that is cut short or damaged. The newest checkpoint that can be read is {good}."
+        f"(10,000 bytes) is not a checkpoint, or it is truncated or damaged. The newest checkpoint that can be read is {good}."
     )
     assert files(tmp_path) - left == {"it.ckpt"}
 
@@ -304,8 +304,8 @@ def test_a_config_that_can_be_read_once_only(refused: Refused, tmp_path: Path) -
 def test_a_log_folder_that_is_a_link_to_nothing(refused: Refused, tmp_path: Path, root: str) -> None:
     (tmp_path / "lightning_logs").symlink_to("nowhere")
     assert refused("fit", *SMOKE, f"--trainer.default_root_dir={root}") == (
-        f"mnist-amp: error: no run can be written to {Path(root) / 'lightning_logs'}: Not a directory. Name a folder "
-        "that can be written with --trainer.default_root_dir.\n"
+        f"mnist-amp: error: no run can be written to {Path(root) / 'lightning_logs'}: Not a directory. Name a writable "
+        "folder with --trainer.default_root_dir.\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["lightning_logs"]
 
@@ -330,8 +330,8 @@ def test_a_last_that_is_missing_gives_way(fitted: Run, capsys: pytest.CaptureFix
     Path("lightning_logs/version_1").mkdir()
     main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"])
     assert capsys.readouterr().err == (
-        "mnist-amp: warning: lightning_logs/version_1 has no last checkpoint yet, so that of lightning_logs/version_0 is "
-        f"taken.\nmnist-amp: warning: {last} can't be read: No such file or directory. Resuming from the newest checkpoint that can be read, "
+        "mnist-amp: warning: lightning_logs/version_1 has no last checkpoint yet, so the one of lightning_logs/version_0 "
+        f"is used.\nmnist-amp: warning: {last} can't be read: No such file or directory. Resuming from the newest checkpoint that can be read, "
         f"{last.with_name('best.ckpt')}.\n"
     )
 
@@ -348,7 +348,7 @@ def test_a_damaged_last_gives_way_to_the_newest_whole(
         main(["fit", f"--ckpt_path={start}", "--trainer.max_epochs=2"])
         printed = capsys.readouterr()
         assert printed.err == (
-            f"mnist-amp: warning: {last} ({size} bytes) is no checkpoint, or one that is cut short or damaged. "
+            f"mnist-amp: warning: {last} ({size} bytes) is not a checkpoint, or it is truncated or damaged. "
             f"Resuming from the newest checkpoint that can be read, {best}.\n"
         )
         assert f"checkpoint  {best} (" in printed.out
@@ -377,7 +377,7 @@ def test_a_checkpoint_of_another_run_is_not_used_unasked(fitted: Run, refused: R
     (folder / "best.ckpt").unlink()
     (folder / "last.ckpt").write_bytes(b"torn")
     assert refused("fit", f"--ckpt_path={folder.parent}", "--trainer.max_epochs=2") == (
-        f"mnist-amp: error: {folder / 'last.ckpt'} (4 bytes) is no checkpoint, or one that is cut short or damaged. "
+        f"mnist-amp: error: {folder / 'last.ckpt'} (4 bytes) is not a checkpoint, or it is truncated or damaged. "
         "The newest checkpoint that can be read is lightning_logs/version_0/checkpoints/last.ckpt.\n"
     )
 

@@ -81,8 +81,8 @@ def test_stops_between_two_steps(
     assert returncode == 128 + signum
     assert stderr.endswith(
         "\nStopping after this step; press Ctrl-C again to stop at once.\n"
-        f"mnist-amp: stopped by {signum.name} after step {stopped:,}; its checkpoint is written. "
-        "Go on with: mnist-amp fit --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt\n"
+        f"mnist-amp: stopped by {signum.name} after step {stopped:,}. Its checkpoint is written. "
+        "Resume with: mnist-amp fit --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt\n"
     )
     if signum == signal.SIGINT:
         assert_resumes_to(tmp_path, 1, uninterrupted)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from mnist_amp.data import loader as loader_module
-from mnist_amp.data.loader import SequentialLoader, ShuffledLoader, normalize
+from mnist_amp.data.loader import SequentialLoader, ShuffledLoader
+from mnist_amp.data.normalization import normalize
 
 IMAGES = torch.arange(11, dtype=torch.uint8).reshape(11, 1, 1).expand(11, 28, 28).contiguous()
 LABELS = torch.arange(11) % 10
@@ -23,7 +24,7 @@ def indices(loader: ShuffledLoader | SequentialLoader) -> list[list[int]]:
     return [batch.indices.tolist() for batch in loader]
 
 
-def test_a_batch_holds_what_its_places_say() -> None:
+def test_a_batch_holds_the_images_of_its_indices() -> None:
     for batch in shuffled():
         assert torch.equal(batch.images, normalize(IMAGES[batch.indices]))
         assert torch.equal(batch.labels, LABELS[batch.indices])
@@ -50,14 +51,14 @@ def test_an_epoch_has_each_image_once() -> None:
     assert sorted(itertools.chain(*epoch)) == list(range(11))
 
 
-def test_the_order_is_of_seed_and_epoch_alone() -> None:
+def test_the_order_depends_only_on_seed_and_epoch() -> None:
     first = indices(shuffled())
     torch.manual_seed(1)
     assert indices(shuffled()) == first
     assert indices(shuffled(position=(1, 0))) != first
 
 
-def test_goes_on_in_the_middle_of_an_epoch() -> None:
+def test_resumes_in_the_middle_of_an_epoch() -> None:
     assert indices(shuffled(position=(3, 2))) == indices(shuffled(position=(3, 0)))[2:]
     assert indices(shuffled(position=(3, 3))) == []
 

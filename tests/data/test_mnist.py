@@ -14,7 +14,7 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 from mnist_amp.data import mnist
-from mnist_amp.data.loader import normalize
+from mnist_amp.data.normalization import normalize
 from mnist_amp.errors import RequestError
 from tests.conftest import Refused
 from tests.forked import CONTEXT
@@ -33,16 +33,16 @@ def test_ships_the_published_archives() -> None:
 
 
 @pytest.mark.parametrize(("train", "count"), [(True, 60_000), (False, 10_000)])
-def test_every_pixel_is_torchvisions(data_dir: Path, train: bool, count: int) -> None:
+def test_every_pixel_equals_torchvisions(data_dir: Path, train: bool, count: int) -> None:
     images, labels = mnist.load(data_dir, train=train)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
     theirs = MNIST(str(data_dir), train=train, transform=transform)
     assert len(images) == len(theirs) == count
     ours = normalize(images)
-    for place in range(count):
-        image, label = theirs[place]
-        assert torch.equal(ours[place], image), place
-        assert labels[place] == label
+    for index in range(count):
+        image, label = theirs[index]
+        assert torch.equal(ours[index], image), index
+        assert labels[index] == label
 
 
 def test_prepares_a_new_folder(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_prepares_a_new_folder(tmp_path: Path) -> None:
     assert raw_files(tmp_path / "new" / "data") == RAW
 
 
-def test_restores_what_is_missing_and_leaves_the_rest(tmp_path: Path) -> None:
+def test_missing_files_are_restored_and_the_others_are_unchanged(tmp_path: Path) -> None:
     mnist.prepare(tmp_path)
     kept = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
     written = kept.stat().st_mtime_ns
@@ -61,7 +61,7 @@ def test_restores_what_is_missing_and_leaves_the_rest(tmp_path: Path) -> None:
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
-NAME = "Name a folder that can be written with --data.data_dir."
+NAME = "Name a writable folder with --data.data_dir."
 ALTERED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "an archive cut short": (f"{IMAGES}.gz", lambda data: data[:100_000]),
     "an empty archive": (f"{LABELS}.gz", lambda data: b""),
@@ -74,7 +74,7 @@ ALTERED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 @pytest.mark.parametrize("case", ALTERED)
-def test_files_that_are_not_mnists(refused: Refused, data_dir: Path, tmp_path: Path, case: str) -> None:
+def test_altered_files_are_refused(refused: Refused, data_dir: Path, tmp_path: Path, case: str) -> None:
     name, alter = ALTERED[case]
     path = tmp_path / "mine" / "MNIST" / "raw" / name
     path.parent.mkdir(parents=True)
@@ -83,7 +83,7 @@ def test_files_that_are_not_mnists(refused: Refused, data_dir: Path, tmp_path: P
     md5 = hashlib.md5(data).hexdigest()
     assert refused("fit", "--config=configs/smoke.yaml", "--data.data_dir=mine") == (
         f"mnist-amp: error: {path.relative_to(tmp_path)} is not MNIST's file: "
-        f"its MD5 is {md5}, not {KNOWN[name]}. Move it away to have it restored, or name another folder with "
+        f"its MD5 is {md5}, not {KNOWN[name]}. Move it away and it will be restored, or name another folder with "
         "--data.data_dir.\n"
     )
     assert raw_files(tmp_path) == {f"mine/MNIST/raw/{name}"}
@@ -102,19 +102,19 @@ def test_archives_that_are_swapped(tmp_path: Path) -> None:
     [
         ("file", f"can't write MNIST to file: it is not a folder. {NAME}"),
         ("file/x", f"can't write MNIST to file/x: Not a directory. {NAME}"),
-        pytest.param(  # which takes none, whoever asks
+        pytest.param(  # nobody can write there, not even root
             *("/proc/x", f"can't write MNIST to /proc/x: No such file or directory. {NAME}"),
             marks=pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
         ),
         (
             "old",
-            "old/MNIST/processed is of an old torchvision, which would read it in the place of the files that are "
-            "verified. Move it away, or name another folder with --data.data_dir.",
+            "old/MNIST/processed was made by an old torchvision. torchvision would read it instead of the verified "
+            "files. Move it away, or name another folder with --data.data_dir.",
         ),
         ("odd", f"odd/MNIST/raw/{IMAGES} is not a file. Move it away, or name another folder with --data.data_dir."),
     ],
 )
-def test_folders_that_will_not_do(refused: Refused, tmp_path: Path, where: str, message: str) -> None:
+def test_unusable_folders_are_refused(refused: Refused, tmp_path: Path, where: str, message: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "odd" / "MNIST" / "raw" / IMAGES).mkdir(parents=True)
     (tmp_path / "old" / "MNIST" / "processed").mkdir(parents=True)
@@ -131,23 +131,23 @@ def test_refuses_an_altered_file_and_leaves_it(tmp_path: Path, name: str) -> Non
         mnist.prepare(tmp_path)
     assert str(error.value) == (
         f"{altered} is not MNIST's file: its MD5 is {hashlib.md5(b'mine').hexdigest()}, not {KNOWN[name]}. "
-        "Move it away to have it restored, or name another folder with --data.data_dir."
+        "Move it away and it will be restored, or name another folder with --data.data_dir."
     )
     assert raw_files(tmp_path) == {f"MNIST/raw/{name}"}
     assert altered.read_bytes() == b"mine"
 
 
-def test_says_where_it_can_not_write(tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder_is_refused(tmp_path: Path) -> None:
     occupied = tmp_path / "data"
     occupied.write_text("a file")
     with pytest.raises(RequestError) as error:
         mnist.prepare(occupied)
     assert str(error.value) == (
-        f"can't write MNIST to {occupied}: it is not a folder. Name a folder that can be written with --data.data_dir."
+        f"can't write MNIST to {occupied}: it is not a folder. Name a writable folder with --data.data_dir."
     )
 
 
-def test_processes_at_once_do_no_harm(tmp_path: Path) -> None:
+def test_processes_can_prepare_at_the_same_time(tmp_path: Path) -> None:
     with CONTEXT.Pool(3) as pool:
         pool.map(mnist.prepare, [tmp_path] * 3)
     assert raw_files(tmp_path) == RAW
@@ -178,26 +178,28 @@ def test_fetches_a_missing_archive_from_the_mirrors(
     assert raw_files(tmp_path / "data") == RAW
 
 
-def test_says_what_to_do_without_archive_and_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_archive_and_mirror_the_message_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mnist, "ARCHIVES", tmp_path / "none")
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nothing listens there
     with pytest.raises(RequestError) as error:
         mnist.prepare(tmp_path / "data")
     text = str(error.value)
-    assert text.startswith("MNIST is not complete in the package and could not be downloaded.")
+    assert text.startswith("the package's copy of MNIST is incomplete, and the download failed: ")
     assert "Put the four archives train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, " in text
     assert text.endswith(f"into {tmp_path / 'data' / 'MNIST' / 'raw'}.")
     assert raw_files(tmp_path / "data") == set()
 
 
-def test_a_mirror_that_never_answers_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes the connection; urlopen alone would wait for ever."""
+def test_a_mirror_that_never_answers_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mirror accepts the connection. Without a limit, urlopen would wait forever."""
     monkeypatch.setattr(mnist, "ARCHIVES", tmp_path / "none")
     monkeypatch.setattr(mnist, "MIRROR_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         monkeypatch.setattr(MNIST, "mirrors", [address, address])
-        with pytest.raises(RequestError, match="could not be downloaded"):
+        with pytest.raises(RequestError, match="the download failed"):
             mnist.prepare(tmp_path / "data")
     assert socket.getdefaulttimeout() is None
     assert list(tmp_path.iterdir()) == []

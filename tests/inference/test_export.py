@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mnist_amp import __version__
 from mnist_amp.data import mnist
-from mnist_amp.data.loader import normalize
+from mnist_amp.data.normalization import normalize
 from mnist_amp.inference import export, export_checks, export_formats, pixel_network
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.networks.simple_nn import SimpleNN
@@ -446,7 +446,7 @@ def test_a_damaged_checkpoint(refused: Refused, trained: None) -> None:
     content = Path(CHECKPOINT).read_bytes()
     Path("damaged.ckpt").write_bytes(content[: len(content) // 2])
     message = refused("export", "--ckpt_path=damaged.ckpt")
-    assert message.startswith(f"mnist-amp: error: damaged.ckpt ({len(content) // 2:,} bytes) is no checkpoint, or one ")
+    assert message.startswith(f"mnist-amp: error: damaged.ckpt ({len(content) // 2:,} bytes) is not a checkpoint, ")
     assert export_files() == set()
 
 
@@ -455,8 +455,8 @@ def test_a_checkpoint_of_another_network(refused: Refused, trained: None) -> Non
     content["state_dict"]["model.fc2.bias"] = torch.zeros(9)
     torch.save(content, "other.ckpt")
     assert refused("export", "--ckpt_path=other.ckpt") == (
-        "mnist-amp: error: other.ckpt is of another network: its model.fc2.bias is not as in this one, which has "
-        "model.fc1.weight, model.fc1.bias, model.fc2.weight, model.fc2.bias.\n"
+        "mnist-amp: error: other.ckpt holds another network. These weights differ in name or shape: model.fc2.bias. "
+        "This network has model.fc1.weight, model.fc1.bias, model.fc2.weight, model.fc2.bias.\n"
     )
 
 
@@ -464,7 +464,7 @@ def test_a_root_that_can_not_be_written(refused: Refused, trained: None) -> None
     Path("lightning_logs/export").write_text("in the way")
     assert refused("export", QUICK).endswith(
         "mnist-amp: error: no run can be written to lightning_logs/export: Not a directory. "
-        "Name a folder that can be written with --trainer.default_root_dir.\n"
+        "Name a writable folder with --trainer.default_root_dir.\n"
     )
 
 

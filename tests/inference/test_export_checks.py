@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mnist_amp.data import mnist
-from mnist_amp.data.loader import normalize
+from mnist_amp.data.normalization import normalize
 from mnist_amp.inference.export_checks import MismatchError, check, check_exact
 from mnist_amp.inference.export_results import Agreement
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork

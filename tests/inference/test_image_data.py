@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from mnist_amp.data.loader import normalize
+from mnist_amp.data.normalization import normalize
 from mnist_amp.inference.image_data import ImageDataModule
 from mnist_amp.module import LitSimpleNN
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from mnist_amp.data.loader import normalize
+from mnist_amp.data.normalization import normalize
 from mnist_amp.inference.pixel_network import PixelNetwork, fold_normalization
 from mnist_amp.networks.simple_nn import SimpleNN
 

@@ -5,7 +5,7 @@ from mnist_amp.networks.simple_nn import SimpleNN
 
 
 class GuidesSimpleNN(nn.Module):
-    """The guide's network as its reader types it."""
+    """The network as it is written in the guide."""
 
     def __init__(self) -> None:
         super().__init__()

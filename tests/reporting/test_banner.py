@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from mnist_amp.reporting.banner import Banner
-from mnist_amp.runs.checkpoint_files import PRECISION_KEY
+from mnist_amp.runs.checkpoint_contents import PRECISION_KEY
 from mnist_amp.runs.run_folder import RunFolder
 from mnist_amp.training.precision import device_name, versions
 

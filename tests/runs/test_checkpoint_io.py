@@ -1,4 +1,4 @@
-"""Checkpoints are written whole or not at all, verified when read, and never run code."""
+"""Checkpoints are written atomically, verified when they are read, and never run code."""
 
 import errno
 import functools
@@ -53,23 +53,24 @@ def test_flipped_bytes_are_found(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(content(1.0), path)
     data = bytearray(path.read_bytes())
-    place = data.index(b"\x00\x00\x80\x3f" * 100) + 100  # among the weights, each 1.0
-    data[place : place + 4] = b"\x01\x02\x03\x04"
+    start = data.index(b"\x00\x00\x80\x3f" * 100) + 100  # among the weights, each 1.0
+    data[start : start + 4] = b"\x01\x02\x03\x04"
     path.write_bytes(data)
     assert torch.load(path, weights_only=True)["state_dict"]["weight"].isfinite().all()  # torch does not see it
-    with pytest.raises(
-        RequestError, match=r"last.ckpt \(.* bytes\) is no checkpoint, or one that is cut short or damag"
-    ):
+    with pytest.raises(RequestError, match=r"last.ckpt \(.* bytes\) is not a checkpoint, or it is truncated or damag"):
         checkpoint_files.read(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+def test_non_finite_weights_are_refused(tmp_path: Path, value: float) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(content(value), path)
     with pytest.raises(RequestError) as error:
         checkpoint_files.read(path)
-    assert str(error.value) == f"{path} has weights that are not finite, in weight: its training had diverged."
+    assert (
+        str(error.value)
+        == f"{path} has non-finite values in weight, because its training diverged. Use an earlier checkpoint."
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,19 +82,20 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -
                     {"state": {0: {"exp_avg": torch.tensor([torch.nan])}}, "param_groups": [{"params": [0]}]}
                 ]
             },
-            "has weights that are not finite, in exp_avg of parameter 0: its training had diverged.",
+            "has non-finite values in exp_avg of parameter 0, because its training diverged. Use an earlier "
+            "checkpoint.",
         ),
         (
             {"state_dict": [1]},
-            "is damaged, or a checkpoint of another project: its state_dict is not what it should be.",
+            "is damaged, or a checkpoint of another project: its state_dict is invalid.",
         ),
         (
             {"optimizer_states": [{"state": {0: {"a": torch.zeros(1).expand(9)}}, "param_groups": [{"params": [0]}]}]},
-            "is damaged, or a checkpoint of another project: its optimizer_states.state.0.a is not what it should be.",
+            "is damaged, or a checkpoint of another project: its optimizer_states.state.0.a is invalid.",
         ),
     ],
 )
-def test_parts_that_are_not_what_they_should_be(tmp_path: Path, part: dict[str, Any], message: str) -> None:
+def test_invalid_parts_are_refused(tmp_path: Path, part: dict[str, Any], message: str) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({**content(1.0), **part}, path)
     with pytest.raises(RequestError) as error:
@@ -116,17 +118,16 @@ def test_code_in_a_checkpoint_never_runs(refused: Refused, tmp_path: Path, serve
     for where in (f"{served}/evil.ckpt", f"file://{tmp_path}/evil.ckpt"):
         for flags in ((), ("--weights_only=false",)):
             assert refused(subcommand, f"--ckpt_path={where}", *flags) == (
-                f"mnist-amp: error: {where} is not a file here: a checkpoint from elsewhere is refused. "
-                "Download it first.\n"
+                f"mnist-amp: error: {where} is not a local file. Download the checkpoint first.\n"
             )
     assert refused(subcommand, "--ckpt_path=evil.ckpt", "--weights_only=false") == (
-        "mnist-amp: error: evil.ckpt holds other things than weights and plain values. It is refused, as loading it "
-        "could run code.\n"
+        "mnist-amp: error: evil.ckpt holds objects other than tensors and plain values. It is refused because loading "
+        "it could run code.\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["evil.ckpt"]
 
 
-def test_a_run_writes_with_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_writes_its_checkpoints_with_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     save = AtomicCheckpointIO.save_checkpoint
 

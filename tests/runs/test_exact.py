@@ -1,4 +1,4 @@
-"""A run that is cut off and goes on ends bit for bit as one that never was."""
+"""A run that is interrupted and resumed ends bit for bit as an uninterrupted run."""
 
 from pathlib import Path
 from typing import Any
@@ -30,27 +30,28 @@ def last(version: int) -> dict[str, Any]:
 
 
 def interrupted(run: Run, step: int, *args: str, validating: bool = False) -> None:
-    """Run until training step `step`, or until the first validation from then on, and no further."""
+    """Start a fit that fails at training step `step`, or in the first validation from then on."""
     cut = ("--trainer.callbacks=tests.interrupt.Interrupt", f"--trainer.callbacks.step={step}")
     with pytest.raises(SystemExit) as exit_info:
         run("fit", *args, *cut, f"--trainer.callbacks.validating={validating}")
     assert exit_info.value.code == 1
 
 
-def goes_on(run: Run, *args: str) -> None:
-    """Go on from the newest run, without what interrupted it."""
+def resume(run: Run, *args: str) -> None:
+    """Resume from the newest run, without the callback that interrupted it."""
     run("fit", "--ckpt_path=last", "--trainer.callbacks=null", *args)
 
 
-def assert_same(version: int, whole: int = 0) -> None:
-    expected, found = last(whole), last(version)
+def assert_same(version: int, expected: int = 0) -> None:
+    """Assert that two runs have the same last checkpoint and the same logs."""
+    found, wanted = last(version), last(expected)
     for key in KEPT:
-        assert flat(found.get(key)) == flat(expected.get(key)), key
-    assert logged(version) == logged(whole)
+        assert flat(found.get(key)) == flat(wanted.get(key)), key
+    assert logged(version) == logged(expected)
 
 
 def logged(version: int) -> tuple[str, list[tuple[str, int, float]]]:
-    """Return metrics.csv, and what TensorBoard shows."""
+    """Return metrics.csv, and the curves in TensorBoard."""
     folder = Path(f"lightning_logs/version_{version}")
     events = EventAccumulator(str(folder)).Reload()
     scalars = [(tag, e.step, e.value) for tag in sorted(events.Tags()["scalars"]) for e in events.Scalars(tag)]
@@ -64,8 +65,8 @@ def test_the_same_command_twice(run: Run, fitted: Run) -> None:
     assert_same(1)
 
 
-def test_a_checkpoint_of_an_exception_is_gone_on_from_only_if_asked(run: Run, fitted: Run) -> None:
-    """Lightning's OnExceptionCheckpoint has the next fit go on by itself."""
+def test_a_checkpoint_of_an_exception_is_resumed_only_if_asked(run: Run, fitted: Run) -> None:
+    """Unasked, Lightning resumes from the checkpoint that OnExceptionCheckpoint wrote."""
     fitted(*SETTINGS)
     kept = "{class_path: OnExceptionCheckpoint, init_args: {dirpath: kept}}"
     cut = "{class_path: tests.interrupt.Interrupt, init_args: {step: 10}}"
@@ -83,17 +84,17 @@ def test_within_an_epoch(run: Run, fitted: Run, config: str) -> None:
     fitted(*settings)
     assert last(0)["global_step"] == EPOCHS * BATCHES
     interrupted(run, 10, *settings)
-    goes_on(run)
+    resume(run)
     assert_same(2)
 
 
 @pytest.mark.parametrize("steps", [(4, 11, 25, 43), (19, 20, 21, 59), (20, 40, 41)])
-def test_again_and_again(run: Run, fitted: Run, steps: tuple[int, ...]) -> None:
+def test_interrupted_again_and_again(run: Run, fitted: Run, steps: tuple[int, ...]) -> None:
     fitted(*SETTINGS)
     interrupted(run, steps[0], *SETTINGS)
     for step in steps[1:]:
         interrupted(run, step, "--ckpt_path=last")
-    goes_on(run)
+    resume(run)
     assert_same(len(steps) + 1)
 
 
@@ -101,21 +102,21 @@ def test_during_validation(run: Run, fitted: Run) -> None:
     fitted(*SETTINGS)
     interrupted(run, 20, *SETTINGS, validating=True)
     interrupted(run, 40, "--ckpt_path=last", validating=True)
-    goes_on(run)
+    resume(run)
     assert_same(3)
 
 
 def test_with_accumulated_gradients(run: Run) -> None:
-    """In real fp16, under a schedule that knows how many steps there are."""
-    steps = 21  # of 3 batches, or of the 2 that an epoch has left
+    """In real fp16, with a schedule that depends on the number of steps."""
+    steps = 21  # of 3 batches; the last step of an epoch has 2
     schedule = ("--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.01", f"--lr_scheduler.total_steps={steps}")
     every = ("--trainer.accumulate_grad_batches=3", "--checkpoint.every_n_train_steps=2")
     settings = ("--config=fp16-cpu.yaml", *UNSCHEDULED, *schedule, "--model.lr_scheduler_interval=step", *every)
     run("fit", *settings)
     interrupted(run, 5, *settings)
-    for step in (5, 12):  # the first from the same checkpoint as the run before it
+    for step in (5, 12):  # the first one resumes from the same checkpoint as the run before it
         interrupted(run, step, "--ckpt_path=last")
-    goes_on(run)
+    resume(run)
     assert last(4)["global_step"] == steps
     assert_same(4)
 
@@ -133,28 +134,30 @@ def test_with_validation_within_an_epoch(run: Run, interval: tuple[str, ...]) ->
     interrupted(run, 8, *settings)
     interrupted(run, 14, "--ckpt_path=last")
     interrupted(run, 33, "--ckpt_path=last")
-    goes_on(run)
+    resume(run)
     assert_same(4)
 
 
 def test_after_the_last_validation_within_an_epoch(run: Run) -> None:
-    """Its figures are the epoch's, in the history and to a schedule, though the validation came before the cut."""
+    """The epoch keeps the metrics of a validation before the interruption, in the history and for a schedule."""
     schedule = ("--lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--lr_scheduler.monitor=val_loss")
     within = ("--trainer.val_check_interval=6", "--checkpoint.every_n_train_steps=1")
     settings = (*SETTINGS, *within, *schedule, "--model.lr_scheduler_interval=epoch")
     run("fit", *settings)
     interrupted(run, 19, *settings)
     interrupted(run, 39, "--ckpt_path=last")
-    goes_on(run)
+    resume(run)
     assert_same(3)
-    assert last(3)["lr_schedulers"][0]["last_epoch"] == EPOCHS - 1  # the last epoch's comes after its checkpoint
+    assert (
+        last(3)["lr_schedulers"][0]["last_epoch"] == EPOCHS - 1
+    )  # the schedule's last step comes after the last checkpoint
 
 
-def test_to_more_epochs_than_at_first(run: Run, fitted: Run) -> None:
+def test_with_more_epochs_than_before(run: Run, fitted: Run) -> None:
     fitted(*SETTINGS)
     interrupted(run, 30, *SETTINGS, "--trainer.max_epochs=2")
-    goes_on(run)
-    goes_on(run, f"--trainer.max_epochs={EPOCHS}")
+    resume(run)
+    resume(run, f"--trainer.max_epochs={EPOCHS}")
     assert_same(3)
 
 
@@ -180,34 +183,35 @@ def test_on_a_cuda_device(run: Run, monkeypatch: pytest.MonkeyPatch, precision: 
     run("fit", *settings)
     interrupted(run, 10, *settings)
     interrupted(run, 41, "--ckpt_path=last")
-    goes_on(run)
+    resume(run)
     assert_same(3)
 
 
-def test_where_steps_are_limited(run: Run) -> None:
+def test_with_a_limit_of_steps(run: Run) -> None:
     limited = (*SETTINGS, "--trainer.max_epochs=-1", "--trainer.max_steps=50")
     run("fit", *limited)
-    for place, step in enumerate((14, 20, 47)):
-        interrupted(run, step, *(limited if place == 0 else ("--ckpt_path=last", "--trainer.max_steps=50")))
-    goes_on(run, "--trainer.max_steps=50")
+    interrupted(run, 14, *limited)
+    for step in (20, 47):
+        interrupted(run, step, "--ckpt_path=last", "--trainer.max_steps=50")
+    resume(run, "--trainer.max_steps=50")
     assert last(4)["global_step"] == 50
     assert_same(4)
 
 
 @pytest.mark.parametrize("limit", [14, 20, 33])
-def test_on_from_a_limit_of_steps(run: Run, fitted: Run, limit: int) -> None:
-    """A limit may end a run within an epoch; the next one ends that epoch."""
+def test_resumed_after_a_limit_of_steps(run: Run, fitted: Run, limit: int) -> None:
+    """A limit may end a run within an epoch. The resumed run completes that epoch."""
     fitted(*SETTINGS)
     run("fit", *SETTINGS, f"--trainer.max_steps={limit}")
     assert last(1)["global_step"] == limit
-    goes_on(run, "--trainer.max_steps=-1")
+    resume(run, "--trainer.max_steps=-1")
     assert_same(2)
 
 
 def test_from_the_best_of_a_validation_within_an_epoch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = (*SETTINGS, "--trainer.val_check_interval=6", "--checkpoint.every_n_train_steps=0")
     run("fit", *settings)
-    # killed, it would not write what it has logged so far
+    # a killed run does not write the rows that it has logged so far
     monkeypatch.setattr(CSVLogger, "finalize", lambda self, status: None)
     interrupted(run, 8, *settings)
     best = Path("lightning_logs/version_1/checkpoints/best.ckpt")
@@ -217,12 +221,12 @@ def test_from_the_best_of_a_validation_within_an_epoch(run: Run, monkeypatch: py
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint(run: Run) -> None:
-    """Its folder has the best of the run before, carried over, but not yet a last one."""
+    """Its folder has the best checkpoint of the earlier run, but no last checkpoint yet."""
     settings = (*SETTINGS, "--trainer.val_check_interval=6")
     run("fit", *settings)
     interrupted(run, 17, *settings)
     interrupted(run, 16, "--ckpt_path=last")
     folder = Path("lightning_logs/version_2/checkpoints")
     assert [path.name for path in folder.iterdir()] == ["best.ckpt"]
-    goes_on(run)
+    resume(run)
     assert_same(3)

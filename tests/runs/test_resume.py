@@ -1,4 +1,4 @@
-"""Going on from a checkpoint."""
+"""Resuming: which settings are inherited from the checkpoint, overridden, reported or refused."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def last(version: int) -> dict[str, Any]:
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Lay a nest of dicts and lists out as one dict, tensors as lists."""
+    """Flatten nested dicts and lists into one dict, tensors as lists."""
     if isinstance(value, torch.Tensor):
         value = value.tolist()
     if isinstance(value, dict):
@@ -51,35 +51,35 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(run: Run, tmp_path: Path, co
     settings = ("-c", f"{config}.yaml", *SMOKE, "-c", "growth.yaml", "--optimizer=SGD", "--optimizer.momentum=0.9")
     run("fit", *settings, "--trainer.max_epochs", "3")
     run("fit", *settings, "--trainer.max_epochs", "1")
-    # what is not said anew is the run's: precision, optimizer, schedule, limits
+    # settings that are not given are inherited: precision, optimizer, schedule, limits
     printed = run("fit", "--ckpt_path", "last", "--trainer.max_epochs", "3")
     assert "lightning_logs/version_1/checkpoints/last.ckpt (1 epoch done, step 8)\n" in printed
-    whole, resumed = last(0), last(2)
+    uninterrupted, resumed = last(0), last(2)
     for key in KEPT:
-        assert flat(resumed.get(key)) == flat(whole.get(key)), key
-    assert len(whole["callbacks"]["RunCheckpoint"]["history"]) == 3
+        assert flat(resumed.get(key)) == flat(uninterrupted.get(key)), key
+    assert len(uninterrupted["callbacks"]["RunCheckpoint"]["history"]) == 3
 
 
 def test_the_best_is_carried_over(run: Run) -> None:
     run("fit", *SMOKE, "--trainer.max_epochs=2", "--optimizer=SGD", "--optimizer.lr=0.1")
     best = Path("lightning_logs/version_0/checkpoints/best.ckpt").read_bytes()
-    # with the gradients clipped to nothing, the third epoch is no better
+    # the gradients are clipped to almost zero, so the third epoch is not better
     run("fit", "--ckpt_path=last", "--trainer.max_epochs=3", "--trainer.gradient_clip_val=1e-30")
     assert last(1)["global_step"] == 24
     assert Path("lightning_logs/version_1/checkpoints/best.ckpt").read_bytes() == best
 
 
-def test_another_optimizer_than_the_checkpoints_is_refused(fitted: Run, refused: Refused) -> None:
+def test_another_optimizer_is_refused(fitted: Run, refused: Refused) -> None:
     fitted(*SMOKE)
     assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--optimizer=SGD") == (
         "mnist-amp: error: optimizer is torch.optim.SGD, but lightning_logs/version_0/checkpoints/last.ckpt holds the "
-        "state of torch.optim.Adam, which another optimizer can't go on from. Leave optimizer out, or start without "
+        "state of torch.optim.Adam, which another optimizer can't use. Leave optimizer out, or start without "
         "this checkpoint.\n"
     )
 
 
-def test_a_plateau_is_not_forgotten(run: Run) -> None:
-    """With the learning rate at nothing no epoch is better, so each lowers it further."""
+def test_resume_restores_reduce_lr_on_plateau(run: Run) -> None:
+    """With a learning rate near zero no epoch is better, so each one lowers it further."""
     schedule = ("--lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--lr_scheduler.monitor=val_loss")
     settings = (*SMOKE, *schedule, "--lr_scheduler.patience=0", "--optimizer=SGD", "--optimizer.lr=1e-30")
     run("fit", *settings, "--lr_scheduler.eps=0", "--trainer.max_epochs=4")
@@ -90,7 +90,7 @@ def test_a_plateau_is_not_forgotten(run: Run) -> None:
     assert last(0)["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(1e-32)
 
 
-def test_what_is_changed_is_said_and_done(run: Run) -> None:
+def test_overridden_settings_are_reported_and_take_effect(run: Run) -> None:
     run("fit", *SMOKE, "--optimizer=SGD", "--optimizer.lr=0.1", "--lr_scheduler=StepLR", "--lr_scheduler.step_size=5")
     changed = ("--optimizer.lr=0.2", "--optimizer.momentum=0.5", "--lr_scheduler.step_size=3", "--data.batch_size=32")
     printed = run("fit", "--ckpt_path=last", "--trainer.max_epochs=2", *changed)
@@ -103,15 +103,15 @@ def test_what_is_changed_is_said_and_done(run: Run) -> None:
     assert last(1)["lr_schedulers"][0]["step_size"] == 3
 
 
-def test_nothing_changed_is_not_said(run: Run, fitted: Run) -> None:
+def test_without_overrides_no_change_is_reported(run: Run, fitted: Run) -> None:
     fitted(*SMOKE)
     assert "changed" not in run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
 
 
-def test_limits_of_steps_are_taken_over_and_those_of_time_not(run: Run, refused: Refused) -> None:
+def test_limits_of_steps_are_inherited_and_limits_of_time_are_not(run: Run, refused: Refused) -> None:
     run("fit", *SMOKE, "--trainer.max_steps=5", "--trainer.max_time=00:01:00:00")
     assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2").endswith(
-        "has 5 steps behind it and trainer.max_steps is 5: nothing is left to train. Ask for more, as in "
+        "has trained 5 steps and trainer.max_steps is 5: nothing is left to train. Raise it, for example "
         "--trainer.max_steps 10.\n"
     )
     run("fit", "--ckpt_path=last", "--trainer.max_steps=7")
@@ -119,45 +119,45 @@ def test_limits_of_steps_are_taken_over_and_those_of_time_not(run: Run, refused:
     assert (config["trainer"]["max_steps"], config["trainer"]["max_time"]) == (7, None)
 
 
-def test_trainer_settings_that_change_are_said(run: Run, fitted: Run) -> None:
+def test_overridden_trainer_settings_are_reported(run: Run, fitted: Run) -> None:
     fitted(*SMOKE)
     printed = run("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--trainer.gradient_clip_val=0.5")
     assert "\nchanged     trainer.gradient_clip_val None -> 0.5\n" in printed
 
 
-def test_what_a_schedule_would_not_follow_is_refused(run: Run, refused: Refused) -> None:
+def test_schedule_settings_without_effect_are_refused(run: Run, refused: Refused) -> None:
     run("fit", *SMOKE, "--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.01", "--lr_scheduler.total_steps=9")
     where = "lightning_logs/version_0/checkpoints/last.ckpt"
     for argument, name in (("--lr_scheduler.max_lr=1.0", "lr_scheduler.max_lr"), ("--lr_scheduler=StepLR", "")):
         more = () if name else ("--lr_scheduler.step_size=3",)
         assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2", argument, *more) == (
-            f"mnist-amp: error: {name or 'lr_scheduler'} can't be changed in the midst of the OneCycleLR of {where}. "
+            f"mnist-amp: error: {name or 'lr_scheduler'} can't be overridden during the OneCycleLR of {where}. "
             "Leave it out, or start without this checkpoint.\n"
         )
 
 
-def test_a_newer_run_that_has_no_best_yet_is_named(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_newer_run_without_a_best_is_reported(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         fitted(*SMOKE)
     Path("lightning_logs/version_1/checkpoints/best.ckpt").unlink()
     main(["test", "--trainer.limit_test_batches=2"])
     assert capsys.readouterr().err == (
-        "mnist-amp: warning: lightning_logs/version_1 has no best checkpoint yet, so that of lightning_logs/version_0 "
-        "is taken.\n"
+        "mnist-amp: warning: lightning_logs/version_1 has no best checkpoint yet, so the one of "
+        "lightning_logs/version_0 is used.\n"
     )
 
 
-def test_a_damaged_log_costs_itself_and_no_more(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_log_does_not_prevent_resume(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:
     fitted(*SMOKE)
     log = Path("lightning_logs/version_0/metrics.csv")
     log.write_bytes(log.read_bytes()[:-40] + bytes(30) + b",,,,,,,,,,\n")
     main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"])
     assert capsys.readouterr().err == (
-        f"mnist-amp: warning: {log} is damaged, so what it has logged is not carried over.\n"
+        f"mnist-amp: warning: {log} is damaged, so its rows are not copied into the logs of this run.\n"
     )
 
 
-def test_a_resumed_runs_config_starts_anew(run: Run, fitted: Run) -> None:
+def test_the_config_of_a_resumed_run_does_not_resume(run: Run, fitted: Run) -> None:
     fitted(*SMOKE)
     run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
     text = Path("lightning_logs/version_1/config.yaml").read_text()
@@ -166,19 +166,22 @@ def test_a_resumed_runs_config_starts_anew(run: Run, fitted: Run) -> None:
     assert "Epoch 0: 8 batches" in run("fit", "--config=lightning_logs/version_1/config.yaml")
 
 
-def test_images_that_were_trained_on_are_not_validated_on(fitted: Run, refused: Refused) -> None:
+def test_training_images_are_not_validated_on(fitted: Run, refused: Refused) -> None:
     fitted(*SMOKE)
     where = "lightning_logs/version_0/checkpoints/best.ckpt"
-    for args, found in ((("--seed_everything=5",), "seed is 5"), (("--data.val_size=9",), "data.val_size is 9")):
+    for args, found in (
+        (("--seed_everything=5",), "seed_everything is 5"),
+        (("--data.val_size=9",), "data.val_size is 9"),
+    ):
         was = 42 if found.startswith("seed") else 5000
         assert refused("validate", *args) == (
-            f"mnist-amp: error: {found}, but {where} was trained with {was}, and has seen images that would be held "
-            "out now. Leave it out.\n"
+            f"mnist-amp: error: {found}, but {where} was trained with {was}. It has seen images that would be "
+            f"validation images now. Leave {found.partition(' ')[0]} out.\n"
         )
 
 
-def test_an_older_best_is_not_of_this_run(run: Run, fitted: Run) -> None:
-    """Going on from an early checkpoint must not take over the best of what came after it."""
+def test_a_best_of_later_steps_is_not_carried_over(run: Run, fitted: Run) -> None:
+    """A fit that resumes from an early checkpoint must not carry over a best checkpoint of later steps."""
     fitted(*SMOKE)
     early = Path("early.ckpt").write_bytes(Path("lightning_logs/version_0/checkpoints/last.ckpt").read_bytes())
     assert early
@@ -189,7 +192,7 @@ def test_an_older_best_is_not_of_this_run(run: Run, fitted: Run) -> None:
     assert checkpoint_files.read(Path("lightning_logs/version_2/checkpoints/best.ckpt"))["global_step"] == 16
 
 
-def test_a_file_and_a_folder(run: Run, fitted: Run) -> None:
+def test_resume_from_a_file_and_from_a_folder(run: Run, fitted: Run) -> None:
     fitted(*SMOKE)
     for start in ("lightning_logs/version_0/checkpoints/best.ckpt", "lightning_logs/version_0"):
         printed = run("fit", "--ckpt_path", start, "--trainer.max_epochs", "2")
@@ -197,7 +200,7 @@ def test_a_file_and_a_folder(run: Run, fitted: Run) -> None:
         assert "(1 epoch done, step 8)" in printed
 
 
-def test_another_width_than_the_checkpoints_is_refused(fitted: Run, refused: Refused) -> None:
+def test_another_width_is_refused(fitted: Run, refused: Refused) -> None:
     fitted(*SMOKE, "--model.hidden_dim=32")
     where = "lightning_logs/version_0/checkpoints/last.ckpt"
     assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--model.hidden_dim=64") == (
@@ -206,7 +209,7 @@ def test_another_width_than_the_checkpoints_is_refused(fitted: Run, refused: Ref
     )
 
 
-def test_a_checkpoints_width_needs_no_saying(run: Run, fitted: Run) -> None:
+def test_the_width_of_a_checkpoint_is_inherited(run: Run, fitted: Run) -> None:
     fitted(*SMOKE, "--model.hidden_dim=32")
     assert "25,450 parameters" in run("test")
     assert "25,450 parameters" in run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
@@ -215,8 +218,8 @@ def test_a_checkpoints_width_needs_no_saying(run: Run, fitted: Run) -> None:
 def test_nothing_is_left_to_train(fitted: Run, refused: Refused) -> None:
     fitted(*SMOKE)
     assert refused("fit", "--ckpt_path", "last") == (
-        "mnist-amp: error: lightning_logs/version_0/checkpoints/last.ckpt has 1 epoch behind it and trainer.max_epochs "
-        "is 1: nothing is left to train. Ask for more, as in --trainer.max_epochs 2.\n"
+        "mnist-amp: error: lightning_logs/version_0/checkpoints/last.ckpt has trained 1 epoch and trainer.max_epochs "
+        "is 1: nothing is left to train. Raise it, for example --trainer.max_epochs 2.\n"
     )
 
 
@@ -224,7 +227,7 @@ PRECISIONS = {"16-mixed": "fp16-cpu.yaml", "bf16-mixed": "bf16.yaml", "32-true":
 
 
 @pytest.mark.parametrize("before", PRECISIONS)
-def test_a_precision_given_anew_takes_the_place_of_the_runs(run: Run, fitted: Run, before: str) -> None:
+def test_an_overridden_precision_is_reported_with_the_loss_scale(run: Run, fitted: Run, before: str) -> None:
     fitted(f"--config={PRECISIONS[before]}", *SMOKE)
     assert f"precision   {before}\n" in run("test")
     for now in PRECISIONS.keys() - {before}:
@@ -240,7 +243,7 @@ def test_a_precision_given_anew_takes_the_place_of_the_runs(run: Run, fitted: Ru
     assert "precision   32-true\n" in run("test", "--ckpt_path=lightning_logs/version_0", "--trainer.precision=32-true")
 
 
-def test_the_loss_scale_goes_on(run: Run, fitted: Run) -> None:
+def test_resume_restores_the_loss_scale(run: Run, fitted: Run) -> None:
     fitted("--config=fp16-cpu.yaml", *SMOKE)
     assert "changed" not in run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
     assert last(1)["MixedPrecision"]["_growth_tracker"] == 16
@@ -256,7 +259,7 @@ def test_the_loss_scale_goes_on(run: Run, fitted: Run) -> None:
         ("--trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches 1 -> 2"),
     ],
 )
-def test_other_batches_are_warned_of(
+def test_settings_that_change_the_batches_are_warned_of(
     fitted: Run, capsys: pytest.CaptureFixture[str], argument: str, change: str
 ) -> None:
     fitted(*SMOKE)
@@ -269,7 +272,7 @@ def test_other_batches_are_warned_of(
 
 
 def test_validation_is_on_the_runs_own_images(run: Run) -> None:
-    """The images held out depend on the seed: a test with another one must not score images that were trained on."""
+    """The validation images depend on the seed. Another seed would score images that were trained on."""
     summary = run("fit", *SMOKE, "--seed_everything=7", "--data.val_size=100", "--trainer.limit_val_batches=1.0")
     accuracy = summary[summary.index("accuracy  ") :].split()[1]
     assert f"accuracy  {accuracy} of 100 images\n" in run("validate")

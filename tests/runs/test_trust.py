@@ -1,4 +1,4 @@
-"""What a stranger writes into a checkpoint's settings is neither run nor written to."""
+"""Settings in a checkpoint from a stranger can't run code, or choose where files are written."""
 
 import sys
 from pathlib import Path
@@ -10,8 +10,8 @@ import yaml
 
 from mnist_amp.errors import RequestError
 from mnist_amp.module import LitSimpleNN
-from mnist_amp.runs import checkpoint_files
-from mnist_amp.runs.trust import trusted
+from mnist_amp.runs.checkpoint_contents import CONFIG_KEY
+from mnist_amp.runs.trust import trusted_settings
 from tests.conftest import Refused, Run
 
 EVIL = "import pathlib\npathlib.Path('ran').touch()\nfrom lightning.pytorch import Callback as X\n"
@@ -19,9 +19,9 @@ EVIL = "import pathlib\npathlib.Path('ran').touch()\nfrom lightning.pytorch impo
 
 def planted(checkpoint: dict[str, Any], **settings: Any) -> Path:
     """Write a checkpoint with other settings of the Trainer, and a module that leaves a file if it is imported."""
-    config = yaml.safe_load(checkpoint[checkpoint_files.CONFIG_KEY])
+    config = yaml.safe_load(checkpoint[CONFIG_KEY])
     config["trainer"].update(settings)
-    torch.save({**checkpoint, checkpoint_files.CONFIG_KEY: yaml.safe_dump(config)}, "it.ckpt")
+    torch.save({**checkpoint, CONFIG_KEY: yaml.safe_dump(config)}, "it.ckpt")
     Path("evil.py").write_text(EVIL)
     return Path("it.ckpt")
 
@@ -33,21 +33,21 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("subcommand", ["fit", "test"])
-def test_what_a_checkpoint_names_is_not_imported(
+def test_a_class_named_in_a_checkpoint_is_not_imported(
     checkpoint: dict[str, Any], run: Run, refused: Refused, subcommand: str
 ) -> None:
     path = planted(checkpoint, plugins={"class_path": "evil.X"})
     before = set(Path().rglob("*"))
     assert refused(subcommand, f"--ckpt_path={path}") == (
-        "mnist-amp: error: it.ckpt has evil.X as trainer.plugins, which is not taken over from a checkpoint, as it could "
-        "run code or write anywhere. If you trust it, give it anew with --trainer.plugins; null leaves it out.\n"
+        "mnist-amp: error: it.ckpt has evil.X as trainer.plugins. This is not taken from a checkpoint, because it could "
+        "run code or write files anywhere. If you trust it, repeat it with --trainer.plugins; null leaves it out.\n"
     )
     assert set(Path().rglob("*")) == before
     run("test", f"--ckpt_path={path}", "--trainer.plugins=null", "--trainer.limit_test_batches=2")
     assert not Path("ran").exists()
 
 
-def test_what_is_given_anew_is_trusted(checkpoint: dict[str, Any], run: Run) -> None:
+def test_overridden_settings_are_trusted(checkpoint: dict[str, Any], run: Run) -> None:
     path = planted(checkpoint, callbacks=[{"class_path": "evil.X"}])
     run("fit", f"--ckpt_path={path}", "--trainer.max_epochs=2", "--trainer.callbacks=evil.X")
     assert Path("ran").exists()
@@ -57,7 +57,7 @@ LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "harm"),
+    ("option", "value", "unsafe"),
     [
         ("trainer.callbacks", [{"class_path": "evil.X"}], "evil.X"),
         ("trainer.callbacks", "evil.X", "evil.X"),
@@ -88,24 +88,26 @@ LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
         ("data.batch_size", "a/b", "a/b"),
     ],
 )
-def test_what_is_not_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: Any, harm: str
+def test_unsafe_settings_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: Any, unsafe: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a_file").touch()
     group, dot, key = option.partition(".")
     config = {group: {key: value}} if dot else {group: value}
-    harm = harm.removeprefix("trainer.") if option.count(".") == 2 else harm
+    unsafe = unsafe.removeprefix("trainer.") if option.count(".") == 2 else unsafe
     with pytest.raises(RequestError) as error:
-        trusted(Path("it.ckpt"), config, is_given=lambda name: False)
+        trusted_settings(Path("it.ckpt"), config, is_given=lambda name: False)
     assert str(error.value) == (
-        f"it.ckpt has {harm} as {option}, which is not taken over from a checkpoint, as it could run code or write "
-        f"anywhere. If you trust it, give it anew with --{option}; null leaves it out."
+        f"it.ckpt has {unsafe} as {option}. This is not taken from a checkpoint, because it could run code or write "
+        f"files anywhere. If you trust it, repeat it with --{option}; null leaves it out."
     )
-    assert trusted(Path("it.ckpt"), config, is_given=lambda name: name == option) == ({group: {}} if dot else {})
+    assert trusted_settings(Path("it.ckpt"), config, is_given=lambda name: name == option) == (
+        {group: {}} if dot else {}
+    )
 
 
-def test_what_is_taken_over() -> None:
+def test_safe_settings_are_inherited() -> None:
     scaler = {"class_path": "torch.amp.GradScaler", "init_args": {"device": "cpu"}}
     plugin = {"class_path": "lightning.pytorch.plugins.MixedPrecision", "init_args": {"scaler": scaler}}
     stopping = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val_loss"}}
@@ -116,20 +118,20 @@ def test_what_is_taken_over() -> None:
         "data": {"data_dir": "/somewhere/else", "seed": 3},
         "seed_everything": 42,
     }
-    assert trusted(Path("it.ckpt"), config, is_given=lambda name: False) == config
+    assert trusted_settings(Path("it.ckpt"), config, is_given=lambda name: False) == config
 
 
-def test_where_a_checkpoint_would_write_is_not_asked(checkpoint: dict[str, Any], run: Run) -> None:
+def test_a_checkpoint_does_not_choose_where_to_write(checkpoint: dict[str, Any], run: Run) -> None:
     path = planted(checkpoint, default_root_dir="elsewhere")
     run("fit", f"--ckpt_path={path}", "--trainer.max_epochs=2")
     assert not Path("elsewhere").exists()
     assert Path("lightning_logs/version_0").is_dir()
 
 
-def test_a_module_is_made_of_nothing_else(checkpoint: dict[str, Any]) -> None:
+def test_load_from_checkpoint_refuses_unsafe_settings(checkpoint: dict[str, Any]) -> None:
     checkpoint["hyper_parameters"]["optimizer"] = {"class_path": "evil.X"}
     path = planted(checkpoint)
-    with pytest.raises(RequestError, match=r"^it.ckpt has evil.X as optimizer, which is not taken over"):
+    with pytest.raises(RequestError, match=r"^it.ckpt has evil.X as optimizer\. This is not taken from a checkpoint"):
         LitSimpleNN.load_from_checkpoint(path)
     assert LitSimpleNN.load_from_checkpoint(path, optimizer=None).hparams["optimizer"] is None
     assert not Path("ran").exists()

@@ -19,7 +19,7 @@ from mnist_amp.training import execution, resumable_module
 from mnist_amp.training.cuda_graph import StepGraph
 from tests.conftest import Refused, Run
 from tests.recorded_graph import Capture, HostSyncError, RecordedGraph, RecordHostSyncs
-from tests.runs.test_exact import KEPT, goes_on, interrupted, last, logged
+from tests.runs.test_exact import KEPT, interrupted, last, logged, resume
 from tests.runs.test_resume import flat
 from tests.training.test_module import NEEDS_CUDA
 
@@ -137,7 +137,7 @@ def test_resume_with_another_number_of_steps(run: Run, fitted: Run) -> None:
     fitted(*SETTINGS, *SCHEDULE)
     interrupted(run, 10, *SETTINGS, *SCHEDULE, "--model.steps_per_execution=4")
     interrupted(run, 40, "--ckpt_path=last", "--model.steps_per_execution=3")
-    goes_on(run, "--model.steps_per_execution=1")
+    resume(run, "--model.steps_per_execution=1")
     assert_same_runs(3)
 
 

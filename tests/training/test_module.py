@@ -89,7 +89,7 @@ def test_loads_from_a_checkpoint_and_never_code(run: Run, tmp_path: Path) -> Non
     assert module.hparams["hidden_dim"] == 16
     assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
     torch.save({"state_dict": Malicious()}, "evil.ckpt")
-    with pytest.raises(RequestError, match=r"evil.ckpt holds other things than weights and plain values"):
+    with pytest.raises(RequestError, match=r"evil.ckpt holds objects other than tensors and plain values"):
         LitSimpleNN.load_from_checkpoint("evil.ckpt")
     assert not Path("ran").exists()
 

@@ -14,10 +14,10 @@ from mnist_amp.reporting.evaluation_report import EvaluationReport
 from mnist_amp.reporting.fit_summary import FitSummary
 from mnist_amp.reporting.prediction_writer import PredictionWriter
 from mnist_amp.reporting.progress_bar import ProgressBar
-from mnist_amp.runs import checkpoint_files, folders
-from mnist_amp.runs.logged_rows import LoggedRows
+from mnist_amp.runs import checkpoint_contents, checkpoint_files, folders
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.random_states import RandomStates
+from mnist_amp.runs.resumed_logs import ResumedLogs
 from mnist_amp.runs.run_folder import RunFolder
 from mnist_amp.training.cuda_graph import HOOKS_WITHIN_STEP
 from mnist_amp.training.gradient_scaler import ScalerSettings
@@ -39,8 +39,8 @@ def make_banner(subcommand: str, config: Namespace, start: StartingCheckpoint | 
     seeded = config.seed_everything is not False
     lines = {"seed": str(config.seed_everything) if seeded else "none for the weights, 0 for the images"}
     if start:
-        done = checkpoint_files.position(start.content)
-        lines["checkpoint"] = f"{start.path} ({counted(done['epochs'], 'epoch')} done, step {done['step']:,})"
+        done = checkpoint_contents.progress(start.content)
+        lines["checkpoint"] = f"{start.path} ({counted(done.epochs, 'epoch')} done, step {done.step:,})"
     if changes:
         lines["changed"] = ", ".join(changes)
     if subcommand == "fit" and (ends := settings.endless(config.trainer)):
@@ -81,10 +81,10 @@ def training_callbacks(
     steps = _next_steps(trainer)
     monitor = LossScaleMonitor(bool(trainer.gradient_clip_val), scaler)
     if trainer.enable_checkpointing is False:
-        return [monitor, TerminateOnNaN(None), LoggedRows(run), FitSummary(run, None, steps)]
+        return [monitor, TerminateOnNaN(None), ResumedLogs(run), FitSummary(run, None, steps)]
     checkpoint = RunCheckpoint(run, every_n_train_steps)
     summary = FitSummary(run, checkpoint, steps)
-    return [monitor, TerminateOnNaN(checkpoint), checkpoint, RandomStates(), LoggedRows(run), summary]
+    return [monitor, TerminateOnNaN(checkpoint), checkpoint, RandomStates(), ResumedLogs(run), summary]
 
 
 def overridden_scaler_settings(given: ScalerSettings, start: StartingCheckpoint | None) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def make_report(subcommand: str, start: StartingCheckpoint) -> Callback:
     folder = checkpoint_files.folder_of(start.path) / f"{subcommand}_{start.path.stem}"
     if subcommand == "predict":
         return PredictionWriter(folder)
-    position = checkpoint_files.position(start.content)
-    return EvaluationReport(folder, command=subcommand, checkpoint=str(start.path), **position)
+    progress = checkpoint_contents.progress(start.content)
+    return EvaluationReport(folder, command=subcommand, checkpoint=str(start.path), **progress._asdict())
 
 
 def hide_unused_hooks(callback: Callback) -> None:

@@ -9,7 +9,7 @@ from mnist_amp.cli.arguments import peek
 from mnist_amp.errors import RequestError, UsageError, warn
 from mnist_amp.runs import checkpoint_files, resume
 from mnist_amp.runs.config_text import to_yaml
-from mnist_amp.runs.trust import trusted
+from mnist_amp.runs.trust import trusted_settings
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class StartingCheckpoint:
         Raises:
             RequestError: a setting can't be changed when a run is resumed.
         """
-        resume.check(self.path, self.content, subcommand, config)
+        resume.check_settings(self.path, self.content, subcommand, config)
         if subcommand != "fit":
             return []
         changes = resume.reported_changes(self.settings, config.as_dict())
-        if inexact := resume.inexact(changes):
+        if inexact := resume.changes_of_order(changes):
             warn(f"{', '.join(inexact)}: this changes the batches, so the run is not continued exactly.")
         return changes
 
@@ -83,7 +83,7 @@ def _wanted(command: str, subcommand: str, args: Sequence[str], root: Path) -> s
     if only_prints:
         return None
     if subcommand == "fit":
-        requeued = checkpoint_files.requeued(root)
+        requeued = checkpoint_files.requeued_checkpoint(root)
         return None if requeued is None else str(requeued)
     return "best"
 
@@ -105,9 +105,9 @@ def _read(wanted: str, root: Path, subcommand: str) -> tuple[Path, dict[str, Any
 
 def _inherited_settings(path: Path, content: dict[str, Any], subcommand: str, args: Sequence[str]) -> dict[str, Any]:
     try:
-        settings = resume.inherited(content, subcommand)
+        settings = resume.inherited_settings(content, subcommand)
     except RequestError as error:
         raise RequestError(f"{path} is damaged: {error}") from error
     if peek(args, "trainer.precision") is not None and not peek(args, "trainer.plugins"):
         settings["trainer"]["plugins"] = None  # the given precision replaces the run's precision plugin
-    return trusted(path, settings, is_given=lambda option: peek(args, option) is not None)
+    return trusted_settings(path, settings, is_given=lambda option: peek(args, option) is not None)

@@ -1,4 +1,4 @@
-"""MNIST: the published archives, the batches in memory, the LightningDataModule."""
+"""MNIST: its files, the loaders of batches from memory, the normalisation, and the LightningDataModule."""
 
 from mnist_amp.data.datamodule import MNISTDataModule
 

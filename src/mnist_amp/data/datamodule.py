@@ -22,7 +22,7 @@ else:
 
 
 class MemoryDataModule(LightningDataModule):
-    """Images that stay in memory, on the device that uses them.
+    """Images that are kept in memory, on the device that uses them.
 
     Attributes:
         images: (N, 28, 28) uint8.
@@ -35,14 +35,14 @@ class MemoryDataModule(LightningDataModule):
     batch_size: int
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Return the batch as it is: it was cut from images on the device."""
+        """Return the batch unchanged: its images are on the device already."""
         return batch
 
     def predict_dataloader(self) -> SequentialLoader:
         return self.sequential(torch.arange(len(self.labels)))
 
     def sequential(self, indices: Tensor) -> SequentialLoader:
-        """Return a loader for evaluation of the images at these indices."""
+        """Return a loader that evaluates the images at these indices."""
         assert self.trainer is not None
         return SequentialLoader(
             self.images, self.labels, indices, self.batch_size, self.trainer.global_rank, self.trainer.world_size
@@ -50,18 +50,24 @@ class MemoryDataModule(LightningDataModule):
 
 
 class MNISTDataModule(MemoryDataModule):
-    """MNIST, kept as uint8 on the device that trains and normalised there.
+    """MNIST, kept as uint8 on the device that trains, and normalised there.
 
-    Validation images are held out of the 60,000 training images; the 10,000 test images are for `test` and `predict`.
+    Validation images are held out of the 60,000 training images. The 10,000 test images are for `test` and `predict`.
 
     Args:
-        data_dir: folder for the unpacked images, made if it is missing; what torchvision calls `root`
+        data_dir: folder for the unpacked images, created if it is missing; torchvision calls it `root`
         batch_size: images per batch and process
         val_size: training images held out for validation; 0 trains on all 60,000
-        seed: of the order of the images and of the split; by default that of seed_everything
+        seed: seed of the order of the images and of the split; the default is the seed of seed_everything
 
     Raises:
         RequestError: a size is out of range.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from mnist_amp.module import LitSimpleNN
+        >>> data = MNISTDataModule(batch_size=32, val_size=1000)
+        >>> Trainer(max_epochs=1).fit(LitSimpleNN(), data)  # doctest: +SKIP
     """
 
     def __init__(
@@ -97,7 +103,7 @@ class MNISTDataModule(MemoryDataModule):
             self.split()[0],
             self.batch_size,
             position=lambda: (trainer.current_epoch, trainer.fit_loop.batch_idx + 1),
-            # as Lightning does with a DataLoader: the batches to overfit stay the same
+            # Lightning does the same with a DataLoader: overfitting repeats the same batches
             seed=None if trainer.overfit_batches else self.seed,  # type: ignore[attr-defined]
             rank=trainer.global_rank,
             world_size=trainer.world_size,

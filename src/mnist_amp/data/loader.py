@@ -1,7 +1,8 @@
-"""Batches cut from images that stay in memory, on the device that uses them.
+"""Loaders of batches from images that stay in memory, on the device that uses them.
 
-Image-by-image loading is nine tenths of the guide's training time. Here the images of several batches are picked out
-and normalised at once, and a batch is a view of them. Lightning shards DataLoaders only, so these shard themselves.
+Loading image by image takes nine tenths of the guide's training time. Here the images of several batches are gathered
+and normalised together, and a batch is a view of them. Lightning shards only DataLoaders, so these loaders shard
+themselves for distributed runs.
 """
 
 import time
@@ -11,11 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-BLOCK = 1024  # images picked out at once, at least a batch: a few megabytes, which a CPU's cache can hold
+from mnist_amp.data.normalization import normalize
+
+BLOCK = 1024  # images gathered together, at least a batch: a few megabytes, which a CPU's cache can hold
 
 
 class Batch(NamedTuple):
-    """Images (N, 1, 28, 28) float32 from -1 to 1; digits and indices in the set, (N,) int64."""
+    """Images (N, 1, 28, 28) float32 from -1 to 1; labels and indices in the data set, (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -25,23 +28,28 @@ class Batch(NamedTuple):
 class ShuffledLoader:
     """The training images, each once an epoch, in an order that is a function of (seed, epoch) alone.
 
-    Process `rank` of `world_size` sees every `world_size`-th image of the order; up to `world_size - 1` images are left
-    out of an epoch, others each time, since all processes must take the same number of steps.
+    Process `rank` of `world_size` sees every `world_size`-th image of the order. All processes must take the same
+    number of steps, so up to `world_size - 1` images are left out of an epoch, different ones each time.
 
     Args:
         images: (M, 28, 28) uint8, on the device that trains.
         labels: (M,) int64, on the same device.
         indices: which of the M images to train on.
         batch_size: images per batch and process.
-        position: returns the epoch and how many of its batches are done. It is asked at an epoch's first batch, as
-            Lightning asks for the iterator before it has restored a checkpoint's progress.
+        position: returns the epoch and the number of its batches that are done. It is called at the first batch of an
+            epoch, because Lightning makes the iterator before it restores the progress of a checkpoint.
         seed: of the order; None keeps the order of `indices` in every epoch.
         rank: of this process.
         world_size: number of processes.
 
     Attributes:
-        seconds: time that picking images out has taken so far, which is how long the steps had to wait for them; on a
-            CUDA device, the host's part of it.
+        seconds: time that the training steps have waited for images so far; on a CUDA device, the host's part of it.
+
+    Example:
+        >>> images, labels = torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10)
+        >>> loader = ShuffledLoader(images, labels, torch.arange(10), 4, position=lambda: (0, 0), seed=42)
+        >>> [len(batch.labels) for batch in loader]
+        [4, 4, 2]
     """
 
     def __init__(
@@ -84,7 +92,7 @@ class ShuffledLoader:
         return order[self.rank : count - count % self.world_size : self.world_size]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return nothing: the place in the epoch is the Trainer's to keep. Lightning warns of a loader without this."""
+        """Return nothing: the Trainer keeps the position in the epoch. Lightning warns about a loader without this."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -94,9 +102,8 @@ class ShuffledLoader:
 class SequentialLoader:
     """Images for evaluation, each once over all processes.
 
-    The processes take batches in turn, not images. So the batches are the same however many processes there are, and
-    the figures of two processes are those of one, to the last bit. Where the batches do not come out even, the last one
-    of some processes is empty.
+    The processes take turns by batches, not by images. So the batches are the same for any number of processes, and two
+    processes give the same metrics as a single process, to the last bit. The last batch of some processes may be empty.
 
     Args:
         images: (M, 28, 28) uint8, on the device that evaluates.
@@ -105,6 +112,12 @@ class SequentialLoader:
         batch_size: images per batch.
         rank: of this process.
         world_size: number of processes.
+
+    Example:
+        >>> images, labels = torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10)
+        >>> loader = SequentialLoader(images, labels, torch.arange(10), batch_size=4)
+        >>> [batch.indices.tolist() for batch in loader]
+        [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     """
 
     def __init__(
@@ -124,16 +137,8 @@ class SequentialLoader:
 
 
 def generator(seed: int, epoch: int) -> torch.Generator:
-    """Return a CPU generator for an epoch's order, or with epoch -1 for the split, apart from torch's global one."""
+    """Return a CPU generator for the order of an epoch, or of the split (epoch -1). torch's global one is not used."""
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch + 1)
-
-
-def normalize(images: Tensor) -> Tensor:
-    """Turn images (N, 28, 28) uint8 into (N, 1, 28, 28) float32 from -1 to 1.
-
-    The operations, and so the result's bits, are those of torchvision's `ToTensor` and `Normalize((0.5,), (0.5,))`.
-    """
-    return images.unsqueeze(1).to(torch.float32).div_(255).sub_(0.5).div_(0.5)
 
 
 def _batch(images: Tensor, labels: Tensor, indices: Tensor) -> Batch:

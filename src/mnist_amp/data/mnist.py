@@ -13,9 +13,9 @@ from mnist_amp.errors import RequestError
 
 ARCHIVES = Path(__file__).parent / "archives"
 TRAIN_SIZE = 60_000
-MIRROR_TIMEOUT = 3.0  # seconds; torchvision itself would wait for ever on a mirror that never answers
+MIRROR_TIMEOUT = 3.0  # seconds; torchvision itself waits forever for a mirror that never answers
 
-# of the unpacked archives; torchvision lists those of the archives only
+# of the unpacked files; torchvision has only the checksums of the archives
 UNPACKED_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -25,18 +25,18 @@ UNPACKED_MD5 = {
 
 
 def prepare(data_dir: Path) -> None:
-    """Have the unpacked files in `<data_dir>/MNIST/raw`, where torchvision looks for them.
+    """Put the unpacked files into `<data_dir>/MNIST/raw`, where torchvision looks for them.
 
-    Each archive comes from that folder if it is there, else from the package, else from torchvision's mirrors. The work
-    is done in a scratch folder and each file then takes its place whole, so processes that do this at once do no harm.
+    Each archive is taken from that folder, else from the package, else from torchvision's mirrors. The files are made
+    in a temporary folder and moved atomically, so several processes can do this at the same time.
 
     Raises:
-        RequestError: a file is there but is not MNIST's, the folder can't be written, or no mirror answers.
+        RequestError: an existing file is not MNIST's, the folder is not writable, or no mirror answers.
     """
     raw, processed = data_dir / "MNIST" / "raw", data_dir / "MNIST" / "processed"
     if processed.exists():
         raise RequestError(
-            f"{processed} is of an old torchvision, which would read it in the place of the files that are verified. "
+            f"{processed} was made by an old torchvision. torchvision would read it instead of the verified files. "
             "Move it away, or name another folder with --data.data_dir."
         )
     missing = [name for name, md5 in UNPACKED_MD5.items() if not _verified(raw / name, md5)]
@@ -50,7 +50,7 @@ def prepare(data_dir: Path) -> None:
     except OSError as error:
         reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror or error
         raise RequestError(
-            f"can't write MNIST to {data_dir}: {reason}. Name a folder that can be written with --data.data_dir."
+            f"can't write MNIST to {data_dir}: {reason}. Name a writable folder with --data.data_dir."
         ) from error
     finally:
         if new and data_dir.is_dir() and not any(data_dir.iterdir()):
@@ -58,7 +58,7 @@ def prepare(data_dir: Path) -> None:
 
 
 def load(data_dir: Path, *, train: bool) -> tuple[Tensor, Tensor]:
-    """Read one official half: images (N, 28, 28) uint8 and digits (N,) int64; N is 60,000 or 10,000."""
+    """Read the official training or test set: images (N, 28, 28) uint8 and labels (N,) int64; N is 60,000 or 10,000."""
     dataset = MNIST(str(data_dir), train=train)
     return dataset.data, dataset.targets
 
@@ -78,14 +78,14 @@ def _unpack(scratch: Path, raw: Path) -> None:
 
 
 def _download_missing(root: Path, raw: Path) -> None:
-    """Let torchvision fetch the archives that are not there, and unpack all four."""
+    """Let torchvision download the missing archives, and unpack all four."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(MIRROR_TIMEOUT)
     try:
         MNIST(str(root), download=True)
     except (RuntimeError, TimeoutError, ConnectionError) as error:
         raise RequestError(
-            f"MNIST is not complete in the package and could not be downloaded. {str(error).strip()}. "
+            f"the package's copy of MNIST is incomplete, and the download failed: {str(error).strip()}. "
             f"Put the four archives {', '.join(name for name, _ in MNIST.resources)} into {raw}."
         ) from error
     finally:
@@ -93,7 +93,7 @@ def _download_missing(root: Path, raw: Path) -> None:
 
 
 def _verified(path: Path, md5: str) -> bool:
-    """Whether the file is there; a file with other contents is an error, as it may be somebody's work."""
+    """Whether the file exists. A file with other contents is an error, because it may be the user's own."""
     if not path.exists():
         return False
     if not path.is_file():
@@ -103,6 +103,6 @@ def _verified(path: Path, md5: str) -> bool:
     if found != md5:
         raise RequestError(
             f"{path} is not MNIST's file: its MD5 is {found}, not {md5}. "
-            "Move it away to have it restored, or name another folder with --data.data_dir."
+            "Move it away and it will be restored, or name another folder with --data.data_dir."
         )
     return True

@@ -17,7 +17,7 @@ from mnist_amp.inference.drawing_reader import REPEATS, SIZE, DrawingReader
 from mnist_amp.inference.pixel_network import DTYPES
 from mnist_amp.number_types import Port
 from mnist_amp.reporting import tables
-from mnist_amp.runs import checkpoint_files
+from mnist_amp.runs import checkpoint_contents
 from mnist_amp.training.precision import device_name, half_hardware
 from mnist_amp.wording import counted
 
@@ -62,7 +62,7 @@ def describe(cli: "DemoCLI") -> About:
     checkpoint, path = cli.checkpoint, cli.config["predict"].ckpt_path
     assert checkpoint is not None
     return About(
-        checkpoint=f"{path} (after {counted(checkpoint_files.position(checkpoint)['epochs'], 'epoch')})",
+        checkpoint=f"{path} (after {counted(checkpoint_contents.progress(checkpoint).epochs, 'epoch')})",
         accuracy=validation_accuracy(checkpoint),
         device=device_name(cli.trainer),
         precisions={
@@ -75,9 +75,9 @@ def describe(cli: "DemoCLI") -> About:
 
 def validation_accuracy(checkpoint: dict[str, Any]) -> str | None:
     """Return the accuracy of a checkpoint's weights, as its run measured it; None if it did not."""
-    history = checkpoint.get("callbacks", {}).get("RunCheckpoint", {}).get("history", [])
-    rows = [row for row in history if row["step"] == checkpoint["global_step"] and "val_accuracy" in row]
-    return f"{rows[-1]['val_accuracy']:.2%} on the validation images" if rows else None
+    history = checkpoint_contents.history(checkpoint)
+    found = [row.val_accuracy for row in history if row.step == checkpoint["global_step"]]
+    return f"{found[-1]:.2%} on the validation images" if found and found[-1] is not None else None
 
 
 def demo(cli: "DemoCLI", port: Port = 8000) -> None:

@@ -17,7 +17,7 @@ from mnist_amp import signals
 from mnist_amp.cli.command import CommandCLI
 from mnist_amp.cli.error_messages import describe_error
 from mnist_amp.data import mnist
-from mnist_amp.data.loader import normalize
+from mnist_amp.data.normalization import normalize
 from mnist_amp.errors import RequestError, RunError, warn
 from mnist_amp.inference import export_report
 from mnist_amp.inference.export_checks import MismatchError, accuracy, check, check_exact, compute_logits
@@ -35,7 +35,7 @@ from mnist_amp.inference.export_results import (
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.networks.simple_nn import SimpleNN
-from mnist_amp.runs import checkpoint_files, folders, resume
+from mnist_amp.runs import checkpoint_contents, folders, resume
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.signals import Stopped
 from mnist_amp.training.precision import versions
@@ -127,9 +127,9 @@ def _load_reference(checkpoint: dict[str, Any], path: Path, data_dir: Path) -> R
     module.load_state_dict(checkpoint["state_dict"])
     mnist.prepare(data_dir)
     images, labels = mnist.load(data_dir, train=False)
-    position = checkpoint_files.position(checkpoint)
-    precision = checkpoint.get(checkpoint_files.PRECISION_KEY)
-    run = SourceRun(str(path), position["epochs"], position["step"], width, precision)
+    progress = checkpoint_contents.progress(checkpoint)
+    precision = checkpoint_contents.RunInfo.of(checkpoint).precision
+    run = SourceRun(str(path), progress.epochs, progress.step, width, precision)
     logits = compute_logits(lambda batch: module.model(normalize(batch)), images)
     return Reference(module.model, run, images, labels, logits)
 

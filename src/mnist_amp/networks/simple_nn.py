@@ -1,13 +1,21 @@
-"""The guide's network."""
+"""SimpleNN, the network of the guide."""
 
 import torch
 from torch import Tensor, nn
 
 
 class SimpleNN(nn.Module):
-    """Linear(784, hidden_dim), ReLU, Linear(hidden_dim, 10).
+    """A multilayer perceptron: Linear(784, hidden_dim), ReLU, Linear(hidden_dim, 10).
 
-    The layers bear the names of the guide (`fc1`, `fc2`), so that a `state_dict` saved by either loads in the other.
+    The layers have the names of the guide's SimpleNN (`fc1`, `fc2`), so a `state_dict` of one loads in the other.
+
+    Args:
+        hidden_dim: width of the hidden layer.
+
+    Example:
+        >>> model = SimpleNN(hidden_dim=128)
+        >>> model(torch.zeros(3, 1, 28, 28)).shape
+        torch.Size([3, 10])
     """
 
     def __init__(self, hidden_dim: int = 128) -> None:
@@ -17,6 +25,6 @@ class SimpleNN(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Score images (N, 1, 28, 28), or anything that flattens to (N, 784); returns logits (N, 10)."""
+        """Return the logits (N, 10) of normalised images (N, 1, 28, 28)."""
         logits: Tensor = self.fc2(self.relu(self.fc1(torch.flatten(images, start_dim=1))))
         return logits

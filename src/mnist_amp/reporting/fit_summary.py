@@ -9,8 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp.reporting import plots
 from mnist_amp.reporting.tables import facts
-from mnist_amp.runs import checkpoint_files
+from mnist_amp.runs import checkpoint_contents, checkpoint_files
 from mnist_amp.runs.atomic_files import atomic_write
+from mnist_amp.runs.checkpoint_contents import EpochMetrics
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
 from mnist_amp.training.execution import Execution, GraphUse
@@ -76,15 +77,15 @@ class FitSummary(Callback):
         epochs = None
         if self.checkpoint is not None and self.checkpoint.best.is_file():
             best = checkpoint_files.read(self.checkpoint.best)
-            epochs = checkpoint_files.position(best)["epochs"]
+            epochs = checkpoint_contents.progress(best).epochs
             self._write(best["state_dict"], self.checkpoint.history)
         print(describe(self._result(trainer, pl_module, epochs)), flush=True)
 
-    def _write(self, state_dict: dict[str, torch.Tensor], history: list[dict[str, float]]) -> None:
+    def _write(self, state_dict: dict[str, torch.Tensor], history: list[EpochMetrics]) -> None:
         with atomic_write(self.run.path / "model.pth") as temporary:
             torch.save(_network(state_dict), temporary)
         with atomic_write(self.run.path / "curves.png") as temporary:
-            plots.curves(history, temporary)
+            plots.curves([row.to_dict() for row in history], temporary)
 
     def _result(self, trainer: Trainer, pl_module: LightningModule, epochs: int | None) -> FitResult:
         accuracy, images_of = self._accuracy()
@@ -109,7 +110,7 @@ class FitSummary(Callback):
         checkpoint = self.checkpoint
         if checkpoint is not None and checkpoint.monitor is not None and checkpoint.best_model_score is not None:
             return checkpoint.best_model_score.item(), "validation"
-        return checkpoint.history[-1].get("train_accuracy") if checkpoint and checkpoint.history else None, "training"
+        return checkpoint.history[-1].train_accuracy if checkpoint and checkpoint.history else None, "training"
 
 
 def describe(result: FitResult) -> str:

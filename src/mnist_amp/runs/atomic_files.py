@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written atomically: after a crash there is the old file or the new one, never a part of one."""
 
 import csv
 import os
@@ -12,52 +12,56 @@ from typing import Any
 
 from mnist_amp.errors import RunError
 
-STALE = 3600.0  # seconds; a draft is there for a moment only
+STALE = 3600.0  # seconds; a temporary file is there for a moment only
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write to; what is there then takes the place of `path`, unless an error came.
+    """Give a temporary file beside `path` to write to, which then replaces `path`; after an error it is removed.
 
-    The content is on the disk before the name is, so a crash of the machine leaves the old file or the new one.
+    The content is on the disk before it gets its name, so it also survives a crash of the machine.
 
     Raises:
-        RunError: it can't be written, as the disk is full for instance.
+        RunError: the file can't be written, for example because the disk is full.
+
+    Example:
+        >>> with atomic_write(Path("metrics.json")) as temporary:  # doctest: +SKIP
+        ...     temporary.write_text("{}")
     """
-    with writing(path):
+    with describe_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
         try:
-            yield draft
-            _flush(draft)
-            draft.replace(path)
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
             _flush(path.parent)
         finally:
-            draft.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def write_table(path: Path, rows: Iterable[Iterable[Any]]) -> None:
-    """Write rows, the head first, as CSV."""
-    with atomic_write(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+    """Write rows as CSV, the header first."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say of what can't be written where it is and how much room there is."""
+def describe_write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a RunError that names the file and the free space."""
     try:
         yield
     except OSError as error:
         raise RunError(
-            f"{path} can't be written: {error.strerror or error} ({_free(path)}). What was there before is as it was."
+            f"{path} can't be written: {error.strerror or error} ({_free(path)}). The file that was there is unchanged."
         ) from error
 
 
-def sweep(folder: Path) -> None:
-    """Remove the drafts, in a folder or below it, that processes left when they were killed."""
-    for draft in folder.rglob(".*.*.*"):
-        if re.fullmatch(r"\.\w+\.\d+\.\w+", draft.name) and time.time() - draft.stat().st_mtime > STALE:
-            draft.unlink(missing_ok=True)
+def remove_stale_files(folder: Path) -> None:
+    """Remove the temporary files, in a folder or below it, that killed processes have left."""
+    for temporary in folder.rglob(".*.*.*"):
+        if re.fullmatch(r"\.\w+\.\d+\.\w+", temporary.name) and time.time() - temporary.stat().st_mtime > STALE:
+            temporary.unlink(missing_ok=True)
 
 
 def _free(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""How checkpoints are written and read: whole or not at all, and never as code."""
+"""How checkpoints are written and read: atomically, and without running code from them."""
 
 import io
 from pathlib import Path
@@ -12,18 +12,23 @@ from mnist_amp.runs.atomic_files import atomic_write
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Writes a checkpoint beside its place and then puts it there at once; reads with `checkpoint_files.read`.
+    """Writes checkpoints with `atomic_write` and reads them with `checkpoint_files.read`.
 
-    Lightning writes to a temporary folder and, where that is another file system, copies over the old checkpoint, which
-    a kill leaves torn. It also hides a folder that can't be written to, and reads remote files with code in them.
+    Lightning's own plugin writes to a temporary folder. Where that is another file system, it copies over the old
+    checkpoint, and a kill leaves a part of one. It also hides that a folder is not writable, and runs code in files
+    from a URL.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(plugins=[AtomicCheckpointIO()], logger=False, enable_checkpointing=False)
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        # to memory first: torch.save to a full disk raises an error that says nothing of the disk
+        # to memory first: when the disk is full, torch.save raises an error that does not mention the disk
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        with atomic_write(Path(path)) as draft:
-            draft.write_bytes(buffer.getbuffer())
+        with atomic_write(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
         return checkpoint_files.read(Path(path))

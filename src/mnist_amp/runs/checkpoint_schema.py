@@ -1,5 +1,12 @@
-"""What a checkpoint must have, declared as a nest of types, and how that is checked."""
+"""The types of the parts that must be right in a loaded checkpoint, and the check against them.
 
+A part has an entry only if nothing else catches damage in it: without the entry, such damage crashes torch, ends in a
+traceback, or changes a result without a message. Lightning and `Preflight` find all other damage when they load a
+checkpoint, and the command reports it in one line.
+"""
+
+from collections.abc import Callable, Iterable
+from types import UnionType
 from typing import Any
 
 import torch
@@ -7,24 +14,30 @@ from packaging.version import InvalidVersion, Version
 from torch import Tensor
 
 
+def optional(shape: Any) -> Callable[[Any], bool]:
+    """Return a predicate for a value that has a shape or is None."""
+    return lambda value: value is None or schema_error(value, shape) is None
+
+
 def is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-def is_plain(value: Any) -> bool:
-    """Whether it is a tensor as all code expects it: on the CPU, dense, in one piece of memory."""
+def is_ordinary_tensor(value: Any) -> bool:
+    """Whether a value is a dense, contiguous tensor on the CPU. torch crashes on some other tensors."""
     ordinary = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
     return ordinary and not value.is_quantized and value.is_contiguous()
 
 
-def is_state(value: Any) -> bool:
-    return is_plain(value) or not isinstance(value, Tensor)
+def is_optimizer_value(value: Any) -> bool:
+    return is_ordinary_tensor(value) or not isinstance(value, Tensor)
 
 
-def is_setting(value: Any) -> bool:
+def is_plain_setting(value: Any) -> bool:
+    """Whether a value can be written as YAML."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     plain = value is None or isinstance(value, bool | int | float | str | list | tuple | dict)
-    return plain and all(map(is_setting, parts))
+    return plain and all(map(is_plain_setting, parts))
 
 
 def is_version(value: Any) -> bool:
@@ -34,68 +47,75 @@ def is_version(value: Any) -> bool:
         return False
 
 
-def is_rows(value: Any) -> bool:
-    """Whether it is a tensor of the processes' rows of `EpochMeans`."""
-    return is_plain(value) and value.ndim == 3 and value.shape[-1] == 3
+def is_epoch_means(value: Any) -> bool:
+    """Whether a value is a tensor of the rows of `EpochMeans`, by process: (processes, steps, 3)."""
+    return is_ordinary_tensor(value) and value.ndim == 3 and value.shape[-1] == 3
 
 
-def is_some(value: Any) -> bool:
+def is_non_empty_list(value: Any) -> bool:
     return isinstance(value, list) and bool(value)
 
 
-CLASS = {"class_path": str, "init_args?": {str: is_setting}}
-FIGURES = {str: (int, float)}
-PROGRESS = {"current": {"ready": is_count}}
-# a key that ends in ? may be missing; one that is a class stands for all keys, which must be of it
+CLASS = {"class_path": str, "init_args?": {str: is_plain_setting}}
+NUMBERS = {str: int | float}
+TENSORS = {str: is_ordinary_tensor}
+# A key that ends in ? may be missing. A class as a key stands for all keys, which must be of this class.
 CHECKPOINT: dict[str, Any] = {
     "pytorch-lightning_version": is_version,
-    "epoch": is_count,
     "global_step": is_count,
-    "state_dict": {str: is_plain},
-    "loops": {"fit_loop": {"epoch_progress": PROGRESS, "epoch_loop.batch_progress": {"is_last_batch": bool}}},
+    "state_dict": TENSORS,
+    "loops": {
+        "fit_loop": {
+            "epoch_progress": {"current": {"ready": is_count}},
+            "epoch_loop.batch_progress": {"is_last_batch": bool},
+        }
+    },
     "hyper_parameters": {
-        **{str: is_setting, "hidden_dim": is_count, "lr_scheduler_interval": str},
-        **{"optimizer": (CLASS, None), "lr_scheduler": (CLASS, None)},
+        "hidden_dim": is_count,
+        "optimizer": optional(CLASS),
+        "lr_scheduler": optional(CLASS),
+        "lr_scheduler_interval": str,
     },
-    "datamodule_hyper_parameters?": {str: object},
-    "optimizer_states?": [{"state": {int: {str: is_state}}, "param_groups": [{str: object, "params": is_some}]}],
+    "optimizer_states?": [{"state": {int: {str: is_optimizer_value}}}],
     "lr_schedulers?": [{str: object, "_last_lr": list}],
-    "MixedPrecision?": FIGURES,
+    "MixedPrecision?": NUMBERS,
     "callbacks?": {
-        "RunCheckpoint?": {"history": [{**FIGURES, "step": is_count}], "best_model_score": (is_plain, None)}
+        "RunCheckpoint?": {
+            "history": [{**NUMBERS, "epoch": is_count, "step": is_count}],
+            "best_model_score": optional(is_ordinary_tensor),
+            "validated?": TENSORS,
+        }
     },
-    "train_means?": is_rows,
-    "random_states?": {str: is_plain},
-    "pending_row?": {**FIGURES, "epoch": is_count, "step": is_count},
-    **{"mnist_amp_config?": str, "mnist_amp_folder?": str, "mnist_amp_precision?": str},
+    "train_means?": is_epoch_means,
+    "random_states?": TENSORS,
+    "mnist_amp_config?": str,
+    "mnist_amp_folder?": str,
+    "mnist_amp_precision?": str,
+    "mnist_amp_slurm_job?": str | None,
 }
-# what a command needs beside that
+# needed by one command only
 NEEDED: dict[str, dict[str, Any]] = {
-    "fit": {"optimizer_states": is_some, "lr_schedulers": list},
+    "fit": {"optimizer_states": is_non_empty_list, "lr_schedulers": list},
     "validate": {"datamodule_hyper_parameters": {"val_size": is_count, "seed": is_count}},
 }
 
 
 def schema_error(value: Any, shape: Any, name: str = "") -> str | None:
-    """Say what in a nest is not as declared, such as `loops.fit_loop is missing`; None if all is.
+    """Return the first part of a nested value that is not as declared, such as `loops.fit_loop is missing`; else None.
 
     Args:
-        value: what is there.
-        shape: a class, a function that says whether, a tuple of alternatives, None, a list with the shape of its items,
-            or a dict with those of its keys.
-        name: of the value.
+        value: nested dicts and lists.
+        shape: a class, a union of classes, a predicate, a list with the shape of its items, or a dict with the shapes
+            of its keys.
+        name: of the value, for the message.
     """
     if isinstance(shape, dict) and isinstance(value, dict):
-        return next(filter(None, (_schema_error_of_key(value, key, part, name) for key, part in shape.items())), None)
+        return _first(_schema_error_of_key(value, key, part, name) for key, part in shape.items())
     if isinstance(shape, list) and isinstance(value, list):
-        return next(filter(None, (schema_error(item, shape[0], name) for item in value)), None)
-    if isinstance(shape, tuple):
-        fits = any(schema_error(value, alternative) is None for alternative in shape)
-    elif isinstance(shape, type):
-        fits = isinstance(value, shape)
-    else:
-        fits = value is None if shape is None else callable(shape) and shape(value)
-    return None if fits else f"{name} is not what it should be"
+        return _first(schema_error(item, shape[0], name) for item in value)
+    by_class = isinstance(shape, type | UnionType)
+    fits = isinstance(value, shape) if by_class else callable(shape) and shape(value)
+    return None if fits else f"{name} is invalid"
 
 
 def _schema_error_of_key(value: dict[Any, Any], key: Any, shape: Any, name: str) -> str | None:
@@ -103,15 +123,19 @@ def _schema_error_of_key(value: dict[Any, Any], key: Any, shape: Any, name: str)
     if isinstance(key, type):
         wrong = [found for found in value if not isinstance(found, key)]
         parts = (schema_error(part, shape, f"{within}{found}") for found, part in value.items())
-        return f"{within}{wrong[0]} is not what it should be" if wrong else next(filter(None, parts), None)
+        return f"{within}{wrong[0]} is invalid" if wrong else _first(parts)
     plain = key.removesuffix("?")
     if plain in value:
         return schema_error(value[plain], shape, f"{within}{plain}")
     return None if plain != key else f"{within}{plain} is missing"
 
 
+def _first(errors: Iterable[str | None]) -> str | None:
+    return next(filter(None, errors), None)
+
+
 def shape_of(value: Any) -> Any:
-    """Return the shape that is that of `value`, where keys may be missing."""
+    """Return the shape of a value, in which any key may be missing."""
     if isinstance(value, dict):
         return {f"{key}?": shape_of(part) for key, part in value.items()}
     if type(value) is int:

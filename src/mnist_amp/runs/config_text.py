@@ -1,4 +1,4 @@
-"""A configuration as text: YAML in, plain settings out, and back."""
+"""A configuration as YAML text: read into plain settings, and written back."""
 
 import itertools
 import math
@@ -13,10 +13,14 @@ MOST_VALUES = 10_000  # in a config
 
 
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
-    """Return the settings in a YAML text, which messages call `name`.
+    """Return the settings in a YAML text.
+
+    Args:
+        text: YAML.
+        name: of the text, for messages.
 
     Raises:
-        RequestError: it is not YAML, holds no settings, or more of them than anybody writes.
+        RequestError: the text is not YAML, is not a mapping, or holds more values than a config file has.
     """
     try:
         settings = yaml.safe_load(text)
@@ -31,22 +35,22 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         raise RequestError(f"{place}: this is not YAML: {getattr(error, 'problem', None) or error}.") from error
     except RecursionError as error:
         raise RequestError(f"{name} is nested too deeply.") from error
-    except ValueError as error:  # of a date that there is none of
+    except ValueError as error:  # for example an impossible date
         raise RequestError(f"{name}: this can't be read as YAML: {error}.") from error
     if not isinstance(settings, dict):
         raise RequestError(f"{name} holds no settings; a config file has lines such as `data: {{batch_size: 32}}`.")
     if len(list(itertools.islice(_values(settings), MOST_VALUES))) == MOST_VALUES:
-        raise RequestError(f"{name} holds more values than settings could be: a YAML alias may refer to itself.")
+        raise RequestError(f"{name} has more than {MOST_VALUES:,} values. A YAML alias may refer to itself.")
     return settings
 
 
 def to_yaml(settings: dict[str, Any]) -> str:
-    """Return settings as text that `--config` takes in a file's place."""
+    """Return settings as one line of YAML, which `--config` takes instead of a file."""
     return yaml.safe_dump(settings, default_flow_style=True, width=math.inf, sort_keys=False).strip()
 
 
 def _values(settings: Any) -> Iterator[Any]:
-    """Yield all values in a nest, which aliases may have made endless."""
+    """Yield all values of nested settings. YAML aliases may make them endless."""
     waiting = [settings]
     while waiting:
         value = waiting.pop()

@@ -1,4 +1,4 @@
-"""Run folders, `<root>/lightning_logs/version_N`, and the checkpoints in them."""
+"""The folders of runs: `<root>/lightning_logs/version_N`, and `lightning_logs/<kind>/version_N` for other commands."""
 
 import contextlib
 import errno
@@ -16,10 +16,14 @@ def logs_dir(root: Path) -> Path:
 
 
 def create_run_dir(root: Path, kind: str = "") -> Path:
-    """Make the next folder for a run, or for a comparison and its like. Two processes that ask at once get two folders.
+    """Create the next `version_N` folder. Two processes that do this at the same time get two folders.
+
+    Args:
+        root: folder that holds `lightning_logs`.
+        kind: command that does not train, such as `compare`; empty for a training run.
 
     Raises:
-        RequestError: it can't be made there.
+        RequestError: the folder can't be created.
     """
     folder = logs_dir(root) / kind
     try:
@@ -27,19 +31,25 @@ def create_run_dir(root: Path, kind: str = "") -> Path:
     except OSError as error:
         raise RequestError(
             f"no run can be written to {folder}: {error.strerror or error}. "
-            "Name a folder that can be written with --trainer.default_root_dir."
+            "Name a writable folder with --trainer.default_root_dir."
         ) from error
 
 
 @contextlib.contextmanager
 def transactional_run_dir(root: Path, kind: str) -> Iterator[Path]:
-    """Make the next folder, as `create_run_dir` does, to be filled meanwhile; there is none if that fails."""
+    """Create the next folder as `create_run_dir` does, and remove it again if the body of the `with` fails."""
     folder = create_run_dir(root, kind)
     try:
         yield folder
     except BaseException:
         shutil.rmtree(folder)
         raise
+
+
+def run_dirs(root: Path, kind: str = "") -> Iterator[Path]:
+    """Yield the `version_N` folders, newest first."""
+    found = [path for path in (logs_dir(root) / kind).glob("version_*") if path.is_dir() and _number(path) >= 0]
+    yield from sorted(found, key=_number, reverse=True)
 
 
 def _create(root: Path, kind: str) -> Path:
@@ -49,17 +59,11 @@ def _create(root: Path, kind: str) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            if not folder.parent.is_dir():  # but a link to nothing
+            if not folder.parent.is_dir():  # the parent is a broken link
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
             number += 1
         else:
             return folder
-
-
-def run_dirs(root: Path, kind: str = "") -> Iterator[Path]:
-    """Yield the folders of runs, or of comparisons and their like, newest first."""
-    found = [path for path in (logs_dir(root) / kind).glob("version_*") if path.is_dir() and _number(path) >= 0]
-    yield from sorted(found, key=_number, reverse=True)
 
 
 def _number(folder: Path) -> int:

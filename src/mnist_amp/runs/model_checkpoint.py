@@ -1,4 +1,4 @@
-"""The checkpoints of a run."""
+"""The checkpoints of a run: `best.ckpt` and `last.ckpt` are written here."""
 
 import contextlib
 import shlex
@@ -14,7 +14,8 @@ from torch import Tensor
 from mnist_amp.errors import RunError
 from mnist_amp.lightning_internals import batches_since_validation, begin_next_epoch, end_restart, unfinished_epoch
 from mnist_amp.runs import checkpoint_files
-from mnist_amp.runs.atomic_files import atomic_write, writing
+from mnist_amp.runs.atomic_files import atomic_write, describe_write_errors
+from mnist_amp.runs.checkpoint_contents import CALLBACK_KEY, EpochMetrics, history
 from mnist_amp.runs.run_folder import RunFolder
 from mnist_amp.signals import Stopped, StopRequest
 
@@ -22,27 +23,33 @@ TRAINED, VALIDATED = ("train_loss", "train_accuracy"), ("val_loss", "val_accurac
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt` and `last.ckpt` in the run's folder and, in them, the run's figures by epoch.
+    """Writes `best.ckpt` and `last.ckpt` to the run's folder; both hold the metrics of each epoch so far.
 
-    The best is that of the highest validation accuracy, the earlier of two equals; without validation it is the newest.
-    A run that goes on from a checkpoint goes on from its figures and its best, too. `last.ckpt` is written at each
-    epoch's end, every so many steps, and when a signal asks the run to stop; always between two optimizer steps.
+    `best.ckpt` has the highest validation accuracy, and the earlier one of two equal ones. Without validation it is the
+    newest. A resumed run starts with the metrics and the best of the earlier run. `last.ckpt` is written at the end of
+    each epoch, every `every_n_train_steps` steps, and when a signal asks the run to stop: always between two optimizer
+    steps.
 
     Args:
-        run: the run's folder.
-        every_n_train_steps: how often to write `last.ckpt` within an epoch; 0 for never.
+        run: the callback that creates the run's folder.
+        every_n_train_steps: optimizer steps between two `last.ckpt` within an epoch; 0 for none.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> run = RunFolder(Path(), config="")
+        >>> trainer = Trainer(callbacks=[run, RunCheckpoint(run, every_n_train_steps=500)], logger=False)
     """
 
     def __init__(self, run: RunFolder, every_n_train_steps: int = 0) -> None:
         super().__init__(filename="best", monitor="val_accuracy", mode="max", enable_version_counter=False)
         self.run, self.every = run, every_n_train_steps
         self.stop = StopRequest()
-        self.history: list[dict[str, float]] = []
-        self.validated: dict[str, Tensor] = {}  # figures of this epoch's newest validation
+        self.history: list[EpochMetrics] = []
+        self.validated: dict[str, Tensor] = {}  # metrics of this epoch's newest validation
 
     @property
     def state_key(self) -> str:
-        return type(self).__name__
+        return CALLBACK_KEY
 
     @property
     def best(self) -> Path:
@@ -53,7 +60,7 @@ class RunCheckpoint(ModelCheckpoint):
         return self.best.with_name("last.ckpt")
 
     def resume_command(self) -> str:
-        """Return the command that goes on from `last`, named in full, and in the same place."""
+        """Return the command that resumes from `last`, with its path and the same root folder."""
         root = "" if self.run.root == Path() else f" --trainer.default_root_dir {shlex.quote(str(self.run.root))}"
         return f"mnist-amp fit{root} --ckpt_path {shlex.quote(str(self.last))}"
 
@@ -68,28 +75,29 @@ class RunCheckpoint(ModelCheckpoint):
         self.stop.restore()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # not earlier: until now there is nothing to save
+        # not earlier: before this there is nothing to save
         self.stop.install()
         if sum(trainer.num_val_batches) == 0:
             self.monitor = None
-        # as the rest of an epoch may have no validation of its own; a schedule that follows one needs them, too
+        # the rest of a resumed epoch may have no validation; reports and ReduceLROnPlateau need these metrics
         trainer.callback_metrics.update(self.validated)
-        if self.history and self.history[-1]["step"] == trainer.global_step:
+        if self.history and self.history[-1].step == trainer.global_step:
             self._catch_up_with_plateaus(trainer)
         super().on_train_start(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # an epoch's last batch is left to the epoch's end, whose checkpoint Lightning can go on from more than once;
-        # gradients that are still accumulated are in no checkpoint, and a validation that is due would be left out
+        # not after an epoch's last batch: Lightning can resume only once from such a checkpoint, and the end of the
+        # epoch writes another; not while gradients are accumulated: no checkpoint holds them; not before a validation
+        # that is due: a resumed run would skip it
         validates = batches_since_validation(trainer) == 0
         if trainer.is_last_batch or validates or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         step, every = trainer.global_step, trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
         if step % every == 0:
-            self._check_folder(trainer)  # before the loggers fail on it
-        # several processes ask each other, and so wait for each other, now and then only
+            self._check_folder(trainer)  # before the loggers fail because of it
+        # processes that ask each other wait for each other, so they do it rarely
         asked = (trainer.world_size == 1 or step % every == 0) and self._asked(trainer)
         if asked or (self.every and step % self.every == 0):
             self._save_last(trainer)
@@ -98,23 +106,23 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
-            self.validated = _figures(trainer, VALIDATED)
+            self.validated = _metrics(trainer, VALIDATED)
         super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # or Lightning leaves out a ReduceLROnPlateau's step at the end of an epoch that was resumed
+        # otherwise Lightning skips the step of ReduceLROnPlateau at the end of a resumed epoch
         end_restart(trainer)
-        figures = {name: value.item() for name, value in (_figures(trainer, TRAINED) | self.validated).items()}
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **figures}
+        metrics = {name: value.item() for name, value in (_metrics(trainer, TRAINED) | self.validated).items()}
+        row = EpochMetrics(trainer.current_epoch, trainer.global_step, **metrics)
         if trainer.is_last_batch:
             self.history.append(row)
             self.validated = {}
         with contextlib.nullcontext() if trainer.is_last_batch else unfinished_epoch(trainer):
             super().on_train_epoch_end(trainer, pl_module)
-            # ModelCheckpoint's own save_last leaves out the epochs that are not the best
+            # ModelCheckpoint's own save_last skips epochs that are not the best
             self._save_last(trainer)
         if not trainer.is_last_batch:
-            self.history.append(row)  # for the curves of this run; the next one ends the epoch
+            self.history.append(row)  # for the curves of this run; a resumed run completes the epoch
         if self._asked(trainer) and not trainer.fit_loop.done:
             self._answer(trainer)
 
@@ -124,16 +132,19 @@ class RunCheckpoint(ModelCheckpoint):
             _copy(self.last, self.best)  # stopped before the first validation
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history, "best_model_score": self.best_model_score, "validated": self.validated}
+        # plain values, because checkpoints are loaded with weights_only=True
+        rows = [row.to_dict() for row in self.history]
+        return {"history": rows, "best_model_score": self.best_model_score, "validated": self.validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history, self.validated = state_dict["history"], state_dict.get("validated", {})
+        self.history = [EpochMetrics.from_dict(row) for row in state_dict["history"]]
+        self.validated = state_dict.get("validated", {})
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Carry the best so far over into this run's folder."""
+        """Copy the best checkpoint so far into this run's folder."""
         if trainer.max_steps != -1:
             begin_next_epoch(checkpoint["loops"]["fit_loop"])
-        source = checkpoint_files.origin(Path(str(trainer.ckpt_path)), checkpoint) / "checkpoints" / "best.ckpt"
+        source = checkpoint_files.source_run_dir(Path(str(trainer.ckpt_path)), checkpoint) / "checkpoints" / "best.ckpt"
         best = checkpoint_files.read(source) if source.is_file() else None
         if best is None or not self._precedes(best, checkpoint):
             return
@@ -146,23 +157,23 @@ class RunCheckpoint(ModelCheckpoint):
             self.best_k_models = {str(self.best): score}
 
     def _asked(self, trainer: Trainer) -> bool:
-        """Whether any process was asked to stop or to requeue; then all must, after the same step."""
+        """Whether any process was asked to stop or to requeue. Then all must do it after the same step."""
         return _any(trainer, self.stop.signum is not None or self.stop.requeue)
 
     def _answer(self, trainer: Trainer) -> None:
         if _any(trainer, self.stop.requeue):
-            self.stop.do_requeue()  # upon which SLURM may ask to stop
+            self.stop.do_requeue()  # SLURM may then send a signal to stop
         if _any(trainer, self.stop.signum is not None):
             raise Stopped(
                 self.stop.signum or signal.SIGTERM,
-                f"after step {trainer.global_step:,}; its checkpoint is written. Go on with: {self.resume_command()}",
+                f"after step {trainer.global_step:,}. Its checkpoint is written. Resume with: {self.resume_command()}",
             )
 
     def _save_last(self, trainer: Trainer) -> None:
         self._check_folder(trainer)
-        with writing(self.run.path):
+        with describe_write_errors(self.run.path):
             for logger in trainer.loggers:
-                logger.save()  # what was logged before a checkpoint is not to be lost with what comes after it
+                logger.save()  # the rows up to a checkpoint must survive a crash after it
         trainer.save_checkpoint(self.last, weights_only=False)
 
     def _check_folder(self, trainer: Trainer) -> None:
@@ -170,35 +181,36 @@ class RunCheckpoint(ModelCheckpoint):
             return
         trainer.save_checkpoint(self.last, weights_only=False)
         raise RunError(
-            f"{self.run.path} was removed while the run wrote to it, so the run is stopped. A checkpoint of step "
-            f"{trainer.global_step:,} is there again. Go on with: {self.resume_command()}"
+            f"{self.run.path} was removed during the run, so the run is stopped. A checkpoint of step "
+            f"{trainer.global_step:,} was written there again. Resume with: {self.resume_command()}"
         )
 
     def _precedes(self, best: dict[str, Any], checkpoint: dict[str, Any]) -> bool:
-        """Whether `best` is of the run that led to `checkpoint`, and not of what came after it or of another run."""
+        """Whether `best` is from the run of `checkpoint`, and not from a later step or from another run."""
         if self.state_key not in best["callbacks"] or best["global_step"] > checkpoint["global_step"]:
             return False
-        past = best["callbacks"][self.state_key]["history"]
-        return bool(checkpoint.get("callbacks", {}).get(self.state_key, {}).get("history", [])[: len(past)] == past)
+        past = history(best)
+        return history(checkpoint)[: len(past)] == past
 
     def _catch_up_with_plateaus(self, trainer: Trainer) -> None:
-        """Take the step of a ReduceLROnPlateau that Lightning takes after an epoch's checkpoint, but not on resuming.
+        """Take the step of ReduceLROnPlateau that Lightning takes after an epoch's checkpoint, but not on resume.
 
-        The figures are those of the last epoch in the history.
+        The metrics are those of the last epoch in the history.
         """
+        metrics = self.history[-1].to_dict()
         for config in trainer.lr_scheduler_configs:
-            if config.reduce_on_plateau and config.interval == "epoch" and config.monitor in self.history[-1]:
-                config.scheduler.step(self.history[-1][config.monitor])  # type: ignore[arg-type]
+            if config.reduce_on_plateau and config.interval == "epoch" and config.monitor in metrics:
+                config.scheduler.step(metrics[config.monitor])  # type: ignore[arg-type]
 
 
-def _figures(trainer: Trainer, names: tuple[str, ...]) -> dict[str, Tensor]:
+def _metrics(trainer: Trainer, names: tuple[str, ...]) -> dict[str, Tensor]:
     return {name: trainer.callback_metrics[name] for name in names if name in trainer.callback_metrics}
 
 
-def _any(trainer: Trainer, said: bool) -> bool:
-    return said if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(said, all=False)
+def _any(trainer: Trainer, here: bool) -> bool:
+    return here if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(here, all=False)
 
 
 def _copy(source: Path, target: Path) -> None:
-    with atomic_write(target) as draft:
-        shutil.copyfile(source, draft)
+    with atomic_write(target) as temporary:
+        shutil.copyfile(source, temporary)

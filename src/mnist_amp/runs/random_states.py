@@ -1,4 +1,4 @@
-"""The state of torch's random generators, kept in checkpoints."""
+"""The states of torch's random generators, kept in checkpoints."""
 
 from typing import Any
 
@@ -11,9 +11,13 @@ KEY = "random_states"
 
 
 class RandomStates(Callback):
-    """Keeps the generators of the CPU and of the device, of each process, so that dropout goes on as it would have.
+    """Keeps the states of the CPU's and the device's generator, of each process, so that dropout resumes to the bit.
 
-    The order of the images needs none of this: it is a function of (seed, epoch).
+    The order of the images does not need them: it is a function of (seed, epoch).
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[RandomStates()], logger=False, enable_checkpointing=False)
     """
 
     def __init__(self) -> None:
@@ -25,7 +29,7 @@ class RandomStates(Callback):
         if device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(device)
         checkpoint[KEY] = {
-            # by process; through the device, as NCCL gathers nothing else
+            # a row per process; gathered on the device because NCCL gathers nothing else
             name: torch.as_tensor(pl_module.all_gather(state.to(device))).reshape(trainer.world_size, -1).cpu()
             for name, state in states.items()
         }
@@ -33,16 +37,16 @@ class RandomStates(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.loaded = checkpoint.get(KEY, {})
         for state in self.loaded.get("cpu", []):
-            torch.Generator().set_state(state.clone())  # fails on what is none, before anything has run
+            torch.Generator().set_state(state.clone())  # fails on an invalid state before anything runs
         before = len(self.loaded["cpu"]) if self.loaded else trainer.world_size
         if before != trainer.world_size:
             warn(
-                f"the checkpoint is of {before} processes, and now there are {trainer.world_size}, so the batches are "
-                "others, and the run is no exact continuation."
+                f"the checkpoint is from {before} processes, and now there are {trainer.world_size}. "
+                "The batches differ, so the run does not resume exactly."
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # not earlier: what is done before the first step may draw, too
+        # not earlier: the sanity check and others may draw random numbers before the first step
         for name, states in self.loaded.items():
             if len(states) == trainer.world_size:
                 state = states[trainer.global_rank].clone()  # torch.set_rng_state crashes on a view (torch 2.15)

@@ -1,4 +1,4 @@
-"""What a command takes over from the run of the checkpoint that it starts from, and what can't be changed then."""
+"""Resuming: the settings that a command inherits from a checkpoint's run, and those that can't be overridden."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,26 +7,26 @@ from typing import Any
 from torch import Tensor
 
 from mnist_amp.errors import RequestError
-from mnist_amp.runs import checkpoint_files
+from mnist_amp.runs.checkpoint_contents import RunInfo, progress
 from mnist_amp.runs.checkpoint_schema import NEEDED, schema_error, shape_of
 from mnist_amp.runs.config_text import parse_yaml
 from mnist_amp.wording import counted
 
-# what the order of the images, and where an epoch's middle is, depend on
+# the order of the images, and the position in an epoch, depend on these
 ORDER = (
     *("data.batch_size", "data.val_size", "data.seed", "seed_everything"),
     *("trainer.accumulate_grad_batches", "trainer.limit_train_batches", "trainer.overfit_batches"),
 )
-# of a configuration
+# of a configuration: each holds settings by name
 GROUPS = {f"{name}?": {str: object} for name in ("model", "data", "trainer", "scaler", "checkpoint")}
-# a matter of each command
-NOT_TAKEN_OVER = ("max_time", "fast_dev_run", "default_root_dir")
-# what is not said where it differs: how long a run goes on; the precision is said with its loss scale
-UNSAID = ("max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "plugins")
+# each command has its own
+NOT_INHERITED = ("max_time", "fast_dev_run", "default_root_dir")
+# not reported as changed: the length of the run; the precision has a line of its own, with the loss scale
+UNREPORTED = ("max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "plugins")
 
 
-def inherited(checkpoint: dict[str, Any], subcommand: str) -> dict[str, Any]:
-    """Return the settings of a checkpoint's run that a command takes over: `fit` nearly all, the others few.
+def inherited_settings(checkpoint: dict[str, Any], subcommand: str) -> dict[str, Any]:
+    """Return the settings of a checkpoint's run that a command inherits: `fit` nearly all, the others few.
 
     Raises:
         RequestError: its configuration can't be read.
@@ -34,11 +34,11 @@ def inherited(checkpoint: dict[str, Any], subcommand: str) -> dict[str, Any]:
     saved = dict(checkpoint["hyper_parameters"])
     config: dict[str, Any] = {key: saved.pop(key) for key in ("optimizer", "lr_scheduler") if saved.get(key)}
     config["model"] = {"hidden_dim": saved["hidden_dim"], "lr_scheduler_interval": saved["lr_scheduler_interval"]}
-    # a checkpoint of the command has the whole configuration; one of somebody's own Trainer, the hyperparameters
-    config.update(parse_yaml(checkpoint.get(checkpoint_files.CONFIG_KEY, "{}"), "its configuration"))
+    # a checkpoint of the command has the complete configuration; one of a user's own Trainer has hyperparameters
+    config.update(parse_yaml(RunInfo.of(checkpoint).config or "{}", "its configuration"))
     if (problem := schema_error(config, GROUPS)) is not None:
         raise RequestError(f"in its configuration, {problem}.")
-    trainer = {key: value for key, value in config.pop("trainer", {}).items() if key not in NOT_TAKEN_OVER}
+    trainer = {key: value for key, value in config.pop("trainer", {}).items() if key not in NOT_INHERITED}
     if subcommand == "fit":
         return config | {"trainer": trainer}
     precision = {key: trainer[key] for key in ("precision", "plugins") if key in trainer}
@@ -48,37 +48,37 @@ def inherited(checkpoint: dict[str, Any], subcommand: str) -> dict[str, Any]:
 
 
 def check_network(path: Path, checkpoint: dict[str, Any], network: Mapping[str, Tensor]) -> None:
-    """Refuse a checkpoint whose weights are not those of `network`, a state_dict."""
+    """Refuse a checkpoint whose weights do not fit `network`, a state_dict."""
     saved = checkpoint["state_dict"]
     differ = [name for name in {**network, **saved} if _shape(saved, name) != _shape(network, name)]
     if differ:
         raise RequestError(
-            f"{path} is of another network: its {', '.join(sorted(differ))} {'is' if len(differ) == 1 else 'are'} not "
-            f"as in this one, which has {', '.join(network)}."
+            f"{path} holds another network. These weights differ in name or shape: {', '.join(sorted(differ))}. "
+            f"This network has {', '.join(network)}."
         )
 
 
 def check_loops(path: Path, checkpoint: dict[str, Any], loops: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint whose progress is not of the kind of `loops`, a new Trainer's state."""
+    """Refuse a checkpoint whose progress has other types than `loops`, the state of a new Trainer."""
     if (problem := schema_error(checkpoint["loops"]["fit_loop"], shape_of(loops), "progress")) is not None:
         raise RequestError(f"{path} is damaged, or of another version of Lightning: its {problem}.")
 
 
 def reported_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """List the settings that differ from those that were taken over, without those that a command is about."""
+    """List the settings that differ from the inherited ones, without those that have a line of their own."""
     known = {key: value for key, value in before.items() if key not in ("ckpt_path", "weights_only")}
-    known["trainer"] = {key: value for key, value in before["trainer"].items() if key not in UNSAID}
-    return changes(known, after)
+    known["trainer"] = {key: value for key, value in before["trainer"].items() if key not in UNREPORTED}
+    return changed_settings(known, after)
 
 
-def check(path: Path, checkpoint: dict[str, Any], subcommand: str, config: Any) -> None:
-    """Refuse settings that do not go with the checkpoint.
+def check_settings(path: Path, checkpoint: dict[str, Any], subcommand: str, config: Any) -> None:
+    """Refuse settings that do not fit the checkpoint.
 
     Raises:
         RequestError: the message names both values and what to do.
     """
     if subcommand == "fit" and "optimizer_states" not in checkpoint:
-        raise RequestError(f"{path} has no state of the optimizer, so no fit can go on from it; it can be tested.")
+        raise RequestError(f"{path} has no optimizer state, so no fit can resume from it. It can be tested.")
     if (problem := schema_error(checkpoint, NEEDED.get(subcommand, {}))) is not None:
         raise RequestError(f"{path} is not enough to {subcommand} with: its {problem}.")
     trained = checkpoint["hyper_parameters"]
@@ -95,13 +95,13 @@ def check(path: Path, checkpoint: dict[str, Any], subcommand: str, config: Any) 
         _check_held_out(path, checkpoint["datamodule_hyper_parameters"], config)
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any], within: str = "") -> list[str]:
+def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any], within: str = "") -> list[str]:
     """List the settings that differ, as `data.batch_size 64 -> 32`, for those that `before` has."""
     found = []
     for key, value in before.items():
         name = f"{within}{key}".replace(".init_args", "")
         if isinstance(value, Mapping) and isinstance(after.get(key), Mapping):
-            found += changes(value, after[key], f"{name}.")
+            found += changed_settings(value, after[key], f"{name}.")
         elif _plain(after.get(key)) != _plain(value):
             found.append(f"{name} {value} -> {after.get(key)}")
     return found
@@ -112,8 +112,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def inexact(changed: Iterable[str]) -> list[str]:
-    """Return those of the `changes` that change which images come when."""
+def changes_of_order(changed: Iterable[str]) -> list[str]:
+    """Return the changes that alter the order of the images."""
     return [change for change in changed if change.startswith(ORDER)]
 
 
@@ -125,12 +125,12 @@ def _check_optimizer(path: Path, trained: Mapping[str, Any] | None, config: Any)
     if trained is not None and config.optimizer.class_path != trained["class_path"]:
         raise RequestError(
             f"optimizer is {config.optimizer.class_path}, but {path} holds the state of {trained['class_path']}, which "
-            "another optimizer can't go on from. Leave optimizer out, or start without this checkpoint."
+            "another optimizer can't use. Leave optimizer out, or start without this checkpoint."
         )
 
 
 def _check_schedule(path: Path, checkpoint: Mapping[str, Any], config: Any) -> None:
-    """Refuse what a schedule has worked into the optimizer already, and would not follow."""
+    """Refuse settings that a schedule has already worked into the optimizer and would ignore."""
     trained, states = checkpoint["hyper_parameters"]["lr_scheduler"], checkpoint.get("lr_schedulers")
     if not trained or config.lr_scheduler is None:
         return
@@ -141,7 +141,7 @@ def _check_schedule(path: Path, checkpoint: Mapping[str, Any], config: Any) -> N
     if fixed or trained["class_path"] != config.lr_scheduler.class_path:
         name = trained["class_path"].rpartition(".")[2]
         raise RequestError(
-            f"lr_scheduler{f'.{fixed[0]}' if fixed else ''} can't be changed in the midst of the {name} of {path}. "
+            f"lr_scheduler{f'.{fixed[0]}' if fixed else ''} can't be overridden during the {name} of {path}. "
             "Leave it out, or start without this checkpoint."
         )
 
@@ -153,26 +153,28 @@ def as_plain(init: Any) -> dict[str, Any]:
 
 
 def _check_limits(path: Path, checkpoint: dict[str, Any], config: Any) -> None:
-    done = checkpoint_files.position(checkpoint)
-    for limit, noun, reached in (("max_epochs", "epoch", done["epochs"]), ("max_steps", "step", done["step"])):
+    done = progress(checkpoint)
+    for limit, noun, reached in (("max_epochs", "epoch", done.epochs), ("max_steps", "step", done.step)):
         wanted = getattr(config.trainer, limit)
         if wanted is not None and 0 <= wanted <= reached:
             raise RequestError(
-                f"{path} has {counted(reached, noun)} behind it and trainer.{limit} is {wanted}: nothing is left to "
-                f"train. Ask for more, as in --trainer.{limit} {max(2 * reached, 1)}."
+                f"{path} has trained {counted(reached, noun)} and trainer.{limit} is {wanted}: nothing is left to "
+                f"train. Raise it, for example --trainer.{limit} {max(2 * reached, 1)}."
             )
 
 
 def _check_held_out(path: Path, trained: Mapping[str, Any], config: Any) -> None:
     if config.data.val_size == trained["val_size"] == 0:
-        raise RequestError(f"{path} was trained on all images, so none are left to validate on. Use `mnist-amp test`.")
-    seed = config.seed_everything if config.data.seed is None else config.data.seed
+        raise RequestError(f"{path} was trained on all images, so no validation images are left. Use `mnist-amp test`.")
+    option, seed = "data.seed", config.data.seed
+    if seed is None:
+        option, seed = "seed_everything", config.seed_everything
     for name, value, was in (
         ("data.val_size", config.data.val_size, trained["val_size"]),
-        ("seed", seed, trained["seed"]),
+        (option, seed, trained["seed"]),
     ):
         if int(value) != was:
             raise RequestError(
-                f"{name} is {int(value)}, but {path} was trained with {was}, and has seen images that would be held "
-                "out now. Leave it out."
+                f"{name} is {int(value)}, but {path} was trained with {was}. "
+                f"It has seen images that would be validation images now. Leave {name} out."
             )

@@ -9,15 +9,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mnist_amp.lightning_internals import is_restoring
-from mnist_amp.runs import checkpoint_files, folders
-from mnist_amp.runs.atomic_files import sweep, writing
+from mnist_amp.runs import folders
+from mnist_amp.runs.atomic_files import describe_write_errors, remove_stale_files
+from mnist_amp.runs.checkpoint_contents import RunInfo
+from mnist_amp.runs.checkpoint_files import slurm_job
 
 
 class RunFolder(Callback):
-    """Gives a run its own `lightning_logs/version_N`, its loggers there, and a copy of its configuration.
+    """Creates the run's own folder `lightning_logs/version_N`, with its loggers and a copy of its configuration.
 
-    The folder is made only when the Trainer, the data and the model are there and `Preflight` has tried them, so that a
-    wrong request leaves nothing.
+    The folder is created only after the Trainer, the data and the model are made and `Preflight` has tried them. So a
+    wrong request leaves nothing behind.
 
     Args:
         root: folder that holds `lightning_logs`.
@@ -36,11 +38,11 @@ class RunFolder(Callback):
         self.path = Path()  # known from `setup` on
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        claimed = str(folders.create_run_dir(self.root)) if trainer.is_global_zero else ""
-        self.path = Path(trainer.strategy.broadcast(claimed))
+        created = str(folders.create_run_dir(self.root)) if trainer.is_global_zero else ""
+        self.path = Path(trainer.strategy.broadcast(created))
         if trainer.is_global_zero:
-            sweep(folders.logs_dir(self.root))
-            with writing(self.path / "config.yaml"):
+            remove_stale_files(folders.logs_dir(self.root))
+            with describe_write_errors(self.path / "config.yaml"):
                 (self.path / "config.yaml").write_text(self.config, encoding="utf-8")
         if self.default_loggers:
             parent, version = str(self.path.parent), self.path.name
@@ -53,11 +55,9 @@ class RunFolder(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if is_restoring(trainer) and trainer.is_global_zero and self.path != Path():
             shutil.rmtree(self.path)  # nothing has run yet
-            with contextlib.suppress(OSError):  # it is not empty, as there are other runs
+            with contextlib.suppress(OSError):  # not empty: there are other runs
                 folders.logs_dir(self.root).rmdir()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[checkpoint_files.CONFIG_KEY] = self.config
-        checkpoint[checkpoint_files.FOLDER_KEY] = str(self.path.absolute())
-        checkpoint[checkpoint_files.PRECISION_KEY] = str(trainer.precision_plugin.precision)
-        checkpoint[checkpoint_files.JOB_KEY] = checkpoint_files.job()
+        precision = str(trainer.precision_plugin.precision)
+        RunInfo(self.config, str(self.path.absolute()), precision, slurm_job()).write_to(checkpoint)

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from mnist_amp import __version__
-from mnist_amp.runs.checkpoint_files import PRECISION_KEY
+from mnist_amp.runs.checkpoint_contents import RunInfo
 from mnist_amp.torch_internals import cpu_multiplies
 
 
@@ -29,7 +29,7 @@ def described_precision(trainer: Trainer) -> str:
 
 def change_of_precision(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str | None:
     """Describe the change from a checkpoint's precision, and what happens to its loss scale; None if it is the same."""
-    before, now = checkpoint.get(PRECISION_KEY), effective_precision(trainer)
+    before, now = RunInfo.of(checkpoint).precision, effective_precision(trainer)
     if before in (None, now):
         return None
     scale, scaler = checkpoint.get("MixedPrecision", {}).get("scale"), getattr(trainer.precision_plugin, "scaler", None)

@@ -12,7 +12,7 @@ from torch import Tensor
 from mnist_amp.errors import RequestError
 from mnist_amp.lightning_internals import QuickHooksModule
 from mnist_amp.runs import checkpoint_files
-from mnist_amp.runs.trust import trusted
+from mnist_amp.runs.trust import trusted_settings
 from mnist_amp.training.execution import Execution
 from mnist_amp.training.gradient_scaler import newest_step_was_skipped
 from mnist_amp.training.metrics import EpochMeans
@@ -84,7 +84,7 @@ class ResumableModule(QuickHooksModule):
             RequestError: the file is damaged, is not a checkpoint, or has weights that are not finite.
         """
         checkpoint = checkpoint_files.read(Path(checkpoint_path))
-        saved = trusted(Path(checkpoint_path), checkpoint["hyper_parameters"], is_given=hparams.__contains__)
+        saved = trusted_settings(Path(checkpoint_path), checkpoint["hyper_parameters"], is_given=hparams.__contains__)
         module = cls(**{**saved, **hparams})
         module.load_state_dict(checkpoint["state_dict"])
         return module

@@ -1,0 +1,91 @@
+"""The parts of a checkpoint that this project writes itself, as records.
+
+A loaded checkpoint stays Lightning's plain dict. These records are made from it, after `checkpoint_files.read` has
+verified it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+CONFIG_KEY = "mnist_amp_config"
+FOLDER_KEY = "mnist_amp_folder"
+PRECISION_KEY = "mnist_amp_precision"
+JOB_KEY = "mnist_amp_slurm_job"
+CALLBACK_KEY = "RunCheckpoint"
+
+
+class Progress(NamedTuple):
+    """How far a run has trained.
+
+    Attributes:
+        epochs: completed epochs.
+        step: optimizer steps.
+    """
+
+    epochs: int
+    step: int
+
+
+class EpochMetrics(NamedTuple):
+    """The metrics of an epoch; None for those that it does not have.
+
+    Attributes:
+        epoch: its number, from 0.
+        step: optimizer steps of the run at its end.
+        train_loss: mean loss of its steps.
+        train_accuracy: of its steps, 0 to 1.
+        val_loss: of its last validation.
+        val_accuracy: of its last validation, 0 to 1.
+    """
+
+    epoch: int
+    step: int
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        return cls(**{name: row[name] for name in cls._fields if name in row})
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the metrics that the epoch has, by name. A checkpoint and the plots take this form."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+class RunInfo(NamedTuple):
+    """The run that wrote a checkpoint; None for what it did not write.
+
+    Attributes:
+        config: its resolved configuration, as YAML.
+        folder: absolute path of its folder.
+        precision: the effective precision, such as `bf16-mixed`.
+        slurm_job: the number of its SLURM job.
+    """
+
+    config: str | None = None
+    folder: str | None = None
+    precision: str | None = None
+    slurm_job: str | None = None
+
+    @classmethod
+    def of(cls, checkpoint: Mapping[str, Any]) -> Self:
+        return cls(*(checkpoint.get(key) for key in (CONFIG_KEY, FOLDER_KEY, PRECISION_KEY, JOB_KEY)))
+
+    def write_to(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(zip((CONFIG_KEY, FOLDER_KEY, PRECISION_KEY, JOB_KEY), self, strict=True))
+
+
+def progress(checkpoint: Mapping[str, Any]) -> Progress:
+    """Return how far the run of a checkpoint had trained."""
+    loop = checkpoint["loops"]["fit_loop"]
+    begun = int(loop["epoch_progress"]["current"]["ready"])
+    epochs = begun if loop["epoch_loop.batch_progress"]["is_last_batch"] else max(begun - 1, 0)
+    return Progress(epochs, int(checkpoint["global_step"]))
+
+
+def history(checkpoint: Mapping[str, Any]) -> list[EpochMetrics]:
+    """Return the metrics of each epoch so far; an empty list for a checkpoint of another callback."""
+    rows = checkpoint.get("callbacks", {}).get(CALLBACK_KEY, {}).get("history", [])
+    return [EpochMetrics.from_dict(row) for row in rows]

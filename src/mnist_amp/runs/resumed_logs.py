@@ -1,0 +1,92 @@
+"""The logs of a resumed run: they begin with the rows that the earlier run logged."""
+
+import csv
+import operator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mnist_amp.errors import warn
+from mnist_amp.lightning_internals import pending_row
+from mnist_amp.runs.checkpoint_contents import Progress, progress
+from mnist_amp.runs.checkpoint_files import source_run_dir
+from mnist_amp.runs.run_folder import RunFolder
+
+KEY = "pending_row"
+
+
+class LoggedRow(NamedTuple):
+    """A row of `metrics.csv`.
+
+    Attributes:
+        step: the optimizer step that it belongs to.
+        metrics: by name, with the epoch.
+    """
+
+    step: int
+    metrics: dict[str, float]
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        """Make a row of its metrics and its step.
+
+        Raises:
+            KeyError, TypeError, ValueError: it has no step, or something else than numbers.
+        """
+        metrics = {name: value if isinstance(value, int) else float(value) for name, value in row.items()}
+        del metrics["step"]
+        return cls(operator.index(row["step"]), metrics)
+
+    def is_epoch_mean_after(self, epochs: int) -> bool:
+        """Whether it has the means of an epoch, and later than the first `epochs` ones."""
+        return "train_loss" in self.metrics and self.metrics.get("epoch", 0) >= epochs
+
+
+class ResumedLogs(Callback):
+    """Copies the rows of the earlier run's `metrics.csv`, up to the checkpoint, into the logs of the resumed run.
+
+    The logs are then those of a run without an interruption. Lightning logs some rows only after the checkpoint of
+    their step; such a row is kept in the checkpoint. Loggers that the user has configured are left alone.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.rows: list[LoggedRow] = []
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if (row := pending_row(trainer)) is not None:
+            checkpoint[KEY] = {**row.metrics, "epoch": trainer.current_epoch, "step": row.step}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        folder = source_run_dir(Path(str(trainer.ckpt_path)), checkpoint)
+        self.rows = _rows_before(folder / "metrics.csv", progress(checkpoint))
+        if checkpoint.get(KEY) is not None:
+            pending = LoggedRow.from_dict(checkpoint[KEY])
+            if not any(row.step == pending.step and set(pending.metrics) <= set(row.metrics) for row in self.rows):
+                self.rows.append(pending)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers if self.run.default_loggers else []:
+            for row in self.rows:
+                logger.log_metrics(row.metrics, step=row.step)
+
+
+def _rows_before(path: Path, done: Progress) -> list[LoggedRow]:
+    """Read the rows of the steps that are done, except the means of an epoch that was interrupted."""
+    if not path.is_file():
+        return []
+    complete, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")  # a kill may cut the last line
+    table = csv.DictReader(complete.splitlines())
+    try:
+        found = [{name: _number(text) for name, text in row.items() if text} for row in table]
+        rows = [LoggedRow.from_dict(row) for row in found if "step" in row]
+    except (AttributeError, TypeError, ValueError, csv.Error):
+        warn(f"{path} is damaged, so its rows are not copied into the logs of this run.")
+        return []
+    return [row for row in rows if row.step < done.step and not row.is_epoch_mean_after(done.epochs)]
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isdecimal() else float(text)

@@ -1,0 +1,79 @@
+"""Options of `fit`, by runs of a few steps in this process."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mnist_amp.module import LitSimpleNN
+from mnist_amp.runs import checkpoint_files
+from tests.conftest import THEIRS, Refused, Run, filled
+
+SMOKE = ("--config", "configs/smoke.yaml")
+
+
+def test_a_drawn_seed_is_printed_and_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    for _ in range(2):
+        printed = run("fit", *SMOKE, "--seed_everything=true")
+        seeds.append(int(printed.split("seed       ")[1].split("\n")[0]))
+        monkeypatch.delenv("PL_GLOBAL_SEED")  # a new process would not have it
+    assert seeds[0] != seeds[1]
+    last = checkpoint_files.read(Path("lightning_logs/version_0/checkpoints/last.ckpt"))
+    assert last["datamodule_hyper_parameters"]["seed"] == seeds[0]
+
+
+def test_without_a_seed(run: Run) -> None:
+    assert "seed       none for the weights, 0 for the images\n" in run("fit", *SMOKE, "--seed_everything=false")
+
+
+def test_without_logger(run: Run) -> None:
+    printed = run("fit", *SMOKE, "--trainer.logger=false")
+    assert "files     lightning_logs/version_0/ (model.pth, curves.png, checkpoints/, config.yaml)\n" in printed
+    assert "tensorboard" not in printed
+
+
+def test_without_checkpoints(run: Run) -> None:
+    printed = run("fit", *SMOKE, "--trainer.enable_checkpointing=false")
+    assert "files     lightning_logs/version_0/ (metrics.csv, config.yaml)\n" in printed
+    assert "mnist-amp test" not in printed
+
+
+def test_barebones_and_another_progress_bar(run: Run, tmp_path: Path) -> None:
+    run("fit", "--trainer.barebones=true", "--trainer.max_steps=2")
+    assert list(tmp_path.iterdir()) == []
+    run("fit", *SMOKE, "--trainer.callbacks=TQDMProgressBar")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--optimizer.eps=-1",), f"the optimizer or its schedule can't be made: {THEIRS}."),
+        (
+            ("--optimizer.fused=true", "--trainer.gradient_clip_val=1"),
+            "optimizer.fused and trainer.gradient_clip_val can't be combined in mixed precision, because a fused "
+            "optimizer unscales the gradients only after they are clipped. Leave one of them out.",
+        ),
+    ],
+)
+def test_an_invalid_optimizer_leaves_nothing(
+    refused: Refused, tmp_path: Path, args: tuple[str, ...], message: str
+) -> None:
+    found = refused("fit", *SMOKE, *args)
+    assert found == filled(f"mnist-amp: error: {message}\n", found)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_out_of_memory(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def exhausted(self: LitSimpleNN, batch: Any, batch_idx: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(LitSimpleNN, "training_step", exhausted)
+    with pytest.raises(SystemExit) as exit_info:
+        run("fit", *SMOKE)
+    assert exit_info.value.code == 1
+    assert capsys.readouterr().err == (
+        "mnist-amp: error: the GPU is out of memory; lower data.batch_size or model.hidden_dim, or free the GPU. CUDA "
+        "out of memory. Tried to allocate 2 GiB.\n"
+    )
