@@ -23,12 +23,12 @@ TRAINED, VALIDATED = ("train_loss", "train_accuracy"), ("val_loss", "val_accurac
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Writes `best.ckpt` and `last.ckpt` to the run's folder; both hold the metrics of each epoch so far.
+    """Writes `best.ckpt` and `last.ckpt` to the run's folder. Both hold the metrics of each epoch so far.
 
-    `best.ckpt` has the highest validation accuracy, and the earlier one of two equal ones. Without validation it is the
-    newest. A resumed run starts with the metrics and the best of the earlier run. `last.ckpt` is written at the end of
-    each epoch, every `every_n_train_steps` steps, and when a signal asks the run to stop: always between two optimizer
-    steps.
+    `best.ckpt` has the highest validation accuracy; if two are equal, it is the earlier. Without validation it is the
+    newest. A resumed run starts with the metrics and the best checkpoint of the earlier run. `last.ckpt` is written at
+    the end of each epoch, every `every_n_train_steps` steps, and when a signal asks the run to stop. It is always
+    written between two optimizer steps.
 
     Args:
         run: the callback that creates the run's folder.
@@ -97,12 +97,12 @@ class RunCheckpoint(ModelCheckpoint):
         step, every = trainer.global_step, trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
         if step % every == 0:
             self._check_folder(trainer)  # before the loggers fail because of it
-        # processes that ask each other wait for each other, so they do it rarely
-        asked = (trainer.world_size == 1 or step % every == 0) and self._asked(trainer)
-        if asked or (self.every and step % self.every == 0):
+        # several processes wait for each other to find out, so they do it rarely
+        requested = (trainer.world_size == 1 or step % every == 0) and self._is_stop_requested(trainer)
+        if requested or (self.every and step % self.every == 0):
             self._save_last(trainer)
-        if asked:
-            self._answer(trainer)
+        if requested:
+            self._stop_or_requeue(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -123,8 +123,8 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_last(trainer)
         if not trainer.is_last_batch:
             self.history.append(row)  # for the curves of this run; a resumed run completes the epoch
-        if self._asked(trainer) and not trainer.fit_loop.done:
-            self._answer(trainer)
+        if self._is_stop_requested(trainer) and not trainer.fit_loop.done:
+            self._stop_or_requeue(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
@@ -156,11 +156,11 @@ class RunCheckpoint(ModelCheckpoint):
             self.best_model_score = self.kth_value = score
             self.best_k_models = {str(self.best): score}
 
-    def _asked(self, trainer: Trainer) -> bool:
+    def _is_stop_requested(self, trainer: Trainer) -> bool:
         """Whether any process was asked to stop or to requeue. Then all must do it after the same step."""
         return _any(trainer, self.stop.signum is not None or self.stop.requeue)
 
-    def _answer(self, trainer: Trainer) -> None:
+    def _stop_or_requeue(self, trainer: Trainer) -> None:
         if _any(trainer, self.stop.requeue):
             self.stop.do_requeue()  # SLURM may then send a signal to stop
         if _any(trainer, self.stop.signum is not None):

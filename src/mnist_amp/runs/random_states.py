@@ -11,7 +11,9 @@ KEY = "random_states"
 
 
 class RandomStates(Callback):
-    """Keeps the states of the CPU's and the device's generator, of each process, so that dropout resumes to the bit.
+    """Keeps the states of the random generators of each process in checkpoints, so that dropout resumes to the bit.
+
+    These are torch's generators of the CPU and of the device.
 
     The order of the images does not need them: it is a function of (seed, epoch).
 

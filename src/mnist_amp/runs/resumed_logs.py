@@ -30,17 +30,17 @@ class LoggedRow(NamedTuple):
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
-        """Make a row of its metrics and its step.
+        """Return the row of a dict with the key `step`.
 
         Raises:
-            KeyError, TypeError, ValueError: it has no step, or something else than numbers.
+            KeyError, TypeError, ValueError: there is no step, or a value is not a number.
         """
         metrics = {name: value if isinstance(value, int) else float(value) for name, value in row.items()}
         del metrics["step"]
         return cls(operator.index(row["step"]), metrics)
 
-    def is_epoch_mean_after(self, epochs: int) -> bool:
-        """Whether it has the means of an epoch, and later than the first `epochs` ones."""
+    def is_mean_after(self, epochs: int) -> bool:
+        """Whether the row has the means of an epoch that comes after the first `epochs` ones."""
         return "train_loss" in self.metrics and self.metrics.get("epoch", 0) >= epochs
 
 
@@ -85,7 +85,7 @@ def _rows_before(path: Path, done: Progress) -> list[LoggedRow]:
     except (AttributeError, TypeError, ValueError, csv.Error):
         warn(f"{path} is damaged, so its rows are not copied into the logs of this run.")
         return []
-    return [row for row in rows if row.step < done.step and not row.is_epoch_mean_after(done.epochs)]
+    return [row for row in rows if row.step < done.step and not row.is_mean_after(done.epochs)]
 
 
 def _number(text: str) -> float:

@@ -1,5 +1,6 @@
-"""Which settings of a checkpoint are used. A checkpoint may come from a stranger: nothing in it may run code, or choose
-where files are written.
+"""The settings of a checkpoint that may be used.
+
+A checkpoint may come from a stranger, so no setting in it may run code, or choose where files are written.
 """
 
 import re
