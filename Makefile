@@ -1,6 +1,7 @@
 # make fit     train SimpleNN on MNIST and test it; arguments: make fit ARGS="--trainer.max_epochs 2"
 # make test    run the test suite
 # make check   ruff (lint, format), mypy in strict mode, import-linter (who may import whom)
+# make docs    build the site of docs/ into build/site, which works offline
 # make setup   only make .venv and install into it; the others do that first, once
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := .venv/bin
 RUNS = $(shell printf '%s' '$(ARGS)' | grep -oE -- '--trainer\.default_root_dir[= ][^ ]+')
 INSTALLED := .venv/.installed
 
-.PHONY: fit test check setup
+.PHONY: fit test check docs setup
 
 fit: setup
 	$(BIN)/mnist-amp fit $(ARGS)
@@ -23,6 +24,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 setup: $(INSTALLED)
 

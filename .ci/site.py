@@ -1,15 +1,18 @@
-"""MkDocs hooks: what is generated when the site is built, and the check that the site loads nothing from elsewhere.
+"""MkDocs hooks: the generated parts of the site, and the check that the site loads nothing from other machines.
 
-A line `<!-- help: fit -->` becomes the options of that command, as `mnist-amp fit --help` prints them. A Mermaid pie,
-which GitHub draws by itself, becomes an SVG, because Mermaid's script would have to be downloaded.
+- `<!-- help: fit -->` becomes the `--help` of a command; with `without fit`, only the sections that differ from fit's.
+- `<!-- files -->` becomes a list of the package's files, with the first sentence of each docstring.
+- A Mermaid pie, which GitHub draws by itself, becomes an SVG, because Mermaid's script would have to be downloaded.
 """
 
+import ast
 import contextlib
 import html
 import io
 import math
 import os
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from mkdocs.exceptions import PluginError
 
 from mnist_amp.__main__ import main
 
-COLORS = ("#3f51b5", "#ff9800", "#4caf50", "#f44336", "#9c27b0", "#00bcd4", "#9e9e9e", "#ffc107")
+PACKAGE = Path(__file__).parents[1] / "src" / "mnist_amp"
+COLORS = ("#7986cb", "#ffb74d", "#3f51b5", "#e57373", "#1a237e", "#4db6ac", "#9e9e9e", "#fff176")
 PIE = re.compile(r"^```mermaid\npie showData title (.+)\n((?: +\"[^\"]+\" : [\d.]+\n)+)```$", re.MULTILINE)
 HELP = re.compile(r"^<!-- help: (\w+)( without fit)? -->$", re.MULTILINE)
 LOADED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=["']?((?:https?:)?//[^"'\s>]+)""")
@@ -25,7 +29,8 @@ LOADED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = PIE.sub(lambda found: pie(found[1], re.findall(r'"(.+)" : ([\d.]+)', found[2])), markdown)
-    return HELP.sub(lambda found: command_help(found[1], omit_fit=bool(found[2])), markdown)
+    markdown = HELP.sub(lambda found: command_help(found[1], omit_fit=bool(found[2])), markdown)
+    return markdown.replace("<!-- files -->", package_files())
 
 
 def on_post_build(config: Any, **_: Any) -> None:
@@ -40,26 +45,49 @@ def pie(title: str, parts: list[tuple[str, str]]) -> str:
     total, turn, slices, legend = sum(float(value) for _, value in parts), 0.0, [], []
     for (name, value), color in zip(parts, COLORS, strict=False):
         start, turn = turn, turn + float(value) / total
-        ends = (f"{math.sin(math.tau * at):.4f} {-math.cos(math.tau * at):.4f}" for at in (start, turn))
-        path = "M0 0L{}A1 1 0 {:d} 1 {}Z".format(next(ends), turn - start > 0.5, next(ends))
-        slices.append(f'<path d="{path}" fill="{color}"/>')
+        first, last = (f"{math.sin(math.tau * at):.4f} {-math.cos(math.tau * at):.4f}" for at in (start, turn))
+        slices.append(f'<path d="M0 0L{first}A1 1 0 {turn - start > 0.5:d} 1 {last}Z" fill="{color}"/>')
         legend.append(f'<li><i style="background:{color}"></i>{html.escape(name)}: {value} %</li>')
     drawing = f'<svg viewBox="-1 -1 2 2" role="img" aria-label="{html.escape(title)}">{"".join(slices)}</svg>'
     return f'<div class="pie">{drawing}<div><strong>{html.escape(title)}</strong><ul>{"".join(legend)}</ul></div></div>'
 
 
 def command_help(command: str, omit_fit: bool) -> str:
-    """Return the help of a command; on demand without the sections that `fit` has, word for word."""
-    sections = help_sections(command)
-    if omit_fit:
-        known = help_sections("fit")
-        sections = [section for section in sections[:1] + [part for part in sections[1:] if part not in known]]
-    return "```text\n" + "\n\n".join(sections) + "\n```"
+    """Return the help of a command as Markdown, a heading for each section."""
+    (_, description, *sections), known = help_sections(command), help_sections("fit")[2:] if omit_fit else []
+    shown = [part for part in sections if part not in known]
+    same = [part.partition(":\n")[0] for part in sections if part in known]
+    parts = [description, *(_section(part) for part in shown)]
+    if same:
+        parts.append(f"These sections are the same as in [fit](#fit): {'; '.join(same)}.")
+    return "\n\n".join(parts)
 
 
 def help_sections(command: str) -> list[str]:
-    os.environ["COLUMNS"] = "110"
+    """Return usage, description and the sections of options, as `--help` prints them."""
+    os.environ["COLUMNS"] = "100"
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         main([command, "--help"])
-    return printed.getvalue().strip().split("\n\n")
+    return printed.getvalue().replace(" \b", "").strip().split("\n\n")  # jsonargparse prints a backspace
+
+
+def _section(part: str) -> str:
+    title, _, options = part.partition(":\n")
+    title = " ".join(title.split())
+    return f"**{title[:1].upper()}{title[1:]}**\n\n```text\n{textwrap.dedent(options)}\n```"
+
+
+def package_files() -> str:
+    """Return, by room, a list of files and the first sentences of their docstrings."""
+    rooms = {path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE}
+    return "\n\n".join(_room(room) for room in [PACKAGE, *sorted(rooms)])
+
+
+def _room(room: Path) -> str:
+    lines = [f'??? note "{room.relative_to(PACKAGE.parent)}/"', "", "    | file | contents |", "    |---|---|"]
+    for path in sorted(room.glob("*.py")):
+        if docstring := ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))):
+            sentence = " ".join(docstring.partition("\n\n")[0].split())
+            lines.append(f"    | `{path.name}` | {sentence} |")
+    return "\n".join(lines)
