@@ -1,16 +1,18 @@
-# make fit     train SimpleNN on MNIST and test it; arguments: make fit ARGS="--trainer.max_epochs 2"
-# make test    run the test suite
-# make check   ruff (lint, format), mypy in strict mode, import-linter (who may import whom)
-# make docs    build the site of docs/ into build/site, which works offline
-# make setup   only make .venv and install into it; the others do that first, once
+# make fit          train SimpleNN on MNIST and test it; arguments: make fit ARGS="--trainer.max_epochs 2"
+# make test         run the test suite
+# make test-lowest  run it with the lowest versions that pyproject.toml allows, in .venv-lowest; needs Python 3.11 or 3.12
+# make check        ruff (lint, format), mypy in strict mode, import-linter (who may import whom)
+# make setup        only make .venv and install into it; the others do that first, once
 
 PYTHON ?= python3
 BIN := .venv/bin
 # where the runs are, if ARGS says so, for the test as well
 RUNS = $(shell printf '%s' '$(ARGS)' | grep -oE -- '--trainer\.default_root_dir[= ][^ ]+')
 INSTALLED := .venv/.installed
+LOWEST := .venv-lowest
+PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: fit test check docs setup
+.PHONY: fit test test-lowest check setup
 
 fit: setup
 	$(BIN)/mnist-amp fit $(ARGS)
@@ -19,12 +21,17 @@ fit: setup
 test: setup
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -n auto --dist loadgroup $(ARGS)
+
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# the site of docs/, in build/site; it works offline
+.PHONY: docs
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -34,5 +41,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("mnist-amp needs Python 3.11 or newer: make setup PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	@echo "Installing into .venv (about 2 minutes; on Linux 5.5 GB, as torch comes with CUDA) ..."
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python $(PIP) --constraint constraints.txt --editable ".[dev]"
 	@touch $(INSTALLED)
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python $(PIP) --constraint constraints-lowest.txt --editable ".[dev]"
+	@touch $@
