@@ -30,6 +30,11 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# the site of docs/, in build/site; it works offline
+.PHONY: docs
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt

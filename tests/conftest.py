@@ -76,7 +76,7 @@ class Malicious:
 
 
 # files with the longest tests: they run first, or one process would run them alone at the end
-LONGEST = ("test_readme", "test_export", "test_signals", "test_wheel")
+LONGEST = ("test_documented_commands", "test_export", "test_signals", "test_wheel")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -34,7 +34,7 @@ def test_after_an_error_the_old_file_is_unchanged(tmp_path: Path) -> None:
     assert path.read_text() == "good"
 
 
-def test_remove_stale_filess_what_killed_processes_left(tmp_path: Path) -> None:
+def test_removes_stale_files_of_killed_processes(tmp_path: Path) -> None:
     names = (".last.123.ckpt", ".last.456.ckpt", "last.ckpt", ".hidden", ".a.b.ckpt")
     for name in names:
         (tmp_path / name).touch()
