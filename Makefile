@@ -1,7 +1,8 @@
 # make fit          train SimpleNN on MNIST and test it; arguments: make fit ARGS="--trainer.max_epochs 2"
 # make test         run the test suite
 # make test-lowest  run it with the lowest versions that pyproject.toml allows, in .venv-lowest; needs Python 3.11 or 3.12
-# make check        ruff (lint, format), mypy in strict mode, import-linter (who may import whom)
+# make check        ruff (lint, format), mypy in strict mode, import-linter (who may import whom), the words of .ci/words.toml
+# make docs         build the site of docs/ into build/site; it works offline
 # make setup        only make .venv and install into it; the others do that first, once
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ INSTALLED := .venv/.installed
 LOWEST := .venv-lowest
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: fit test test-lowest check setup
+.PHONY: fit test test-lowest check docs setup
 
 fit: setup
 	$(BIN)/mnist-amp fit $(ARGS)
@@ -29,9 +30,8 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/check_words.py
 
-# the site of docs/, in build/site; it works offline
-.PHONY: docs
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

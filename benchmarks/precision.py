@@ -1,4 +1,4 @@
-"""What mixed precision does on this machine: `mnist-amp compare`, `mnist-amp profile`, and a hand-written loop.
+"""The effect of mixed precision on this machine: `mnist-amp compare`, `mnist-amp profile`, and a hand-written loop.
 
     python benchmarks/precision.py
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 Point = tuple[float, float]
 Stroke = list[Point]
 
-FINER = 4  # an image is drawn so many times larger and then reduced, so that its edges are smooth
+FINER = 4  # an image is drawn larger by this factor and then reduced, so that its edges are smooth
 
 
 def arc(centre: Point, radii: Point, start: float, end: float) -> Stroke:
@@ -34,7 +34,7 @@ STROKES: dict[int, list[Stroke]] = {
 }
 
 
-def picture(digit: int, size: int, width: float) -> Image.Image:
+def draw_digit(digit: int, size: int, width: float) -> Image.Image:
     """Draw a digit, dark on light, with a round pen.
 
     Args:

@@ -1,4 +1,4 @@
-"""Draw the verdict of a saved comparison as one picture: the speed of each precision, and what it does to accuracy.
+"""Draw the verdict of a saved comparison as one chart: the speed of each precision, and what it does to accuracy.
 
     python benchmarks/verdict_chart.py
 

@@ -201,7 +201,7 @@ def begin_next_step(trainer: Trainer) -> None:
 
 
 def count_zero_grad(trainer: Trainer, steps: int) -> None:
-    """Count that the gradients were set to zero in so many steps."""
+    """Count that the gradients were set to zero in each of these steps."""
     zero_grad = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.zero_grad
     for _ in range(steps):
         zero_grad.increment_ready()

@@ -20,7 +20,7 @@ __all__ = [
     "tree_leaves",
 ]
 
-# the operation by which an exported program checks that its inputs are on the device of the export
+# an exported program uses this operation to check that its inputs are on the device of the export
 METADATA_ASSERT = torch.ops.aten._assert_tensor_metadata.default
 
 

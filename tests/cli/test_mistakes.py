@@ -336,7 +336,7 @@ def test_a_last_that_is_missing_gives_way(fitted: Run, capsys: pytest.CaptureFix
     )
 
 
-def test_a_damaged_last_gives_way_to_the_newest_whole(
+def test_a_damaged_last_is_replaced_by_the_newest_readable_checkpoint(
     fitted: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fitted(*SMOKE)

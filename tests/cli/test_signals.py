@@ -239,7 +239,7 @@ def test_a_lost_process_ends_the_others(tmp_path: Path, data_dir: Path) -> None:
     )
 
 
-def test_a_mistake_is_said_by_one_process_of_two(tmp_path: Path, data_dir: Path) -> None:
+def test_a_mistake_is_reported_by_one_process_of_two(tmp_path: Path, data_dir: Path) -> None:
     arguments = ("--config=ddp-cpu.yaml", f"--data.data_dir={data_dir}", "--optimizer.eps=-1")
     program = [sys.executable, "-m", "mnist_amp", "fit", *arguments]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=300)

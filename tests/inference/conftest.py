@@ -1,4 +1,4 @@
-"""What the tests of inference share: `predict` with the checkpoint of a short run, and its predictions."""
+"""Shared fixtures of the tests of inference: `predict` with the checkpoint of a short run, and its predictions."""
 
 import csv
 import functools

@@ -18,11 +18,11 @@ from mnist_amp.inference.demo_server import DemoServer, listen, make_app
 from mnist_amp.inference.drawing_reader import SIDE
 from mnist_amp.inference.mnist_form import mnist_form
 from mnist_amp.inference.pixel_network import DTYPES
-from strokes import picture
+from strokes import draw_digit
 from tests.conftest import Refused, started
 from tests.inference.test_demo_server import BINARY, ask
 
-SEVEN = ImageOps.invert(picture(7, SIDE, 22))
+SEVEN = ImageOps.invert(draw_digit(7, SIDE, 22))
 ALL = "/read?" + "&".join(f"precision={name}" for name in DTYPES)
 
 
@@ -47,7 +47,7 @@ def test_refused_in_one_line(refused: Refused, kept: Path) -> None:
     with listen(0) as taken:
         port = taken.getsockname()[1]
         for args, message in [
-            (("--port=65536",), "port is 65536; it must be at least 0 and at most 65535. See mnist-amp demo --help."),
+            (("--port=65536",), "port is 65536; it must be at most 65535. See mnist-amp demo --help."),
             (("--port=http",), "port can't be http; it takes int. See mnist-amp demo --help."),
             (
                 (f"--port={port}",),

@@ -8,9 +8,9 @@ from mnist_amp.inference.drawing_reader import SIDE, SIZE, DrawingReader, ReadDr
 from mnist_amp.inference.mnist_form import mnist_form
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
 from mnist_amp.networks.simple_nn import SimpleNN
-from strokes import picture
+from strokes import draw_digit
 
-SEVEN = ImageOps.invert(picture(7, SIDE, 22))
+SEVEN = ImageOps.invert(draw_digit(7, SIDE, 22))
 
 
 def network() -> SimpleNN:

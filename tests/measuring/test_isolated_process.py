@@ -33,7 +33,9 @@ def test_each_call_has_its_own_process() -> None:
 def test_errors_are_raised_in_the_caller() -> None:
     with pytest.raises(RequestError, match=r"^no$"):
         run_isolated(refuse)
-    with pytest.raises(RunError, match=r"^there is not enough memory; lower model.hidden_dim or data.batch_size\. "):
+    with pytest.raises(
+        RunError, match=r"^this machine has too little memory\. Lower model.hidden_dim or data.batch_size\. "
+    ):
         run_isolated(fail)
 
 

@@ -8,7 +8,7 @@ from tests.project.documents import ROOT
 
 
 def checked(path: Path) -> tuple[int, list[str]]:
-    program = [sys.executable, ROOT / ".ci" / "check_words.py", path]
+    program = [sys.executable, str(ROOT / ".ci" / "check_words.py"), str(path)]
     done = subprocess.run(program, capture_output=True, text=True)
     return done.returncode, done.stdout.splitlines()
 

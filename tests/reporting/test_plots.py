@@ -10,16 +10,16 @@ from mnist_amp.reporting import plots
 
 @pytest.fixture
 def saved(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Return a list that collects the figures as they are saved."""
-    figures: list[Figure] = []
+    """Return a list that collects the plots as they are saved."""
+    saved: list[Figure] = []
     save = Figure.savefig
 
     def savefig(figure: Figure, path: Path, **kwargs: Any) -> None:
         save(figure, path, **kwargs)
-        figures.append(figure)
+        saved.append(figure)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
-    return figures
+    return saved
 
 
 def curves(figure: Figure) -> list[dict[str, list[tuple[float, float]]]]:

@@ -40,7 +40,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class About:
-    """What the page shows about the network, and where it is computed.
+    """The facts that the page shows about the network and its device.
 
     Attributes:
         checkpoint: its file and epochs.

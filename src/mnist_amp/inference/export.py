@@ -46,7 +46,7 @@ INSTALL = "pip install 'mnist-amp[export]'"
 
 
 class Reference(NamedTuple):
-    """What the files are made from, and checked against.
+    """The source of the files, which they are checked against.
 
     Attributes:
         model: the checkpoint's network.

@@ -13,9 +13,9 @@ from PIL import Image
 
 SIDE, BOX, CENTRE = 28, 20, 14
 MAX_SIDE = 768  # pixels of the longer side of an image in which a digit is searched; a digit of 1/38 of it has 20
-VISIBLE = 25  # levels of 255 by which ink must differ from its paper
-NOISE = 7  # times the standard deviation of the paper's noise by which ink must differ
-NEAR = 6  # levels by which paper of one colour may differ from this colour
+VISIBLE = 25  # smallest difference between ink and its paper, in levels of 255
+NOISE = 7  # smallest difference between ink and its paper, in standard deviations of the paper's noise
+NEAR = 6  # largest difference of paper of one colour from this colour, in levels
 PLAIN = 0.4  # share of the border that has one colour if the light is even; the rest may be ink
 INK = 0.2  # of the darkest ink: the least that counts as part of the digit's box, as in all of MNIST's images
 FULL = 75  # percentile of the ink in a scaled box that becomes the darkest ink
