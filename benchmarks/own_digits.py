@@ -171,9 +171,9 @@ def counted(pairs: list[tuple[int, int]]) -> dict[str, Any]:
     """Count the images, and the wrong guesses by kind, such as `1 as 7`."""
     wrong = [f"{digit} as {guess if guess >= 0 else 'nothing'}" for digit, guess in pairs if digit != guess]
     return {
-        "pictures": len(pairs),
+        "pictures": len(pairs),  # words: allow (a key of saved results)
         "wrong": {text: wrong.count(text) for text in sorted(set(wrong))},
-    }  # words: allow (a key of saved results)
+    }
 
 
 def table(record: dict[str, Any]) -> str:
