@@ -294,7 +294,7 @@ def test_no_run_there(refused: Refused, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("checkpoint")
 def test_refuses_in_a_line(refused: Refused, kept: Path, server: DemoServer) -> None:
     for args, message in [
-        (("--port=65536",), "port is 65536; it must be at least 0 and at most 65535. See mnist-amp demo --help."),
+        (("--port=65536",), "port is 65536; it must be at most 65535. See mnist-amp demo --help."),
         (("--port=http",), "port can't be http; it takes int. See mnist-amp demo --help."),
         (
             (f"--port={server.port}",),

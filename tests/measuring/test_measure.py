@@ -105,7 +105,9 @@ def test_a_process_of_its_own() -> None:
 def test_what_goes_wrong_in_it() -> None:
     with pytest.raises(RequestError, match=r"^no$"):
         measure.isolated(refuse)
-    with pytest.raises(RunError, match=r"^there is not enough memory; lower model.hidden_dim or data.batch_size\. "):
+    with pytest.raises(
+        RunError, match=r"^this machine has too little memory\. Lower model.hidden_dim or data.batch_size\. "
+    ):
         measure.isolated(fail)
     with pytest.raises(RunError, match=r"^the process died with exit status -9, for want of memory perhaps$"):
         measure.isolated(die)

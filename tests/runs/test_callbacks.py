@@ -119,7 +119,9 @@ def test_a_drawn_seed_is_said_and_kept(run: Run, monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_a_seed(run: Run) -> None:
-    assert "seed       none for the weights, 0 for the images\n" in run("fit", *SMOKE, "--seed_everything=false")
+    assert "seed       none for the weights (random), 0 for the images\n" in run(
+        "fit", *SMOKE, "--seed_everything=false"
+    )
 
 
 def test_without_logger(run: Run) -> None:
@@ -239,6 +241,6 @@ def test_a_gpu_out_of_memory(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: 
         run("fit", *SMOKE)
     assert exit_info.value.code == 1
     assert capsys.readouterr().err == (
-        "mnist-amp: error: the GPU is out of memory; lower data.batch_size or model.hidden_dim, or free the GPU. CUDA "
+        "mnist-amp: error: the GPU is out of memory. Lower data.batch_size or model.hidden_dim, or free the GPU. CUDA "
         "out of memory. Tried to allocate 2 GiB.\n"
     )

@@ -161,7 +161,7 @@ def test_a_resumed_runs_config_starts_anew(run: Run, fitted: Run) -> None:
     fitted(*SMOKE)
     run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
     text = Path("lightning_logs/version_1/config.yaml").read_text()
-    assert text.startswith("# went on from lightning_logs/version_0/checkpoints/last.ckpt\n")
+    assert text.startswith("# resumed from lightning_logs/version_0/checkpoints/last.ckpt\n")
     assert yaml.safe_load(text)["ckpt_path"] is None
     assert "Epoch 0: 8 batches" in run("fit", "--config=lightning_logs/version_1/config.yaml")
 

@@ -126,7 +126,7 @@ def test_anomaly_detection(failed: Any) -> None:
     assert failed(
         "--trainer.detect_anomaly=true", "--trainer.callbacks=null", "--optimizer=SGD", "--optimizer.lr=1e30"
     ) == (
-        "mnist-amp: error: trainer.detect_anomaly has found a gradient that is not a number: Function "
+        "mnist-amp: error: trainer.detect_anomaly found a gradient that is nan: Function "
         "'LogSoftmaxBackward0' returned nan values in its 0th output. Set MNIST_AMP_DEBUG=1 to see where.\n"
     )
 

@@ -56,7 +56,11 @@ class MnistAmpCLI(LightningCLI):
             MNISTDataModule,
             save_config_callback=None,  # RunFolder saves the configuration
             seed_everything_default=SEED,
-            parser_kwargs={"prog": "mnist-amp", "allow_abbrev": False},
+            parser_kwargs={
+                "prog": "mnist-amp",
+                "allow_abbrev": False,
+                self.command: {"allow_abbrev": False},  # jsonargparse 4.50 does not pass it on
+            },
             parser_class=Parser,
             auto_configure_optimizers=False,  # the module makes its optimizers from plain values
             load_from_checkpoint_support=False,  # the hyperparameters are plain values already

@@ -37,7 +37,7 @@ def make_banner(subcommand: str, config: Namespace, start: StartingCheckpoint | 
         changes: settings of the checkpoint's run that are overridden.
     """
     seeded = config.seed_everything is not False
-    lines = {"seed": str(config.seed_everything) if seeded else "none for the weights, 0 for the images"}
+    lines = {"seed": str(config.seed_everything) if seeded else "none for the weights (random), 0 for the images"}
     if start:
         done = checkpoint_files.position(start.content)
         lines["checkpoint"] = f"{start.path} ({counted(done['epochs'], 'epoch')} done, step {done['step']:,})"
