@@ -17,25 +17,39 @@ if a replay does what the eager step would have done. Four things must hold for 
    memory and their initial values must not be part of the graph.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loops.optimization.automatic import Closure
 from torch import Tensor
+from torch.nn import Parameter
 
 from mnist_amp.data.loader import Batch
 from mnist_amp.lightning_internals import count_zero_grad, step_inputs, uncounted_steps
 from mnist_amp.torch_internals import schedules_within
-
-if TYPE_CHECKING:
-    from mnist_amp.training.resumable_module import ResumableModule
+from mnist_amp.training.metrics import EpochMeans
 
 # hooks of callbacks that run within a step; a replay would leave them out
 HOOKS_WITHIN_STEP = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 
 ONLY_ON_CUDA = "only a CUDA device has graphs"
+
+
+class SteppedModule(Protocol):
+    """The parts of a LightningModule that its steps use, such as those of `ResumableModule`."""
+
+    train_means: EpochMeans
+    loss: Tensor
+
+    @property
+    def trainer(self) -> Trainer: ...
+
+    def parameters(self) -> Iterator[Parameter]: ...
+
+    def optimizer_settings(self) -> dict[str, Any]: ...
 
 
 def obstacle(trainer: Trainer, is_fused: bool) -> str | None:
@@ -86,7 +100,7 @@ class StepGraph(NamedTuple):
 
     @classmethod
     def capture(
-        cls, module: "ResumableModule", batches: list[Batch], optimizer: LightningOptimizer, closure: Closure
+        cls, module: SteppedModule, batches: list[Batch], optimizer: LightningOptimizer, closure: Closure
     ) -> "StepGraph":
         """Capture one step for each of these batches, which must have the same size; nothing is computed yet.
 
@@ -119,7 +133,7 @@ class StepGraph(NamedTuple):
                 group.update(before)
         return cls(graph, inputs, rates, losses, logits, [parameter.grad for parameter in module.parameters()])
 
-    def replay(self, module: "ResumableModule", batches: list[Batch], rates: list[float]) -> None:
+    def replay(self, module: SteppedModule, batches: list[Batch], rates: list[float]) -> None:
         """Take the steps on these batches, with these learning rates; the host does not wait for the device."""
         for static, parts in zip(self.inputs, zip(*batches, strict=True), strict=True):
             torch.stack(parts, out=static)

@@ -7,7 +7,7 @@ graph, see `mnist_amp.training.cuda_graph`.
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
@@ -26,10 +26,7 @@ from mnist_amp.lightning_internals import (
     step_inputs,
     transfer_batch,
 )
-from mnist_amp.training.cuda_graph import ONLY_ON_CUDA, StepGraph, has_hook, obstacle
-
-if TYPE_CHECKING:
-    from mnist_amp.training.resumable_module import ResumableModule
+from mnist_amp.training.cuda_graph import ONLY_ON_CUDA, StepGraph, SteppedModule, has_hook, obstacle
 
 # hooks of a module or of its data that may change a batch
 TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
@@ -77,7 +74,7 @@ class Execution:
         replayed: those that were replayed as CUDA graphs.
     """
 
-    def __init__(self, module: "ResumableModule", steps: int) -> None:
+    def __init__(self, module: SteppedModule, steps: int) -> None:
         self.module, self.steps = module, steps
         self.reason: str | None = None
         self.graphs: dict[tuple[int, int, float], StepGraph | None] = {}
