@@ -44,6 +44,7 @@ from mnist_amp.training.gradient_scaler import ScalerSettings
 from mnist_amp.training.loss_scale_monitor import LossScaleMonitor
 from mnist_amp.training.optimizers import ADAM
 from mnist_amp.training.preflight import Preflight
+from mnist_amp.training.schedules import annotate_nested_schedules
 from mnist_amp.training.terminate_on_nan import TerminateOnNaN
 from mnist_amp.wording import counted
 
@@ -135,6 +136,7 @@ class MnistAmpCLI(LightningCLI):
         )
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        annotate_nested_schedules()
         parser.add_lightning_class_args(LitSimpleNN, "model")
         parser.add_lightning_class_args(MNISTDataModule, "data")
         parser.add_optimizer_args((Optimizer,), "optimizer")

@@ -89,7 +89,6 @@ def check(path: Path, checkpoint: dict[str, Any], subcommand: str, config: Any) 
         )
     if subcommand == "fit":
         _check_optimizer(path, trained["optimizer"], config)
-        _check_schedule(path, checkpoint, config)
         _check_limits(path, checkpoint, config)
     if subcommand == "validate":
         _check_held_out(path, checkpoint["datamodule_hyper_parameters"], config)
@@ -126,23 +125,6 @@ def _check_optimizer(path: Path, trained: Mapping[str, Any] | None, config: Any)
         raise RequestError(
             f"optimizer is {config.optimizer.class_path}, but {path} holds the state of {trained['class_path']}, which "
             "another optimizer can't go on from. Leave optimizer out, or start without this checkpoint."
-        )
-
-
-def _check_schedule(path: Path, checkpoint: Mapping[str, Any], config: Any) -> None:
-    """Refuse what a schedule has worked into the optimizer already, and would not follow."""
-    trained, states = checkpoint["hyper_parameters"]["lr_scheduler"], checkpoint.get("lr_schedulers")
-    if not trained or config.lr_scheduler is None:
-        return
-    if not states:
-        raise RequestError(f"{path} is damaged: it has no state of its schedule.")
-    before, now = trained.get("init_args", {}), as_plain(config.lr_scheduler)["init_args"]
-    fixed = [key for key, value in now.items() if key in before and before[key] != value and key not in states[0]]
-    if fixed or trained["class_path"] != config.lr_scheduler.class_path:
-        name = trained["class_path"].rpartition(".")[2]
-        raise RequestError(
-            f"lr_scheduler{f'.{fixed[0]}' if fixed else ''} can't be changed in the midst of the {name} of {path}. "
-            "Leave it out, or start without this checkpoint."
         )
 
 

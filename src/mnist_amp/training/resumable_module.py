@@ -138,7 +138,16 @@ class ResumableModule(LightningModule):
         if getattr(self, "_trainer", None) is None:
             return
         self._load_means(checkpoint.get("train_means"))
-        override_optimizer_state(checkpoint, self.optimizer_settings(), self.lr_scheduler_init)
+        settings = self.optimizer_settings()
+        # see `newest_step_was_skipped`: a fused optimizer on a GPU does not tell without a wait
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        override_optimizer_state(
+            checkpoint,
+            settings,
+            self.lr_scheduler_init,
+            self.lr_scheduler_interval,
+            counts_skipped=on_gpu and bool(settings["init_args"].get("fused")),
+        )
 
     def _load_means(self, rows: Tensor | None) -> None:
         if rows is None:
