@@ -93,10 +93,7 @@ class TrainingRun:
         return seen
 
     def checkpoint(self) -> dict[str, Any]:
-        progress = {
-            "epoch_progress": {"current": {"ready": self.steps}},
-            "epoch_loop.batch_progress": {"is_last_batch": True},
-        }
+        epochs, batches = {"current": {"ready": self.steps}}, {"is_last_batch": True}
         return {
             "hyper_parameters": dict(
                 zip(("optimizer", "lr_scheduler", "lr_scheduler_interval"), self.settings, strict=True)

@@ -41,7 +41,8 @@ def override_optimizer_state(
             if "fused" in group:
                 group["fused"] = optimizer["init_args"].get("fused")
         return
-    advanced = advance(optimizer, len(groups), lr_scheduler, _steps(checkpoint, interval, counts_skipped))
+    steps = 0 if lr_scheduler is None else _steps(checkpoint, interval, counts_skipped)
+    advanced = advance(optimizer, len(groups), lr_scheduler, steps)
     old, schedule = checkpoint.get("lr_schedulers"), advanced.schedule
     if old and schedule and _is_plateau(saved.get("lr_scheduler")) and _is_plateau(lr_scheduler):
         rates = [group["lr"] * _ratio(before, optimizer) for group in groups]
