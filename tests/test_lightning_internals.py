@@ -65,7 +65,8 @@ LIGHTNING = {
     "replace_process_observer": ("launcher._launch_process_observer",),
 }
 TORCH = {
-    "schedules_within": ("sequential_schedule._schedulers",),
+    "inner_schedules": ("sequential_schedule._schedulers",),
+    "milestones_of": ("sequential_schedule._milestones",),
     "found_infs": ("scaler._per_optimizer_states",),
     "cpu_multiplies": (
         "torch.cpu._is_avx512_bf16_supported",

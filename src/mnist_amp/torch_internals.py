@@ -15,7 +15,9 @@ __all__ = [
     "TorchDispatchMode",
     "cpu_multiplies",
     "found_infs",
+    "inner_schedules",
     "metadata_of",
+    "milestones_of",
     "schedules_within",
     "tree_leaves",
 ]
@@ -30,9 +32,19 @@ def metadata_of(state_dict: Any) -> dict[str, Any]:
     return metadata
 
 
+def inner_schedules(schedule: Any) -> list[Any]:
+    """Return the schedules that a SequentialLR or ChainedScheduler is composed of, which hide them; else nothing."""
+    return list(getattr(schedule, "_schedulers", []))
+
+
 def schedules_within(schedule: Any) -> list[Any]:
-    """Return a learning-rate schedule and those that it is composed of. SequentialLR and ChainedScheduler hide them."""
-    return [schedule, *getattr(schedule, "_schedulers", [])]
+    """Return a learning-rate schedule and all schedules inside of it."""
+    return [schedule, *(each for part in inner_schedules(schedule) for each in schedules_within(part))]
+
+
+def milestones_of(schedule: Any) -> list[int]:
+    """Return the steps at which a SequentialLR changes to its next schedule; nothing for another schedule."""
+    return list(getattr(schedule, "_milestones", []))
 
 
 def found_infs(scaler: torch.amp.GradScaler) -> Iterator[Tensor]:

@@ -86,7 +86,7 @@ def test_on_a_cuda_device(run: Run, monkeypatch: pytest.MonkeyPatch, config: str
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
 @pytest.mark.parametrize("config", ["fp16-cuda", "cuda"])
-def test_cuda_is_refused_where_there_is_none(
+def test_cuda_is_refused_without_a_gpu(
     refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
 ) -> None:
     monkeypatch.delenv("MNIST_AMP_TRAINER__ACCELERATOR")
@@ -128,7 +128,7 @@ def test_profile(run: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest
     assert "run_training_batch" in caplog.text
 
 
-def test_two_processes_see_each_their_half_once(tmp_path: Path, data_dir: Path) -> None:
+def test_each_of_two_processes_trains_on_its_half_once(tmp_path: Path, data_dir: Path) -> None:
     args = ("--config=configs/ddp-cpu.yaml", "--trainer.max_epochs=1", f"--data.data_dir={data_dir}")
     seen = ("--trainer.callbacks=tests.seen.Seen", "--trainer.limit_val_batches=2", "--data.batch_size=250")
     command("fit", *args, *seen, cwd=tmp_path, env={"PYTHONPATH": str(Path(__file__).parents[2])})

@@ -122,7 +122,7 @@ def test_help_of_demo(printed: Printed) -> None:
     assert "return_predictions" not in text
 
 
-def test_says_first_what_really_runs(run: Run) -> None:
+def test_the_banner_reports_the_effective_precision(run: Run) -> None:
     lines = run("fit", *SMOKE).splitlines()
     assert lines[0].startswith("device     CPU (")
     assert lines[1] == "precision  bf16-mixed (requested: 16-mixed, which is fp16 on a GPU and bfloat16 on a CPU)"
@@ -150,7 +150,7 @@ def test_the_last_lines_report_the_results_and_the_next_commands(run: Run) -> No
     ]
 
 
-def test_a_run_never_takes_anothers_folder(run: Run, tmp_path: Path) -> None:
+def test_each_run_has_a_folder_of_its_own(run: Run, tmp_path: Path) -> None:
     for _ in range(2):
         run("fit", *SMOKE)
     assert {path.name for path in (tmp_path / "lightning_logs").iterdir()} == {"version_0", "version_1"}
@@ -167,7 +167,7 @@ def test_without_logger_and_checkpoints(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
-def test_never_scores_fresh_weights(refused: Refused, tmp_path: Path, subcommand: str) -> None:
+def test_never_evaluates_untrained_weights(refused: Refused, tmp_path: Path, subcommand: str) -> None:
     assert refused(subcommand) == (
         f"mnist-amp: error: there is no run with a checkpoint under {tmp_path / 'lightning_logs'}. "
         "Train one with `mnist-amp fit`, or name a checkpoint with --ckpt_path.\n"

@@ -49,7 +49,7 @@ COMMANDS = "fit, validate, test, predict, compare, profile, export, demo"
         (["fit", "--config", "bad.yaml"], 2, f"bad.yaml:1:5: this is not YAML: {THEIRS}."),
     ],
 )
-def test_answers_at_once(tmp_path: Path, args: list[str], status: int, message: str) -> None:
+def test_answers_without_slow_imports(tmp_path: Path, args: list[str], status: int, message: str) -> None:
     (tmp_path / "bad.yaml").write_text("a: b: c\n")
     done = subprocess.run([sys.executable, "-c", PROGRAM, *args], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == status

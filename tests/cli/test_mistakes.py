@@ -183,7 +183,7 @@ def test_a_config_file(refused: Refused, tmp_path: Path, text: bytes, message: s
     assert files(tmp_path) == {"a.yaml"}
 
 
-def test_a_config_file_that_is_not_there(refused: Refused, tmp_path: Path) -> None:
+def test_a_config_file_that_is_missing(refused: Refused, tmp_path: Path) -> None:
     assert refused("fit", "--config=no.yaml") == (
         "mnist-amp: error: there is no config file no.yaml. Those of the package are bf16, cosine, cuda, ddp-cpu, fast, fp16-cpu, fp16-cuda, "
         "fp32, guide, overfit, profile, smoke (.yaml).\n"
@@ -220,7 +220,7 @@ def test_options_before_the_command(refused: Refused) -> None:
         pytest.param("/proc", "No such file or directory", marks=NEEDS_PROC),
     ],
 )
-def test_a_folder_that_runs_can_not_be_written_to(refused: Refused, tmp_path: Path, where: str, reason: str) -> None:
+def test_a_folder_that_can_not_be_written(refused: Refused, tmp_path: Path, where: str, reason: str) -> None:
     (tmp_path / "file").touch()
     assert refused("fit", *SMOKE, f"--trainer.default_root_dir={where}") == (
         f"mnist-amp: error: no run can be written to {where}/lightning_logs: {reason}. Name a writable folder "
@@ -259,7 +259,7 @@ def test_a_folder_without_a_checkpoint(refused: Refused, tmp_path: Path) -> None
     )
 
 
-def test_checkpoints_of_others(fitted: Run, refused: Refused, tmp_path: Path) -> None:
+def test_checkpoints_of_other_projects(fitted: Run, refused: Refused, tmp_path: Path) -> None:
     fitted(*SMOKE)
     left = files(tmp_path)
     good = Path("lightning_logs/version_0/checkpoints/last.ckpt")
@@ -292,7 +292,7 @@ def test_checkpoints_of_others(fitted: Run, refused: Refused, tmp_path: Path) ->
     assert files(tmp_path) - left == {"it.ckpt"}
 
 
-def test_a_config_that_can_be_read_once_only(refused: Refused, tmp_path: Path) -> None:
+def test_a_config_from_a_pipe(refused: Refused, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     threading.Thread(target=(tmp_path / "pipe").write_text, args=("data: {batchsize: 3}",), daemon=True).start()
     assert refused("fit", *SMOKE, "--config=pipe") == (
@@ -301,7 +301,7 @@ def test_a_config_that_can_be_read_once_only(refused: Refused, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("root", [".", "lightning_logs"])
-def test_a_log_folder_that_is_a_link_to_nothing(refused: Refused, tmp_path: Path, root: str) -> None:
+def test_a_log_folder_that_is_a_dangling_link(refused: Refused, tmp_path: Path, root: str) -> None:
     (tmp_path / "lightning_logs").symlink_to("nowhere")
     assert refused("fit", *SMOKE, f"--trainer.default_root_dir={root}") == (
         f"mnist-amp: error: no run can be written to {Path(root) / 'lightning_logs'}: Not a directory. Name a writable "
@@ -310,7 +310,7 @@ def test_a_log_folder_that_is_a_link_to_nothing(refused: Refused, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["lightning_logs"]
 
 
-def test_other_nodes_are_waited_for_aloud(
+def test_a_run_reports_that_it_waits_for_other_nodes(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(lightning_cli.MnistAmpCLI, "instantiate_trainer", lambda self: 1 / 0)
@@ -322,7 +322,7 @@ def test_other_nodes_are_waited_for_aloud(
     )
 
 
-def test_a_last_that_is_missing_gives_way(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_last_is_replaced_by_the_newest_readable(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:
     fitted(*SMOKE)
     last = Path("lightning_logs/version_0/checkpoints/last.ckpt")
     last.unlink()
@@ -336,7 +336,7 @@ def test_a_last_that_is_missing_gives_way(fitted: Run, capsys: pytest.CaptureFix
     )
 
 
-def test_a_damaged_last_is_replaced_by_the_newest_readable_checkpoint(
+def test_a_damaged_last_is_replaced_by_the_newest_readable(
     fitted: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fitted(*SMOKE)
@@ -355,7 +355,7 @@ def test_a_damaged_last_is_replaced_by_the_newest_readable_checkpoint(
         shutil.rmtree("lightning_logs/version_1")
 
 
-def test_a_last_that_is_a_link_to_nothing_gives_way_too(
+def test_a_last_that_is_a_dangling_link_is_replaced_by_the_newest_readable(
     fitted: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
@@ -402,7 +402,7 @@ def test_a_schedule(refused: Refused, schedule: tuple[str, ...], message: str) -
     assert not Path("lightning_logs").exists()
 
 
-def test_an_unforeseen_error_is_named(
+def test_an_unexpected_error_is_named(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(lightning_cli, "run", lambda args: 1 / 0)

@@ -35,7 +35,7 @@ def test_null_where_a_value_is_needed() -> None:
         check({**GOOD, "data": {**DATA, "batch_size": None}, "trainer": {"accumulate_grad_batches": 1}})
 
 
-def test_a_run_without_an_end_says_so(run: Run) -> None:
+def test_a_run_without_a_limit_reports_its_end(run: Run) -> None:
     printed = run("fit", "--config=configs/smoke.yaml", "--trainer.max_epochs=-1", "--trainer.max_steps=3")
     assert "\nends" not in printed
     limits = {"max_steps": -1, "max_time": None, "fast_dev_run": False}

@@ -100,7 +100,7 @@ def test_killed_at_random_moments(tmp_path: Path, data_dir: Path, uninterrupted:
     assert_resumes_to(tmp_path, 2, uninterrupted)
 
 
-def test_killed_within_a_write(tmp_path: Path, data_dir: Path, uninterrupted: dict[str, Any]) -> None:
+def test_killed_while_it_writes_a_checkpoint(tmp_path: Path, data_dir: Path, uninterrupted: dict[str, Any]) -> None:
     callback = ("--trainer.callbacks=tests.interrupt.StuckWriting", "--trainer.callbacks.step=25")
     process = Forked("fit", *SETTINGS, f"--data.data_dir={data_dir}", *callback, cwd=tmp_path)
     wait_for(tmp_path / "stuck", process)
@@ -180,7 +180,7 @@ main()
         ("torch", signal.SIGTERM),
     ],
 )
-def test_ctrl_c_before_anything_runs(tmp_path: Path, name: str, signum: signal.Signals) -> None:
+def test_a_signal_during_the_imports(tmp_path: Path, name: str, signum: signal.Signals) -> None:
     program = [sys.executable, "-c", IMPORTING, name, str(int(signum)), "fit", "--config=configs/smoke.yaml"]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 128 + signum
@@ -188,7 +188,7 @@ def test_ctrl_c_before_anything_runs(tmp_path: Path, name: str, signum: signal.S
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ignored_signal_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGHUP, under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = StopRequest()
@@ -239,7 +239,7 @@ def test_a_lost_process_ends_the_others(tmp_path: Path, data_dir: Path) -> None:
     )
 
 
-def test_a_mistake_is_reported_by_one_process_of_two(tmp_path: Path, data_dir: Path) -> None:
+def test_an_error_is_reported_by_one_process_of_two(tmp_path: Path, data_dir: Path) -> None:
     arguments = ("--config=ddp-cpu.yaml", f"--data.data_dir={data_dir}", "--optimizer.eps=-1")
     program = [sys.executable, "-m", "mnist_amp", "fit", *arguments]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=300)

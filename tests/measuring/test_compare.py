@@ -136,7 +136,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         (("--rounds=0",), "rounds is 0; it must be at least 1. See mnist-amp compare --help."),
         (("--seeds=-1",), "seeds is -1; it must be at least 0. See mnist-amp compare --help."),
         (("--seconds=0",), "seconds is 0; it must be above 0. See mnist-amp compare --help."),
-        (("--seconds=.nan",), "seconds is nan; it must be above 0. See mnist-amp compare --help."),
+        (("--seconds=nan",), "seconds is nan; it must be above 0. See mnist-amp compare --help."),
         (("--seed_everything=true",), "seed_everything must be a number, because compare repeats its fits."),
         (("--trainer.devices=2",), "compare measures one device; leave trainer.devices and trainer.num_nodes at 1."),
         (("--rouns=2",), "there is no option rouns (did you mean rounds?). See mnist-amp compare --help."),

@@ -1,5 +1,6 @@
 """Resuming: which settings are inherited from the checkpoint, overridden, reported or refused."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +126,82 @@ def test_overridden_trainer_settings_are_reported(run: Run, fitted: Run) -> None
     assert "\nchanged     trainer.gradient_clip_val None -> 0.5\n" in printed
 
 
-def test_schedule_settings_without_effect_are_refused(run: Run, refused: Refused) -> None:
-    run("fit", *SMOKE, "--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.01", "--lr_scheduler.total_steps=9")
-    where = "lightning_logs/version_0/checkpoints/last.ckpt"
-    for argument, name in (("--lr_scheduler.max_lr=1.0", "lr_scheduler.max_lr"), ("--lr_scheduler=StepLR", "")):
-        more = () if name else ("--lr_scheduler.step_size=3",)
-        assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2", argument, *more) == (
-            f"mnist-amp: error: {name or 'lr_scheduler'} can't be overridden during the OneCycleLR of {where}. "
-            "Leave it out, or start without this checkpoint.\n"
-        )
+SEQUENCE = (
+    "--lr_scheduler=SequentialLR",
+    "--lr_scheduler.schedulers=[{class_path: LinearLR, init_args: {start_factor: 0.1, total_iters: 2}}, "
+    "{class_path: CosineAnnealingLR, init_args: {T_max: 2}}]",
+    "--lr_scheduler.milestones=[2]",
+)
+ONE_CYCLE = ("--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.01", "--model.lr_scheduler_interval=step")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("CosineAnnealingLR", "T_max=2"), ("--lr_scheduler.T_max=4",)),
+        (("MultiStepLR", "milestones=[1]"), ("--lr_scheduler.milestones=[2,3]",)),
+        (("CosineAnnealingLR", "T_max=2"), ("--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.5")),
+        (("CosineAnnealingLR", "T_max=2"), ("--lr_scheduler=null",)),
+        ((), ("--lr_scheduler=CosineAnnealingLR", "--lr_scheduler.T_max=4")),
+        (("StepLR", "step_size=1"), SEQUENCE),
+    ],
+    ids=["T_max", "milestones", "another class", "left out", "added", "warm-up and decay"],
+)
+def test_an_overridden_schedule_gives_the_rates_of_a_run_that_began_with_it(
+    run: Run, before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    monitor = ("--trainer.callbacks=LearningRateMonitor", "--trainer.log_every_n_steps=1")
+    schedule = [f"--lr_scheduler{'.' if '=' in part else '='}{part}" for part in before]
+    run("fit", *SMOKE, *monitor, *schedule, "--trainer.max_epochs=2")
+    printed = run("fit", "--ckpt_path=last", *after, "--trainer.max_epochs=4")
+    assert "\nchanged     lr_scheduler" in printed
+    named = (f"--lr_scheduler={before[0]}",) if before and not after[0].startswith("--lr_scheduler=") else ()
+    run("fit", *SMOKE, *monitor, *named, *after, "--trainer.max_epochs=4")
+    assert learning_rates(1)[-2:] == learning_rates(2)[-2:]
+    assert state(1) == state(2)
+
+
+def learning_rates(version: int) -> list[float]:
+    with Path(f"lightning_logs/version_{version}/metrics.csv").open(newline="") as file:
+        return [float(row["lr-Adam"]) for row in csv.DictReader(file) if row.get("lr-Adam")]
+
+
+def state(version: int) -> Any:
+    """Return the settings of the optimizer and the schedule in the last checkpoint."""
+    found = checkpoint_files.read(Path(f"lightning_logs/version_{version}/checkpoints/last.ckpt"))
+    return found["optimizer_states"][0]["param_groups"], found["lr_schedulers"]
+
+
+def test_a_longer_one_cycle_schedule_is_the_schedule_of_the_complete_run(run: Run) -> None:
+    run("fit", *SMOKE, *ONE_CYCLE, "--lr_scheduler.total_steps=8")
+    run("fit", "--ckpt_path=last", "--lr_scheduler.total_steps=16", "--trainer.max_epochs=2")
+    run("fit", *SMOKE, *ONE_CYCLE, "--lr_scheduler.total_steps=16", "--trainer.max_epochs=2")
+    assert state(1) == state(2)
+
+
+def test_a_schedule_that_ends_before_the_run_is_refused(run: Run, refused: Refused, tmp_path: Path) -> None:
+    message = (
+        "mnist-amp: error: the schedule OneCycleLR ends after 8 optimizer steps, but the run takes 16 optimizer steps. "
+        "Give the schedule as many steps (OneCycleLR: total_steps), or train for less.\n"
+    )
+    assert refused("fit", *SMOKE, *ONE_CYCLE, "--lr_scheduler.total_steps=8", "--trainer.max_epochs=2") == message
+    assert list(tmp_path.iterdir()) == []
+    printed = run("fit", *SMOKE, *ONE_CYCLE, "--lr_scheduler.total_steps=8")
+    assert "mnist-amp fit --ckpt_path last --trainer.max_epochs 2 --lr_scheduler.total_steps 16\n" in printed
+    assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2") == message
+    assert [path.name for path in Path("lightning_logs").iterdir()] == ["version_0"]
+
+
+def test_a_rate_that_will_rise_again_is_warned_of(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fit", *SMOKE, "--lr_scheduler=CosineAnnealingLR", "--lr_scheduler.T_max=1"])
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "mnist-amp fit --ckpt_path last --trainer.max_epochs 2 --lr_scheduler.T_max 2\n" in printed.out
+    main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"])
+    assert capsys.readouterr().err == (
+        "mnist-amp: warning: the learning rate of CosineAnnealingLR rises again after 1 epoch, because the run takes 2 "
+        "epochs. For a rate that falls to the end, set T_max to the length of the run.\n"
+    )
 
 
 def test_a_newer_run_without_a_best_is_reported(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,7 +334,7 @@ def test_settings_that_change_the_batches_are_warned_of(
     main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2", argument])
     printed = capsys.readouterr()
     assert printed.err == (
-        f"mnist-amp: warning: {change}: other batches than the run would have had, so it is no exact continuation.\n"
+        f"mnist-amp: warning: {change}: this changes the batches, so the run is not continued exactly.\n"
     )
     assert f"\nchanged     {change}\n" in printed.out
 

@@ -1,4 +1,4 @@
-"""Settings of the optimizer and its schedule that are overridden on resume take effect."""
+"""Settings of the optimizer and its schedule that are overridden on resume take effect; see also test_schedules.py."""
 
 from typing import Any
 
@@ -11,9 +11,10 @@ from tests.training.small_trainer import small_trainer
 
 def checkpoint(fused: Any = None, lr: float = 0.001, **schedule: Any) -> dict[str, Any]:
     """Return parts of a checkpoint of Adam at a base rate of 0.001, which a schedule has changed to `lr`."""
+    group = {"lr": lr, "initial_lr": 0.001, "eps": 1e-8, "fused": fused, "params": [0, 1, 2, 3]}
     return {
-        "hyper_parameters": {"optimizer": {"init_args": {"lr": 0.001, "eps": 1e-8}}, "lr_scheduler": None},
-        "optimizer_states": [{"param_groups": [{"lr": lr, "initial_lr": 0.001, "eps": 1e-8, "fused": fused}]}],
+        "hyper_parameters": {"optimizer": adam(lr=0.001, eps=1e-8), "lr_scheduler": None},
+        "optimizer_states": [{"param_groups": [group]}],
         "lr_schedulers": [schedule] if schedule else [],
     }
 
@@ -24,7 +25,7 @@ def adam(**init_args: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("clip", "fused"), [(None, True), (1.0, None)])
 def test_fused_follows_the_clipping_of_the_resumed_run(clip: float | None, fused: bool | None) -> None:
-    module = LitSimpleNN()
+    module = LitSimpleNN(optimizer=adam(lr=0.001, eps=1e-8))
     module.trainer = small_trainer(gradient_clip_val=clip, precision="bf16-mixed")
     loaded = checkpoint(fused="the old value")
     module.on_load_checkpoint(loaded)
@@ -34,24 +35,20 @@ def test_fused_follows_the_clipping_of_the_resumed_run(clip: float | None, fused
 def test_optimizer_settings_override_those_of_the_checkpoint() -> None:
     module = LitSimpleNN(optimizer=adam(lr=0.5, eps=1e-4))
     module.trainer = small_trainer()
-    loaded = checkpoint(lr=0.0001, base_lrs=[0.001], _last_lr=[0.0001], last_epoch=3)
+    loaded = checkpoint()
     module.on_load_checkpoint(loaded)
-    assert loaded["optimizer_states"][0]["param_groups"] == [
-        {"lr": pytest.approx(0.05), "initial_lr": 0.5, "eps": 1e-4, "fused": True}
-    ]
-    assert loaded["lr_schedulers"] == [{"base_lrs": [0.5], "_last_lr": [pytest.approx(0.05)], "last_epoch": 3}]
-
-
-def test_schedule_settings_override_those_of_the_checkpoint() -> None:
-    module = LitSimpleNN(lr_scheduler={"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 3}})
-    module.trainer = small_trainer()
-    loaded = checkpoint(step_size=2, last_epoch=3)
-    loaded["hyper_parameters"]["lr_scheduler"] = {"class_path": "StepLR", "init_args": {"step_size": 2}}
-    module.on_load_checkpoint(loaded)
-    assert loaded["lr_schedulers"] == [{"step_size": 3, "last_epoch": 3}]
+    (group,) = loaded["optimizer_states"][0]["param_groups"]
+    assert {name: group[name] for name in ("lr", "eps", "betas", "fused", "params")} == {
+        "lr": 0.5,
+        "eps": 1e-4,
+        "betas": (0.9, 0.999),
+        "fused": True,
+        "params": [0, 1, 2, 3],
+    }
+    assert loaded["lr_schedulers"] == []
 
 
 def test_equal_settings_change_nothing() -> None:
     loaded = checkpoint(fused=True, lr=0.0001, base_lrs=[0.001], _last_lr=[0.0001])
-    override_optimizer_state(loaded, adam(lr=0.001, fused=True), None)
+    override_optimizer_state(loaded, adam(lr=0.001, eps=1e-8, fused=True), None, "epoch")
     assert loaded == checkpoint(fused=True, lr=0.0001, base_lrs=[0.001], _last_lr=[0.0001])

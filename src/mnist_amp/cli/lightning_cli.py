@@ -176,6 +176,7 @@ class MnistAmpCLI(OpenCLI):
         training = run_callbacks.training_callbacks(
             folder,
             init.trainer,
+            self.config["fit"].lr_scheduler,
             init.checkpoint.every_n_train_steps,
             run_callbacks.overridden_scaler_settings(init.scaler, self.start),
         )

@@ -14,6 +14,7 @@ from mnist_amp.module import LitSimpleNN
 from mnist_amp.number_types import NonNegativeInt, Seed
 from mnist_amp.training.gradient_scaler import ScalerSettings
 from mnist_amp.training.optimizers import ADAM
+from mnist_amp.training.schedules import annotate_nested_schedules
 
 # one device, even if there are more; the banner replaces the model summary
 TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "enable_model_summary": False}
@@ -49,6 +50,7 @@ def add_process_arguments(parser: LightningArgumentParser) -> None:
 
 def add_core_arguments(parser: LightningArgumentParser) -> None:
     """Add the options of the model, the data, the optimizer, its schedule and the Trainer."""
+    annotate_nested_schedules()
     parser.add_lightning_class_args(LitSimpleNN, "model")
     parser.add_lightning_class_args(MNISTDataModule, "data")
     parser.add_optimizer_args((Optimizer,), "optimizer")

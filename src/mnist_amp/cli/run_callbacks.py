@@ -68,17 +68,22 @@ def make_progress_bar(trainer: Namespace) -> list[Callback]:
 
 
 def training_callbacks(
-    run: RunFolder, trainer: Namespace, every_n_train_steps: int, scaler: dict[str, Any]
+    run: RunFolder,
+    trainer: Namespace,
+    lr_scheduler: Namespace | None,
+    every_n_train_steps: int,
+    scaler: dict[str, Any],
 ) -> list[Callback]:
     """Return the callbacks that watch a fit, save it and sum it up.
 
     Args:
         run: its folder.
         trainer: settings of the Trainer.
+        lr_scheduler: class_path and init_args of the learning-rate schedule; None for none.
         every_n_train_steps: optimizer steps between two checkpoints.
         scaler: settings of the gradient scaler that are overridden.
     """
-    steps = _next_steps(trainer)
+    steps = _next_steps(trainer, lr_scheduler)
     monitor = LossScaleMonitor(bool(trainer.gradient_clip_val), scaler)
     if trainer.enable_checkpointing is False:
         return [monitor, TerminateOnNaN(None), ResumedLogs(run), FitSummary(run, None, steps)]
@@ -114,13 +119,23 @@ def as_list(given: Any) -> list[Any]:
     return [] if given is None else [*given] if isinstance(given, list) else [given]
 
 
-def _next_steps(trainer: Namespace) -> list[str]:
+def _next_steps(trainer: Namespace, lr_scheduler: Namespace | None) -> list[str]:
     """Return the commands that a user may want after a fit."""
     root = f" --trainer.default_root_dir {trainer.default_root_dir}" if trainer.default_root_dir else ""
     more = 2 * (trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 5)
     steps = []
     if trainer.enable_checkpointing is not False:
-        steps += [f"mnist-amp test{root}", f"mnist-amp fit{root} --ckpt_path last --trainer.max_epochs {more}"]
+        steps += [
+            f"mnist-amp test{root}",
+            f"mnist-amp fit{root} --ckpt_path last --trainer.max_epochs {more}{_longer(lr_scheduler)}",
+        ]
     if trainer.logger in (None, True):
         steps.append(f"tensorboard --logdir {folders.logs_dir(Path(trainer.default_root_dir or '.'))}")
     return steps
+
+
+def _longer(lr_scheduler: Namespace | None) -> str:
+    """Return the options that make a schedule twice as long, if its settings say how long it is."""
+    settings = {} if lr_scheduler is None else lr_scheduler.as_dict().get("init_args", {})
+    lengths = [(name, settings[name]) for name in ("T_max", "total_steps", "epochs") if settings.get(name)]
+    return "".join(f" --lr_scheduler.{name} {2 * length}" for name, length in lengths)

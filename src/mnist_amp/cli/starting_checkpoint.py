@@ -76,7 +76,7 @@ def _wanted(command: str, subcommand: str, args: Sequence[str], root: Path) -> s
     if given == "null":
         if subcommand == "fit" or only_prints:
             return None
-        text = f"ckpt_path is null, but {command} needs a checkpoint; leave it out to use the newest run's best."
+        text = f"ckpt_path is null, but {command} needs a checkpoint; leave it out for the newest run's best."
         raise UsageError(text, "ckpt_path")
     if given is not None:
         return str(given)

@@ -68,6 +68,7 @@ def reported_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> lis
     """List the settings that differ from the inherited ones, without those that have a line of their own."""
     known = {key: value for key, value in before.items() if key not in ("ckpt_path", "weights_only")}
     known["trainer"] = {key: value for key, value in before["trainer"].items() if key not in UNREPORTED}
+    known.setdefault("lr_scheduler", None)  # a schedule may be added
     return changed_settings(known, after)
 
 
@@ -100,11 +101,19 @@ def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any], within
     found = []
     for key, value in before.items():
         name = f"{within}{key}".replace(".init_args", "")
-        if isinstance(value, Mapping) and isinstance(after.get(key), Mapping):
+        names = _class_name(value), _class_name(after.get(key))
+        if any(names) and names[0] != names[1]:
+            found.append(f"{name} {names[0]} -> {names[1]}")
+        elif isinstance(value, Mapping) and isinstance(after.get(key), Mapping):
             found += changed_settings(value, after[key], f"{name}.")
         elif _plain(after.get(key)) != _plain(value):
             found.append(f"{name} {value} -> {after.get(key)}")
     return found
+
+
+def _class_name(value: Any) -> str | None:
+    """Return the name of the class in class_path and init_args; None for another setting."""
+    return str(value["class_path"]).rpartition(".")[2] if isinstance(value, Mapping) and "class_path" in value else None
 
 
 def _plain(value: Any) -> Any:
@@ -130,20 +139,9 @@ def _check_optimizer(path: Path, trained: Mapping[str, Any] | None, config: Any)
 
 
 def _check_schedule(path: Path, checkpoint: Mapping[str, Any], config: Any) -> None:
-    """Refuse settings that a schedule has already worked into the optimizer and would ignore."""
-    trained, states = checkpoint["hyper_parameters"]["lr_scheduler"], checkpoint.get("lr_schedulers")
-    if not trained or config.lr_scheduler is None:
-        return
-    if not states:
+    """Refuse a checkpoint that has lost the state of its schedule. Other settings of a schedule are not refused."""
+    if checkpoint["hyper_parameters"]["lr_scheduler"] and config.lr_scheduler and not checkpoint.get("lr_schedulers"):
         raise RequestError(f"{path} is damaged: it has no state of its schedule.")
-    before, now = trained.get("init_args", {}), as_plain(config.lr_scheduler)["init_args"]
-    fixed = [key for key, value in now.items() if key in before and before[key] != value and key not in states[0]]
-    if fixed or trained["class_path"] != config.lr_scheduler.class_path:
-        name = trained["class_path"].rpartition(".")[2]
-        raise RequestError(
-            f"lr_scheduler{f'.{fixed[0]}' if fixed else ''} can't be overridden during the {name} of {path}. "
-            "Leave it out, or start without this checkpoint."
-        )
 
 
 def as_plain(init: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.nn import Parameter
 
 from mnist_amp.errors import RequestError
+from mnist_amp.training.schedules import make_schedule
 
 ADAM: dict[str, Any] = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}
 
@@ -37,7 +38,7 @@ def make_optimizers(
         made = instantiate_class(list(parameters), optimizer)
         if lr_scheduler is None:
             return {"optimizer": made}
-        scheduler = instantiate_class(made, lr_scheduler)
+        scheduler = make_schedule(made, lr_scheduler)
     except (ValueError, TypeError) as error:
         raise RequestError(f"the optimizer or its schedule can't be made: {error}.") from error
     monitor = scheduler.monitor if isinstance(scheduler, ReduceLROnPlateau) else None

@@ -1,15 +1,19 @@
 """The callback that tries a fit before anything is written, so that a wrong request leaves no files."""
 
+import math
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import ReduceLROnPlateau
 from torch.optim import Optimizer
 
-from mnist_amp.errors import RequestError
+from mnist_amp.errors import RequestError, warn
+from mnist_amp.training import schedules
 from mnist_amp.training.precision import effective_precision
+from mnist_amp.wording import counted
 
 
 class Preflight(Callback):
@@ -44,10 +48,42 @@ def _try(trainer: Trainer, pl_module: LightningModule, checkpoint: tuple[str, di
             made["lr_scheduler"]["scheduler"].step()
         _try_steps(made["optimizer"], checkpoint)
         trainer.fit_loop.setup_data()
+        if "lr_scheduler" in made:
+            _check_length(trainer, **made["lr_scheduler"])
     except ArithmeticError as error:
         raise RequestError(f"the optimizer or its schedule can't be used: {error}.") from error
     except (ValueError, MisconfigurationException) as error:
         raise RequestError(" ".join(str(error).split())) from error
+
+
+def _check_length(trainer: Trainer, scheduler: Any, interval: str, monitor: str | None) -> None:
+    """Refuse a schedule that ends before the run does; warn of a rate that will rise again."""
+    steps = planned_steps(trainer, interval)
+    unit, name = ("epoch" if interval == "epoch" else "optimizer step"), type(scheduler).__name__
+    length = f"the run takes {counted(int(steps), unit)}" if steps < math.inf else "the run has no end"
+    if (end := schedules.last_step(scheduler)) < steps:
+        raise RequestError(
+            f"the schedule {name} ends after {counted(int(end), unit)}, but {length}. "
+            "Give the schedule as many steps (OneCycleLR: total_steps), or train for less."
+        )
+    if (point := schedules.turning_point(scheduler, steps)) is not None:
+        warn(
+            f"the learning rate of {name} rises again after {counted(point, unit)}, because {length}. "
+            "For a rate that falls to the end, set T_max to the length of the run."
+        )
+
+
+def planned_steps(trainer: Trainer, interval: str) -> float:
+    """Return how many epochs, or optimizer steps, a run takes from its start to its end.
+
+    Infinity without a limit; 0 if the number is not known because the accumulation of gradients changes by epoch.
+    """
+    if interval == "step":
+        accumulates_by_epoch = any(isinstance(each, GradientAccumulationScheduler) for each in trainer.callbacks)  # type: ignore[attr-defined]
+        return 0.0 if accumulates_by_epoch else float(trainer.estimated_stepping_batches)
+    steps, batches = trainer.max_steps, trainer.num_training_batches / trainer.accumulate_grad_batches
+    epochs = math.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs)
+    return epochs if steps == -1 else min(epochs, math.ceil(steps / max(math.ceil(batches), 1)))
 
 
 def _try_steps(optimizer: Optimizer, checkpoint: tuple[str, dict[str, Any]] | None) -> None:

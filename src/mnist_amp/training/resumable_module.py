@@ -142,7 +142,16 @@ class ResumableModule(QuickHooksModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._load_means(checkpoint.get("train_means"))
-        override_optimizer_state(checkpoint, self.optimizer_settings(), self.lr_scheduler_init)
+        settings = self.optimizer_settings()
+        # see `newest_step_was_skipped`: a fused optimizer on a GPU does not tell without a wait
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        override_optimizer_state(
+            checkpoint,
+            settings,
+            self.lr_scheduler_init,
+            self.lr_scheduler_interval,
+            counts_skipped=on_gpu and bool(settings["init_args"].get("fused")),
+        )
 
     def _load_means(self, rows: Tensor | None) -> None:
         """Load the rows of this process from those of all processes, (processes, steps, 3)."""

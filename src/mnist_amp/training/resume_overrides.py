@@ -1,60 +1,96 @@
 """Settings of the optimizer and of its schedule that the user overrides on resume, written to the checkpoint's state.
 
-Optimizers and schedules load their old settings with their state, which would undo what the user asks for now.
+Optimizers and schedules load their settings with their state, which would override what the user asks for now.
 """
 
 from typing import Any
 
+from mnist_amp.runs import checkpoint_contents
 from mnist_amp.training.optimizers import ADAM
+from mnist_amp.training.schedules import Settings, advance, keep_plateau_progress, steps_taken
+
+PLATEAU = "ReduceLROnPlateau"
 
 
 def override_optimizer_state(
-    checkpoint: dict[str, Any], optimizer: dict[str, Any], lr_scheduler: dict[str, Any] | None
+    checkpoint: dict[str, Any],
+    optimizer: Settings,
+    lr_scheduler: Settings | None,
+    interval: str,
+    *,
+    counts_skipped: bool = False,
 ) -> None:
-    """Override settings in the states of a checkpoint's optimizer and schedule, in place.
+    """Change a checkpoint's optimizer and schedule states in place to the settings of now.
 
-    Only the settings that differ from the checkpoint's hyperparameters are written. A learning rate that a schedule has
-    changed is scaled by the same factor as the base rate.
+    Where a setting differs from the checkpoint's, the optimizer's groups and the schedule become those of a run that
+    had the settings of now from its start. Otherwise they stay as they are, to the bit. A ReduceLROnPlateau keeps what
+    it has learned from the metrics, and its new settings hold from now on.
 
     Args:
-        checkpoint: the checkpoint that Lightning gives to `on_load_checkpoint`.
-        optimizer: class_path and init_args of the resumed run's optimizer.
-        lr_scheduler: class_path and init_args of the resumed run's schedule; None for no schedule.
+        checkpoint: as Lightning hands it to `on_load_checkpoint`.
+        optimizer: class_path and init_args of the optimizer of now.
+        lr_scheduler: class_path and init_args of the schedule of now; None for none.
+        interval: whether it advances every `epoch` or every optimizer `step`.
+        counts_skipped: whether it also advances on an optimizer step that the GradScaler skips.
     """
-    before = (checkpoint.get("hyper_parameters", {}).get("optimizer") or ADAM).get("init_args", {})
-    now = optimizer["init_args"]
-    changed = {key: value for key, value in now.items() if before.get(key, value) != value}
-    new, old = changed.pop("lr", None), before.get("lr")
+    saved = checkpoint.get("hyper_parameters", {})
+    before: Settings = {"init_args": {}, **(saved.get("optimizer") or ADAM)}
     groups = [group for state in checkpoint.get("optimizer_states", []) for group in state["param_groups"]]
-    for group in groups:
-        group.update({key: value for key, value in changed.items() if key in group})
-        if "fused" in group:
-            group["fused"] = now.get("fused")  # it depends on clipping, which is no setting of the optimizer
-    schedules = checkpoint.get("lr_schedulers", [])
-    for schedule in schedules:
-        changes = _schedule_changes(checkpoint, lr_scheduler)
-        schedule.update({key: value for key, value in changes.items() if key in schedule})
-    if new is not None and old:
-        for state in (*groups, *schedules):
-            _rescale(state, old, new)
+    if _same_schedule(saved, lr_scheduler, interval) and _equal(_user_settings(before), _user_settings(optimizer)):
+        for group in groups:
+            if "fused" in group:
+                group["fused"] = optimizer["init_args"].get("fused")
+        return
+    steps = 0 if lr_scheduler is None else _steps(checkpoint, interval, counts_skipped)
+    advanced = advance(optimizer, len(groups), lr_scheduler, steps)
+    old, schedule = checkpoint.get("lr_schedulers"), advanced.schedule
+    if old and schedule and _is_plateau(saved.get("lr_scheduler")) and _is_plateau(lr_scheduler):
+        rates = [group["lr"] * _ratio(before, optimizer) for group in groups]
+        schedule = {**keep_plateau_progress(schedule, old[0]), "_last_lr": rates}
+    else:
+        rates = [group["lr"] for group in advanced.groups]
+    for group, new, rate in zip(groups, advanced.groups, rates, strict=True):
+        parameters = group["params"]
+        group.clear()
+        group.update(new, lr=rate, params=parameters)
+    checkpoint["lr_schedulers"] = [] if schedule is None else [schedule]
 
 
-def _schedule_changes(checkpoint: dict[str, Any], now: dict[str, Any] | None) -> dict[str, Any]:
-    before = checkpoint.get("hyper_parameters", {}).get("lr_scheduler")
-    if not before or not now:
-        return {}
-    return {key: value for key, value in now["init_args"].items() if before["init_args"].get(key) != value}
+def _same_schedule(saved: dict[str, Any], lr_scheduler: Settings | None, interval: str) -> bool:
+    same_interval = lr_scheduler is None or interval == saved.get("lr_scheduler_interval", "epoch")
+    return same_interval and _equal(saved.get("lr_scheduler"), lr_scheduler)
 
 
-def _rescale(state: dict[str, Any], old: float, new: float) -> None:
-    """Replace the base learning rate in the state of a parameter group or of a schedule."""
+def _steps(checkpoint: dict[str, Any], interval: str, counts_skipped: bool) -> int:
+    """Return how many steps a schedule with this interval would have taken by now."""
+    saved, states = checkpoint["hyper_parameters"], checkpoint.get("lr_schedulers")
+    same_interval = saved.get("lr_scheduler_interval", "epoch") == interval
+    if states and same_interval and not _is_plateau(saved.get("lr_scheduler")):
+        return steps_taken(states[0])
+    if interval == "epoch":
+        return checkpoint_contents.progress(checkpoint).epochs
+    skipped = 0 if counts_skipped else checkpoint.get("MixedPrecision", {}).get("skipped", 0)
+    return int(checkpoint["global_step"] - skipped)
 
-    def rescaled(rate: float) -> float:
-        return new if rate == old else rate * new / old
 
-    for key in ("lr", "initial_lr"):
-        if key in state:
-            state[key] = rescaled(state[key])
-    for key in ("base_lrs", "_last_lr"):
-        if key in state:
-            state[key] = [rescaled(rate) for rate in state[key]]
+def _equal(before: Any, now: Any) -> bool:
+    """Whether two settings are the same; a file has lists where Python has tuples."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return before.keys() == now.keys() and all(_equal(before[key], now[key]) for key in now)
+    if isinstance(before, list | tuple) and isinstance(now, list | tuple):
+        return len(before) == len(now) and all(map(_equal, before, now))
+    return bool(before == now)
+
+
+def _user_settings(optimizer: Settings) -> dict[str, Any]:
+    """Return the settings except `fused`, which this project chooses, and which changes no result."""
+    return {key: value for key, value in optimizer["init_args"].items() if key != "fused"}
+
+
+def _ratio(before: Settings, now: Settings) -> float:
+    old, new = before["init_args"].get("lr"), now["init_args"].get("lr")
+    return float(new / old) if old and new else 1.0
+
+
+def _is_plateau(settings: Settings | None) -> bool:
+    return settings is not None and settings["class_path"].rpartition(".")[2] == PLATEAU
