@@ -75,7 +75,7 @@ def test_an_epoch_without_validation_has_no_validation_metrics(run: Run) -> None
 def test_a_run_that_ends_within_an_epoch_writes_its_result(run: Run, tmp_path: Path) -> None:
     printed = run("fit", *SMOKE, "--trainer.max_steps=5")
     assert "Epoch 0: 5 batches, loss=" in printed
-    assert "% on the training images, with no validation, after 0 epochs\n" in printed
+    assert "% on the training images (no validation; newest weights, after 0 epochs)\n" in printed
     assert {"model.pth", "curves.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= files(FOLDER)
     assert checkpoint_contents.progress(checkpoint("last")) == (0, 5)
     assert " of 10,000 images\n" in run("test")

@@ -4,44 +4,17 @@ import csv
 import operator
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp.errors import warn
-from mnist_amp.lightning_internals import pending_row
+from mnist_amp.lightning_internals import LogRow, pending_row
 from mnist_amp.runs.checkpoint_contents import Progress, progress
 from mnist_amp.runs.checkpoint_files import source_run_dir
 from mnist_amp.runs.run_folder import RunFolder
 
 KEY = "pending_row"
-
-
-class LoggedRow(NamedTuple):
-    """A row of `metrics.csv`.
-
-    Attributes:
-        step: the optimizer step that it belongs to.
-        metrics: by name, with the epoch.
-    """
-
-    step: int
-    metrics: dict[str, float]
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Self:
-        """Return the row of a dict with the key `step`.
-
-        Raises:
-            KeyError, TypeError, ValueError: there is no step, or a value is not a number.
-        """
-        metrics = {name: value if isinstance(value, int) else float(value) for name, value in row.items()}
-        del metrics["step"]
-        return cls(operator.index(row["step"]), metrics)
-
-    def is_mean_after(self, epochs: int) -> bool:
-        """Whether the row has the means of an epoch that comes after the first `epochs` ones."""
-        return "train_loss" in self.metrics and self.metrics.get("epoch", 0) >= epochs
 
 
 class ResumedLogs(Callback):
@@ -53,7 +26,7 @@ class ResumedLogs(Callback):
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
-        self.rows: list[LoggedRow] = []
+        self.rows: list[LogRow] = []
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if (row := pending_row(trainer)) is not None:
@@ -63,7 +36,7 @@ class ResumedLogs(Callback):
         folder = source_run_dir(Path(str(trainer.ckpt_path)), checkpoint)
         self.rows = _rows_before(folder / "metrics.csv", progress(checkpoint))
         if checkpoint.get(KEY) is not None:
-            pending = LoggedRow.from_dict(checkpoint[KEY])
+            pending = _row(checkpoint[KEY])
             if not any(row.step == pending.step and set(pending.metrics) <= set(row.metrics) for row in self.rows):
                 self.rows.append(pending)
 
@@ -73,7 +46,7 @@ class ResumedLogs(Callback):
                 logger.log_metrics(row.metrics, step=row.step)
 
 
-def _rows_before(path: Path, done: Progress) -> list[LoggedRow]:
+def _rows_before(path: Path, done: Progress) -> list[LogRow]:
     """Read the rows of the steps that are done, except the means of an epoch that was interrupted."""
     if not path.is_file():
         return []
@@ -81,11 +54,27 @@ def _rows_before(path: Path, done: Progress) -> list[LoggedRow]:
     table = csv.DictReader(complete.splitlines())
     try:
         found = [{name: _number(text) for name, text in row.items() if text} for row in table]
-        rows = [LoggedRow.from_dict(row) for row in found if "step" in row]
+        rows = [_row(row) for row in found if "step" in row]
     except (AttributeError, TypeError, ValueError, csv.Error):
         warn(f"{path} is damaged, so its rows are not copied into the logs of this run.")
         return []
-    return [row for row in rows if row.step < done.step and not row.is_mean_after(done.epochs)]
+    return [row for row in rows if row.step < done.step and not _is_mean_after(row, done.epochs)]
+
+
+def _row(values: Mapping[str, Any]) -> LogRow:
+    """Return the row of metrics by name, with the key `step`; the epoch is one of its metrics.
+
+    Raises:
+        KeyError, TypeError, ValueError: there is no step, or a value is not a number.
+    """
+    metrics = {name: value if isinstance(value, int) else float(value) for name, value in values.items()}
+    del metrics["step"]
+    return LogRow(operator.index(values["step"]), metrics)
+
+
+def _is_mean_after(row: LogRow, epochs: int) -> bool:
+    """Whether a row has the means of an epoch that comes after the first `epochs` ones."""
+    return "train_loss" in row.metrics and row.metrics.get("epoch", 0) >= epochs
 
 
 def _number(text: str) -> float:
