@@ -36,6 +36,8 @@ def override_optimizer_state(
     saved = checkpoint.get("hyper_parameters", {})
     before: Settings = {"init_args": {}, **(saved.get("optimizer") or ADAM)}
     groups = [group for state in checkpoint.get("optimizer_states", []) for group in state["param_groups"]]
+    if not groups:
+        return  # weights without the optimizer's state, which can still be evaluated
     if _same_schedule(saved, lr_scheduler, interval) and _equal(_user_settings(before), _user_settings(optimizer)):
         for group in groups:
             if "fused" in group:
