@@ -63,7 +63,7 @@ class MNISTDataModule(MemoryDataModule):
     Raises:
         RequestError: a size is out of range.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> from mnist_amp.module import LitSimpleNN
         >>> data = MNISTDataModule(batch_size=32, val_size=1000)

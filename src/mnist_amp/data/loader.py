@@ -45,7 +45,7 @@ class ShuffledLoader:
     Attributes:
         seconds: time that the training steps have waited for images so far; on a CUDA device, the host's part of it.
 
-    Example:
+    Examples:
         >>> images, labels = torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10)
         >>> loader = ShuffledLoader(images, labels, torch.arange(10), 4, position=lambda: (0, 0), seed=42)
         >>> [len(batch.labels) for batch in loader]
@@ -113,7 +113,7 @@ class SequentialLoader:
         rank: of this process.
         world_size: number of processes.
 
-    Example:
+    Examples:
         >>> images, labels = torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10)
         >>> loader = SequentialLoader(images, labels, torch.arange(10), batch_size=4)
         >>> [batch.indices.tolist() for batch in loader]

@@ -10,7 +10,7 @@ def normalize(images: Tensor) -> Tensor:
     The operations are those of torchvision's `ToTensor` and `Normalize((0.5,), (0.5,))`, and so the result is the same
     to the bit.
 
-    Example:
+    Examples:
         >>> images = torch.tensor([0, 255], dtype=torch.uint8).expand(1, 28, 2)
         >>> normalize(images).unique()
         tensor([-1.,  1.])

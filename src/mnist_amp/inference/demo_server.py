@@ -119,7 +119,6 @@ class DemoServer(uvicorn.Server):
     def __init__(self, app: ASGIApp) -> None:
         quiet: dict[str, Any] = {"log_config": None, "log_level": "critical", "server_header": False}
         less: dict[str, Any] = {"loop": "asyncio", "ws": "none", "lifespan": "off", "proxy_headers": False}
-        less["timeout_graceful_shutdown"] = GRACE
         headers = [*security_headers(PAGE).items()]
         super().__init__(
             uvicorn.Config(

@@ -3,7 +3,7 @@
 .pth and .safetensors hold the weights alone. With them, the guide's class takes pixels from 0 to 255. .onnx and .pt2
 hold the complete computation, from images (N, 28, 28) uint8 to logits (N, 10) float32, for any N.
 
-Example:
+Examples:
     Export a network to ONNX, load the file with onnxruntime, and compute logits:
 
         onnx = FORMATS["onnx"]

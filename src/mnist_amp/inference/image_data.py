@@ -31,7 +31,7 @@ class ImageDataModule(MemoryDataModule):
     Raises:
         RequestError: a path names no image.
 
-    Example:
+    Examples:
         >>> data = ImageDataModule(["scans/*.png"], preprocess="mnist", batch_size=64)
         >>> module = LitSimpleNN.load_from_checkpoint("best.ckpt")
         >>> probabilities = torch.cat(Trainer(logger=False).predict(module, datamodule=data))  # (N, 10)

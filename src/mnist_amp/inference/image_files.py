@@ -43,7 +43,7 @@ def find_images(paths: Iterable[str]) -> list[Path]:
     Raises:
         RequestError: a folder holds no images, no file matches a pattern, or a path is empty.
 
-    Example:
+    Examples:
         >>> find_images(["scans", "photos/*.jpg", "seven.png"])
         [PosixPath('scans/1.png'), PosixPath('scans/old/2.tif'), PosixPath('photos/a.jpg'), PosixPath('seven.png')]
     """
@@ -84,7 +84,7 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         ImageError: the file is missing, damaged, too large, or not an image.
 
-    Example:
+    Examples:
         >>> read_image(Path("photo.jpg"))
         <PIL.Image.Image image mode=RGB size=1008x756>
     """

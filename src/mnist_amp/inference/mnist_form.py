@@ -57,7 +57,7 @@ def mnist_form(image: Image.Image) -> NDArray[np.uint8]:
     Raises:
         NoInkError: nothing stands out from the background.
 
-    Example:
+    Examples:
         >>> image = Image.new("RGB", (640, 480), "white")
         >>> ImageDraw.Draw(image).line([(200, 100), (400, 100), (300, 400)], "navy", width=20)
         >>> mnist_form(image).shape

@@ -31,7 +31,7 @@ class PixelNetwork(nn.Module):
         model: takes normalised images.
         dtype: of the weights, and of the arithmetic.
 
-    Example:
+    Examples:
         >>> network = PixelNetwork(SimpleNN(), torch.bfloat16)
         >>> images = torch.zeros(5, 28, 28, dtype=torch.uint8)
         >>> network(images).shape, network(images).dtype

@@ -12,7 +12,7 @@ class SimpleNN(nn.Module):
     Args:
         hidden_dim: width of the hidden layer.
 
-    Example:
+    Examples:
         >>> model = SimpleNN(hidden_dim=128)
         >>> model(torch.zeros(3, 1, 28, 28)).shape
         torch.Size([3, 10])

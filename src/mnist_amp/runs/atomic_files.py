@@ -24,7 +24,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         RunError: the file can't be written, for example because the disk is full.
 
-    Example:
+    Examples:
         >>> with atomic_write(Path("metrics.json")) as temporary:  # doctest: +SKIP
         ...     temporary.write_text("{}")
     """

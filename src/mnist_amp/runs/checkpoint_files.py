@@ -62,7 +62,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         RequestError: the file is damaged, is not a checkpoint, or has non-finite weights.
 
-    Example:
+    Examples:
         >>> read(Path("lightning_logs/version_0/checkpoints/last.ckpt"))["global_step"]  # doctest: +SKIP
         4300
     """

@@ -18,7 +18,7 @@ class AtomicCheckpointIO(CheckpointIO):
     checkpoint, and a kill leaves a part of one. It also hides that a folder is not writable, and runs code in files
     from a URL.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(plugins=[AtomicCheckpointIO()], logger=False, enable_checkpointing=False)
     """

@@ -34,7 +34,7 @@ class RunCheckpoint(ModelCheckpoint):
         run: the callback that creates the run's folder.
         every_n_train_steps: optimizer steps between two `last.ckpt` within an epoch; 0 for none.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> run = RunFolder(Path(), config="")
         >>> trainer = Trainer(callbacks=[run, RunCheckpoint(run, every_n_train_steps=500)], logger=False)

@@ -17,7 +17,7 @@ class RandomStates(Callback):
 
     The order of the images does not need them: it is a function of (seed, epoch).
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=[RandomStates()], logger=False, enable_checkpointing=False)
     """
