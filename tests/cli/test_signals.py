@@ -147,7 +147,10 @@ def test_a_job_that_slurm_requeues(
     arguments = (*SETTINGS, f"--data.data_dir={data_dir}")
     returncode, stderr = fit_until_signal(tmp_path, 0, signal.SIGUSR1, 0.15, *arguments)
     assert returncode == 143
-    assert f"mnist-amp: stopped by SIGTERM after step {last(tmp_path, 0)['global_step']:,};" in stderr
+    assert (
+        f"mnist-amp: stopped by SIGTERM after step {last(tmp_path, 0)['global_step']:,}. Its checkpoint is written."
+        in stderr
+    )
     assert (tmp_path / "scontrol.log").read_text() == "requeue 77\n"
     forked("fit", *arguments, "--trainer.callbacks=null", cwd=tmp_path)
     assert_same(tmp_path, 1, uninterrupted)

@@ -27,7 +27,11 @@ ALL = "/read?" + "&".join(f"precision={name}" for name in DTYPES)
 
 
 def test_validation_accuracy() -> None:
-    history = [{"step": 5, "val_accuracy": 0.5}, {"step": 10, "val_accuracy": 0.96604}, {"step": 15, "train_loss": 0.1}]
+    history = [
+        {"epoch": 0, "step": 5, "val_accuracy": 0.5},
+        {"epoch": 1, "step": 10, "val_accuracy": 0.96604},
+        {"epoch": 2, "step": 15, "train_loss": 0.1},
+    ]
     for step, wanted in ((10, "96.60% on the validation images"), (15, None), (12, None)):
         checkpoint = {"global_step": step, "callbacks": {"RunCheckpoint": {"history": history}}}
         assert demo.validation_accuracy(checkpoint) == wanted

@@ -491,7 +491,7 @@ def test_help(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run("export", "--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert text.startswith("usage: mnist-amp export [options] Write a run's network to files that other programs take")
+    assert text.startswith("usage: mnist-amp export [options] Write a run's network to files for other programs")
     assert "Checkpoint to use: `best` or `last` of the newest run" in text
     assert "--formats+ FORMATS kinds of files, of pth, safetensors, onnx and pt2; by default" in text
     assert "verbose" not in text

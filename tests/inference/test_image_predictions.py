@@ -25,7 +25,7 @@ def test_of_many_images_those_with_a_note_are_printed(
     assert lines[2:] == [
         "own/blank.png                      no ink: nothing stands out from the background",
         "",
-        "images  32, 0 of them unsure, 1 not scored",
+        "images  32 (0 unsure, 1 not scored)",
         "files   lightning_logs/predict/version_0/ (predictions.csv, predictions.png, predictions-2.png)",
     ]
     assert files(Path("lightning_logs/predict/version_0")) == {

@@ -139,6 +139,6 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
         ["own/b.bmp", table[1]["guess"]],
     ]
     assert lines[-2:] == [
-        "images  5, 2 of them unsure, 3 not scored",
+        "images  5 (2 unsure, 3 not scored)",
         "files   lightning_logs/predict/version_0/ (predictions.csv, predictions.png)",
     ]

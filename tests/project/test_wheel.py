@@ -33,5 +33,5 @@ def test_wheel(tmp_path: Path) -> None:
     ).stdout
     assert Path(found.strip()) == installed / "mnist_amp" / "__init__.py"
     smoke = ("-c", "configs/guide.yaml", "-c", "configs/smoke.yaml")
-    assert "with no validation, after 1 epoch\n" in command("fit", *smoke, cwd=elsewhere, env=env)
+    assert "(no validation; newest weights, after 1 epoch)\n" in command("fit", *smoke, cwd=elsewhere, env=env)
     assert (elsewhere / "lightning_logs" / "version_0" / "model.pth").is_file()

@@ -12,7 +12,8 @@ from torch import nn
 
 from mnist_amp.reporting import fit_summary
 from mnist_amp.reporting.fit_summary import FitResult, FitSummary, describe
-from mnist_amp.runs import checkpoint_files
+from mnist_amp.runs import checkpoint_contents, checkpoint_files
+from mnist_amp.runs.checkpoint_contents import EpochMetrics, Progress
 from mnist_amp.training.execution import GraphUse
 from tests.conftest import files
 
@@ -101,7 +102,7 @@ class Net(LightningModule):
         self.model = nn.Linear(2, 3)
         self.scale = nn.Parameter(torch.ones(1))
         self.train_means = SimpleNamespace(seen=500)
-        self.execution = SimpleNamespace(outcome=lambda: (8, 10, None))
+        self.execution = SimpleNamespace(outcome=lambda: GraphUse(8, 10, None))
 
 
 def fit(summary: FitSummary, module: Net, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
@@ -131,10 +132,10 @@ def checkpoint(run_folder: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a checkpoint callback whose best checkpoint, of 3 epochs, holds the weights of a new `Net`."""
     content = {"state_dict": Net().state_dict()}
     monkeypatch.setattr(checkpoint_files, "read", lambda path: content)
-    monkeypatch.setattr(checkpoint_files, "position", lambda read: {"epochs": 3, "step": 30})
+    monkeypatch.setattr(checkpoint_contents, "progress", lambda read: Progress(3, 30))
     best = run_folder.path / "checkpoints" / "best.ckpt"
     best.touch()
-    row = {"epoch": 0, "step": 10, "train_loss": 0.4, "train_accuracy": 0.88}
+    row = EpochMetrics(0, 10, train_loss=0.4, train_accuracy=0.88)
     return SimpleNamespace(
         best=best, history=[row], monitor="val_accuracy", best_model_score=torch.tensor(0.9125), content=content
     )

@@ -127,7 +127,7 @@ def test_anomaly_detection(failed: Any) -> None:
         "--trainer.detect_anomaly=true", "--trainer.callbacks=null", "--optimizer=SGD", "--optimizer.lr=1e30"
     )
     assert message == filled(
-        f"mnist-amp: error: trainer.detect_anomaly has found a gradient that is not a number: {THEIRS} "
+        f"mnist-amp: error: trainer.detect_anomaly found a gradient that is nan: {THEIRS} "
         "Set MNIST_AMP_DEBUG=1 to see where.\n",
         message,
     )
