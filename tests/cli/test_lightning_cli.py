@@ -178,8 +178,8 @@ def test_never_evaluates_untrained_weights(refused: Refused, tmp_path: Path, sub
 def test_validate_is_refused_without_validation_images(run: Run, refused: Refused) -> None:
     run("fit", "--config", "configs/guide.yaml", *SMOKE)
     assert refused("validate") == (
-        "mnist-amp: error: lightning_logs/version_0/checkpoints/best.ckpt was trained on all images, so no validation images "
-        "are left. Use `mnist-amp test`.\n"
+        "mnist-amp: error: lightning_logs/version_0/checkpoints/best.ckpt was trained on all images, so no "
+        "validation images are left. Use `mnist-amp test`.\n"
     )
 
 
