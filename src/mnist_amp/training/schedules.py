@@ -89,7 +89,7 @@ def advance(optimizer: Settings, groups: int, schedule: Settings | None, steps: 
     Raises:
         ValueError: the schedule ends before.
     """
-    parameters = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in range(groups)]
+    parameters = [{"params": [torch.nn.Parameter(torch.zeros(1, 1))]} for _ in range(groups)]
     made: Optimizer = instantiate_class(parameters, optimizer)
     state = None
     if schedule is not None:
