@@ -70,7 +70,7 @@ def draw_speeds(axes: Axes, found: dict[tuple[int, int, str], float], baseline: 
     axes.text(len(settings) - 0.55, 1.02, "faster ↑", color=GRAY, ha="right", va="bottom")
     axes.text(len(settings) - 0.55, 0.98, "slower ↓", color=GRAY, ha="right", va="top")
     axes.set_xticks(range(len(settings)), [f"width {width:,}\nbatch {batch}" for width, batch in settings])
-    axes.set(title=f"speed of a training step, times {baseline}", ylim=(0, 1.25 * max(1.0, *found.values())))
+    axes.set(title=f"speed of a training step ({baseline} = 1)", ylim=(0, 1.25 * max(1.0, *found.values())))
     axes.legend(loc="upper left", ncols=4, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 
