@@ -39,12 +39,13 @@ setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("mnist-amp needs Python 3.11 or newer: make setup PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
-	@echo "Installing into .venv (about 2 minutes; on Linux 5.5 GB, as torch comes with CUDA) ..."
+	@echo "Installing into .venv (about 2 minutes; on Linux 5.5 GB, because torch comes with CUDA) ..."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python $(PIP) --constraint constraints.txt --editable ".[dev]"
 	@touch $(INSTALLED)
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	@$(PYTHON) -c 'import sys; sys.exit("the lowest versions need Python 3.11 or 3.12: make test-lowest PYTHON=python3.12" if sys.version_info >= (3, 13) else 0)'
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python $(PIP) --constraint constraints-lowest.txt --editable ".[dev]"
 	@touch $@

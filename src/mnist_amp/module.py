@@ -1,4 +1,4 @@
-"""SimpleNN as a LightningModule: the network, its loss, its metrics. Begin here.
+"""The LightningModule of SimpleNN: its loss, its steps, its metrics. Begin here.
 
 The optimizer and its schedule are created in `mnist_amp.training.optimizers`. The base class, in
 `mnist_amp.training.resumable_module`, makes a fit resumable to the bit, and fast.

@@ -192,6 +192,28 @@ def test_a_schedule_that_ends_before_the_run_is_refused(run: Run, refused: Refus
     assert [path.name for path in Path("lightning_logs").iterdir()] == ["version_0"]
 
 
+def test_the_steps_that_are_done_count_for_the_length(run: Run, refused: Refused) -> None:
+    """Two epochs of 8 steps are done. Epochs of 4 steps follow, so four epochs take 24 steps and not 16."""
+    run("fit", *SMOKE, *ONE_CYCLE, "--lr_scheduler.total_steps=24", "--trainer.max_epochs=2")
+    shorter = ("--ckpt_path=last", "--trainer.limit_train_batches=4", "--trainer.max_epochs=4")
+    assert refused("fit", *shorter, "--lr_scheduler.total_steps=20") == (
+        "mnist-amp: warning: trainer.limit_train_batches 8 -> 4: this changes the batches, so the run is not continued "
+        "exactly.\n"
+        "mnist-amp: error: the schedule OneCycleLR ends after 20 optimizer steps, but the run takes 24 optimizer "
+        "steps. Give the schedule as many steps (OneCycleLR: total_steps), or train for less.\n"
+    )
+    run("fit", *shorter)
+    assert last(1)["global_step"] == last(1)["lr_schedulers"][0]["last_epoch"] == 24
+
+
+def test_torchs_own_plateau_is_refused(refused: Refused, tmp_path: Path) -> None:
+    assert refused("fit", *SMOKE, "--lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau") == (
+        "mnist-amp: error: the optimizer or its schedule can't be made: give lightning.pytorch.cli.ReduceLROnPlateau, "
+        "which has a monitor, instead of torch's class.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_rate_that_will_rise_again_is_warned_of(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     main(["fit", *SMOKE, "--lr_scheduler=CosineAnnealingLR", "--lr_scheduler.T_max=1"])
     printed = capsys.readouterr()

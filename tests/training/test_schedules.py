@@ -239,3 +239,25 @@ def test_where_a_schedule_ends_and_where_its_rate_rises_again(options: Settings,
         made = make_schedule(instantiate_class([torch.nn.Parameter(torch.ones(1))], SGD), options)
     assert last_step(made) == end
     assert turning_point(made, STEPS) == rises
+
+
+def test_a_plateau_that_follows_another_metric_begins_again() -> None:
+    first = TrainingRun(SGD, plateau(monitor="train_loss", patience=0), "epoch")
+    on_plateau(first, [0.01])
+    resumed = TrainingRun(SGD, plateau(monitor="val_loss", patience=0), "epoch")
+    resumed.resume(first.checkpoint())
+    assert on_plateau(resumed, [0.3, 0.2]) == [0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (schedule("StepLR", step_size=2, last_epoch=3), "last_epoch of StepLR must be -1"),
+        (schedule("ReduceLROnPlateau", patience=1), "give lightning.pytorch.cli.ReduceLROnPlateau"),
+        (sequence(WARM_UP, sequence(WARM_UP, COSINE, 2), 3), "only the first schedule of a SequentialLR can be"),
+        (sequence(WARM_UP, schedule("ChainedScheduler", schedulers=[COSINE]), 3), "only the first schedule of a"),
+    ],
+)
+def test_schedules_that_torch_fails_on_later_are_refused(options: Settings, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make_schedule(instantiate_class([torch.nn.Parameter(torch.ones(1))], SGD), options)

@@ -123,6 +123,8 @@ def _class_error(class_path: str, keys: list[str], message: str) -> UsageError:
     key, name = keys[0], class_path.rpartition(".")[2]
     known = _parameters(class_path)
     unknown = re.search(r"Option '(.+?)' is not accepted", message)
+    if unknown and unknown[1] in known:  # a part of its value is wrong, such as a schedule in a schedule
+        return UsageError(f"{key}: {name} can't use a part of {unknown[1]}.", f"{key}.{unknown[1]}")
     if unknown:
         text = f"{key}: {name} takes no {unknown[1]}{nearest(unknown[1], known)}; it takes {', '.join(known)}."
         return UsageError(text, f"{key}.{unknown[1]}")

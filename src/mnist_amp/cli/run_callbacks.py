@@ -134,8 +134,10 @@ def _next_steps(trainer: Namespace, lr_scheduler: Namespace | None) -> list[str]
     return steps
 
 
-def _longer(lr_scheduler: Namespace | None) -> str:
-    """Return the options that make a schedule twice as long, if its settings say how long it is."""
+def _longer(lr_scheduler: Namespace | None) -> str | None:
+    """Return the options that make a schedule twice as long; None if it consists of several schedules."""
     settings = {} if lr_scheduler is None else lr_scheduler.as_dict().get("init_args", {})
+    if "schedulers" in settings:
+        return None
     lengths = [(name, settings[name]) for name in ("T_max", "total_steps", "epochs") if settings.get(name)]
     return "".join(f" --lr_scheduler.{name} {2 * length}" for name, length in lengths)

@@ -42,7 +42,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def __init__(self, run: RunFolder, every_n_train_steps: int = 0) -> None:
         super().__init__(filename="best", monitor="val_accuracy", mode="max", enable_version_counter=False)
-        self.run, self.every = run, every_n_train_steps
+        self.run, self.save_every = run, every_n_train_steps
         self.stop = StopRequest()
         self.history: list[EpochMetrics] = []
         self.validated: dict[str, Tensor] = {}  # metrics of this epoch's newest validation
@@ -88,18 +88,19 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # not after an epoch's last batch: Lightning can resume only once from such a checkpoint, and the end of the
-        # epoch writes another; not while gradients are accumulated: no checkpoint holds them; not before a validation
-        # that is due: a resumed run would skip it
-        validates = batches_since_validation(trainer) == 0
-        if trainer.is_last_batch or validates or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        # No checkpoint
+        # - after an epoch's last batch: Lightning can resume from it only once, and the end of the epoch writes another
+        # - before a validation that is due: a resumed run would skip it
+        # - while gradients are accumulated: no checkpoint holds them
+        validation_is_due = batches_since_validation(trainer) == 0
+        if trainer.is_last_batch or validation_is_due or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         step, every = trainer.global_step, trainer.log_every_n_steps or 50  # type: ignore[attr-defined]
         if step % every == 0:
             self._check_folder(trainer)  # before the loggers fail because of it
-        # several processes wait for each other to find out, so they do it rarely
+        # several processes must communicate to find out, so they do it rarely
         requested = (trainer.world_size == 1 or step % every == 0) and self._is_stop_requested(trainer)
-        if requested or (self.every and step % self.every == 0):
+        if requested or (self.save_every and step % self.save_every == 0):
             self._save_last(trainer)
         if requested:
             self._stop_or_requeue(trainer)

@@ -144,12 +144,6 @@ def _check_schedule(path: Path, checkpoint: Mapping[str, Any], config: Any) -> N
         raise RequestError(f"{path} is damaged: it has no state of its schedule.")
 
 
-def as_plain(init: Any) -> dict[str, Any]:
-    """Return class_path and init_args as plain values."""
-    plain: dict[str, Any] = init.as_dict()
-    return {"init_args": {}, **plain}
-
-
 def _check_limits(path: Path, checkpoint: dict[str, Any], config: Any) -> None:
     done = progress(checkpoint)
     for limit, noun, reached in (("max_epochs", "epoch", done.epochs), ("max_steps", "step", done.step)):

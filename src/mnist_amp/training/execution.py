@@ -155,7 +155,7 @@ class Execution:
         intervals = [logged]
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
-                intervals += [checkpoint_interval(callback), getattr(callback, "every", 0)]
+                intervals += [checkpoint_interval(callback), getattr(callback, "save_every", 0)]
         left += [every - step % every for every in intervals if every]
         return min(left)
 

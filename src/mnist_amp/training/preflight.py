@@ -1,5 +1,6 @@
 """The callback that tries a fit before anything is written, so that a wrong request leaves no files."""
 
+import copy
 import math
 from typing import Any
 
@@ -11,8 +12,10 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from torch.optim import Optimizer
 
 from mnist_amp.errors import RequestError, warn
+from mnist_amp.runs import checkpoint_contents
 from mnist_amp.training import schedules
 from mnist_amp.training.precision import effective_precision
+from mnist_amp.training.resumable_module import ResumableModule
 from mnist_amp.wording import counted
 
 
@@ -49,16 +52,20 @@ def _try(trainer: Trainer, pl_module: LightningModule, checkpoint: tuple[str, di
         _try_steps(made["optimizer"], checkpoint)
         trainer.fit_loop.setup_data()
         if "lr_scheduler" in made:
-            _check_length(trainer, **made["lr_scheduler"])
+            _check_length(trainer, None if checkpoint is None else checkpoint[1], **made["lr_scheduler"])
+        if checkpoint is not None and isinstance(pl_module, ResumableModule):
+            pl_module.override_checkpoint(copy.deepcopy(checkpoint[1]))
     except ArithmeticError as error:
         raise RequestError(f"the optimizer or its schedule can't be used: {error}.") from error
     except (ValueError, MisconfigurationException) as error:
         raise RequestError(" ".join(str(error).split())) from error
 
 
-def _check_length(trainer: Trainer, scheduler: Any, interval: str, monitor: str | None) -> None:
+def _check_length(
+    trainer: Trainer, checkpoint: dict[str, Any] | None, scheduler: Any, interval: str, monitor: str | None
+) -> None:
     """Refuse a schedule that ends before the run does; warn of a rate that will rise again."""
-    steps = planned_steps(trainer, interval)
+    steps = planned_steps(trainer, interval, checkpoint)
     unit, name = ("epoch" if interval == "epoch" else "optimizer step"), type(scheduler).__name__
     length = f"the run takes {counted(int(steps), unit)}" if steps < math.inf else "the run has no end"
     if (end := schedules.last_step(scheduler)) < steps:
@@ -73,17 +80,31 @@ def _check_length(trainer: Trainer, scheduler: Any, interval: str, monitor: str 
         )
 
 
-def planned_steps(trainer: Trainer, interval: str) -> float:
-    """Return how many epochs, or optimizer steps, a run takes from its start to its end.
+def planned_steps(trainer: Trainer, interval: str, checkpoint: dict[str, Any] | None = None) -> float:
+    """Return the number of epochs, or of optimizer steps, that a run has taken when it ends.
 
-    Infinity without a limit; 0 if the number is not known because the accumulation of gradients changes by epoch.
+    Infinity without a limit; 0 if the number is unknown because the accumulation of gradients changes by epoch.
+
+    Args:
+        trainer: with its data.
+        interval: `epoch` or `step`.
+        checkpoint: that the run resumes from; its steps may be of another size.
     """
-    if interval == "step":
-        accumulates_by_epoch = any(isinstance(each, GradientAccumulationScheduler) for each in trainer.callbacks)  # type: ignore[attr-defined]
-        return 0.0 if accumulates_by_epoch else float(trainer.estimated_stepping_batches)
-    steps, batches = trainer.max_steps, trainer.num_training_batches / trainer.accumulate_grad_batches
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return 0.0
+    per_epoch = max(math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches), 1)
+    done, begun = (0, 0), 0  # epochs and steps, and the steps of the epoch that has begun
+    if checkpoint is not None:
+        batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        done = checkpoint_contents.progress(checkpoint)
+        processed = 0 if batches["is_last_batch"] else batches["current"].get("processed", 0)
+        begun = math.ceil(processed / trainer.accumulate_grad_batches)
     epochs = math.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs)
-    return epochs if steps == -1 else min(epochs, math.ceil(steps / max(math.ceil(batches), 1)))
+    steps = done[1] + (epochs - done[0]) * per_epoch - begun
+    if trainer.max_steps != -1:
+        steps = min(steps, trainer.max_steps)
+        epochs = min(epochs, done[0] + math.ceil((steps - done[1] + begun) / per_epoch))
+    return epochs if interval == "epoch" else steps
 
 
 def _try_steps(optimizer: Optimizer, checkpoint: tuple[str, dict[str, Any]] | None) -> None:

@@ -142,6 +142,14 @@ class ResumableModule(QuickHooksModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._load_means(checkpoint.get("train_means"))
+        self.override_checkpoint(checkpoint)
+
+    def override_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the settings of this run into the optimizer's and the schedule's state of a checkpoint.
+
+        Raises:
+            ValueError: the schedule of this run has ended by then.
+        """
         settings = self.optimizer_settings()
         # see `newest_step_was_skipped`: a fused optimizer on a GPU does not tell without a wait
         on_gpu = self.trainer.strategy.root_device.type == "cuda"

@@ -7,9 +7,7 @@ from typing import Any
 
 from mnist_amp.runs import checkpoint_contents
 from mnist_amp.training.optimizers import ADAM
-from mnist_amp.training.schedules import Settings, advance, keep_plateau_progress, steps_taken
-
-PLATEAU = "ReduceLROnPlateau"
+from mnist_amp.training.schedules import Settings, advance, is_plateau, keep_plateau_progress, steps_taken
 
 
 def override_optimizer_state(
@@ -43,10 +41,10 @@ def override_optimizer_state(
             if "fused" in group:
                 group["fused"] = optimizer["init_args"].get("fused")
         return
-    steps = 0 if lr_scheduler is None else _steps(checkpoint, interval, counts_skipped)
+    steps = 0 if lr_scheduler is None or is_plateau(lr_scheduler) else _steps(checkpoint, interval, counts_skipped)
     advanced = advance(optimizer, len(groups), lr_scheduler, steps)
     old, schedule = checkpoint.get("lr_schedulers"), advanced.schedule
-    if old and schedule and _is_plateau(saved.get("lr_scheduler")) and _is_plateau(lr_scheduler):
+    if old and schedule and is_plateau(saved.get("lr_scheduler")) and is_plateau(lr_scheduler):
         rates = [group["lr"] * _ratio(before, optimizer) for group in groups]
         schedule = {**keep_plateau_progress(schedule, old[0]), "_last_lr": rates}
     else:
@@ -65,9 +63,9 @@ def _same_schedule(saved: dict[str, Any], lr_scheduler: Settings | None, interva
 
 def _steps(checkpoint: dict[str, Any], interval: str, counts_skipped: bool) -> int:
     """Return how many steps a schedule with this interval would have taken by now."""
-    saved, states = checkpoint["hyper_parameters"], checkpoint.get("lr_schedulers")
+    saved, states = checkpoint.get("hyper_parameters", {}), checkpoint.get("lr_schedulers")
     same_interval = saved.get("lr_scheduler_interval", "epoch") == interval
-    if states and same_interval and not _is_plateau(saved.get("lr_scheduler")):
+    if states and same_interval and not is_plateau(saved.get("lr_scheduler")):
         return steps_taken(states[0])
     if interval == "epoch":
         return checkpoint_contents.progress(checkpoint).epochs
@@ -85,14 +83,11 @@ def _equal(before: Any, now: Any) -> bool:
 
 
 def _user_settings(optimizer: Settings) -> dict[str, Any]:
-    """Return the settings except `fused`, which this project chooses, and which changes no result."""
-    return {key: value for key, value in optimizer["init_args"].items() if key != "fused"}
+    """Return the class and its settings except `fused`, which this project chooses, and which changes no result."""
+    settings = {key: value for key, value in optimizer["init_args"].items() if key != "fused"}
+    return {"class_path": optimizer["class_path"], "init_args": settings}
 
 
 def _ratio(before: Settings, now: Settings) -> float:
     old, new = before["init_args"].get("lr"), now["init_args"].get("lr")
     return float(new / old) if old and new else 1.0
-
-
-def _is_plateau(settings: Settings | None) -> bool:
-    return settings is not None and settings["class_path"].rpartition(".")[2] == PLATEAU

@@ -69,12 +69,33 @@ def make_schedule(optimizer: Optimizer, settings: Settings) -> LRScheduler | Red
         [0.010000000000000002]
     """
     init_args = dict(settings.get("init_args", {}))
+    _check(settings["class_path"], init_args)
     if "schedulers" in init_args:
         init_args["schedulers"] = [make_schedule(optimizer, part) for part in init_args["schedulers"]]
     if settings["class_path"] == "torch.optim.lr_scheduler.ChainedScheduler":
         return ChainedScheduler(**init_args, optimizer=optimizer)  # the only schedule whose optimizer comes second
     made: LRScheduler | ReduceLROnPlateau = instantiate_class(optimizer, {**settings, "init_args": init_args})
     return made
+
+
+def _check(class_path: str, init_args: Settings) -> None:
+    """Refuse what torch takes, and fails on later or ignores."""
+    name = class_path.rpartition(".")[2]
+    if init_args.get("last_epoch", -1) != -1:
+        raise ValueError(f"last_epoch of {name} must be -1, because a resumed run sets it by itself")
+    if is_plateau({"class_path": class_path}) and "monitor" not in init_args:
+        raise ValueError("give lightning.pytorch.cli.ReduceLROnPlateau, which has a monitor, instead of torch's class")
+    later = [part["class_path"].rpartition(".")[2] for part in init_args.get("schedulers", [])[1:]]
+    if name == "SequentialLR" and {"SequentialLR", "ChainedScheduler"} & set(later):
+        raise ValueError(
+            "only the first schedule of a SequentialLR can be a SequentialLR or a ChainedScheduler, because torch "
+            "can't start these at a milestone; put their schedules into the outer list"
+        )
+
+
+def is_plateau(settings: Settings | None) -> bool:
+    """Whether a schedule is a ReduceLROnPlateau, which follows a metric and not a number of steps."""
+    return settings is not None and settings["class_path"].rpartition(".")[2] == "ReduceLROnPlateau"
 
 
 def advance(optimizer: Settings, groups: int, schedule: Settings | None, steps: int) -> Advanced:
@@ -105,8 +126,8 @@ def advance(optimizer: Settings, groups: int, schedule: Settings | None, steps: 
 
 def keep_plateau_progress(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
     """Return the state of a ReduceLROnPlateau with new settings, which keeps what it has learned from the metrics."""
-    if new["mode"] != old["mode"]:
-        return new  # the best value of one mode is the worst of the other
+    if any(new.get(setting) != old.get(setting) for setting in ("mode", "monitor")):
+        return new  # the best value so far is that of another metric, or the worst of the other mode
     return {**new, **{key: old[key] for key in PLATEAU_PROGRESS if key in old}}
 
 
