@@ -206,6 +206,12 @@ def test_the_steps_that_are_done_count_for_the_length(run: Run, refused: Refused
     assert last(1)["global_step"] == last(1)["lr_schedulers"][0]["last_epoch"] == 24
 
 
+def test_no_longer_fit_is_suggested_for_a_schedule_of_schedules(run: Run) -> None:
+    printed = run("fit", *SMOKE, *SEQUENCE)
+    assert "\nnext       mnist-amp test\n" in printed
+    assert "--ckpt_path last" not in printed
+
+
 def test_torchs_own_plateau_is_refused(refused: Refused, tmp_path: Path) -> None:
     assert refused("fit", *SMOKE, "--lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau") == (
         "mnist-amp: error: the optimizer or its schedule can't be made: give lightning.pytorch.cli.ReduceLROnPlateau, "

@@ -125,10 +125,9 @@ def _next_steps(trainer: Namespace, lr_scheduler: Namespace | None) -> list[str]
     more = 2 * (trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 5)
     steps = []
     if trainer.enable_checkpointing is not False:
-        steps += [
-            f"mnist-amp test{root}",
-            f"mnist-amp fit{root} --ckpt_path last --trainer.max_epochs {more}{_longer(lr_scheduler)}",
-        ]
+        steps.append(f"mnist-amp test{root}")
+        if (longer := _longer(lr_scheduler)) is not None:
+            steps.append(f"mnist-amp fit{root} --ckpt_path last --trainer.max_epochs {more}{longer}")
     if trainer.logger in (None, True):
         steps.append(f"tensorboard --logdir {folders.logs_dir(Path(trainer.default_root_dir or '.'))}")
     return steps
