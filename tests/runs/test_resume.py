@@ -208,7 +208,7 @@ def test_the_steps_that_are_done_count_for_the_length(run: Run, refused: Refused
 
 def test_no_longer_fit_is_suggested_for_a_schedule_of_schedules(run: Run) -> None:
     printed = run("fit", *SMOKE, *SEQUENCE)
-    assert "\nnext       mnist-amp test\n" in printed
+    assert "\nnext      mnist-amp test\n          tensorboard" in printed
     assert "--ckpt_path last" not in printed
 
 
