@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.fabric.strategies.launchers import subprocess_script as fabric_launcher
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loops.optimization.automatic import Closure
@@ -44,6 +44,9 @@ LIGHTNING = {
         "trainer.fit_loop.epoch_progress.current.processed",
         "trainer.fit_loop.epoch_progress.total.processed",
     ),
+    "averaged_module": ("average._average_model",),
+    "average_start": ("average._swa_epoch_start",),
+    "resume_average": ("average._scheduler_state", "average._initialized"),
     "next_batch": ("trainer.fit_loop._data_fetcher", "trainer.fit_loop.epoch_loop.batch_progress.is_last_batch"),
     "transfer_batch": ("module._on_before_batch_transfer", "trainer.strategy.batch_to_device"),
     "begin_next_step": (
@@ -120,6 +123,7 @@ def owners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "module": module,
         "closure": module.closure,
         "cli": RunsNothing(BoringModel, args=["fit"], save_config_callback=None, seed_everything_default=False),
+        "average": StochasticWeightAveraging(0.1),
         "model_checkpoint": ModelCheckpoint(every_n_train_steps=3),
         "fabric_launcher": fabric_launcher,
         "launcher": subprocess_script,

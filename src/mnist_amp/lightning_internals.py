@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
 from lightning.pytorch.strategies.launchers import subprocess_script
@@ -161,6 +161,35 @@ def begin_next_epoch(fit_loop: dict[str, Any]) -> None:
     fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # Lightning adds 1 when it resumes
 
 
+# --- averaged weights -------------------------------------------------------------------------------------------------
+# StochasticWeightAveraging keeps all that it knows in private attributes, and has no hooks of its own.
+
+
+def averaged_module(callback: StochasticWeightAveraging) -> LightningModule | None:
+    """Return the module with the averaged weights; None before the average begins."""
+    begun = callback.n_averaged is not None and int(callback.n_averaged) > 0
+    return callback._average_model if begun else None
+
+
+def average_start(callback: StochasticWeightAveraging) -> int | float:
+    """Return the epoch in which the average begins, counted from 1, or a share of all epochs."""
+    return callback._swa_epoch_start
+
+
+def resume_average(trainer: Trainer, callback: StochasticWeightAveraging) -> None:
+    """Continue an average that began before the checkpoint, in the epoch in which the run is resumed.
+
+    Lightning does so at the start of an epoch only. The rest of a resumed epoch would have no schedule, and the
+    checkpoints in it would not know the average. The new schedule also changes the rates, which are right already.
+    """
+    if callback._scheduler_state is None or callback._initialized:
+        return
+    groups = [dict(group) for group in trainer.optimizers[0].param_groups]
+    callback.on_train_epoch_start(trainer, trainer.lightning_module)
+    for group, before in zip(trainer.optimizers[0].param_groups, groups, strict=True):
+        group.update(before)
+
+
 # --- several optimizer steps in one iteration of the training loop ----------------------------------------------------
 # Lightning's loop takes one step per iteration, and has no public way to take several. These functions do for each
 # further step what the loop does for the first one.
@@ -185,13 +214,19 @@ def transfer_batch(trainer: Trainer, batch: Any) -> Any:
     return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
 
-def begin_next_step(trainer: Trainer) -> None:
-    """Count one step as done and the next one as begun, and advance the schedules by a step."""
+def begin_next_step(trainer: Trainer, after_step: Callable[[], None]) -> None:
+    """Count one step as done and the next one as begun, and advance the schedules by a step.
+
+    Args:
+        trainer: in its training loop.
+        after_step: called where the loop calls `on_train_batch_end`.
+    """
     loop = trainer.fit_loop.epoch_loop
     batches, steps = loop.batch_progress, loop.automatic_optimization.optim_progress.optimizer.step
     steps.increment_completed()
     batches.increment_processed()
     loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+    after_step()
     batches.increment_completed()
     loop.update_lr_schedulers("step", update_plateau_schedulers=True)
     loop._batches_that_stepped += 1

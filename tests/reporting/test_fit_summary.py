@@ -21,6 +21,8 @@ RESULT = FitResult(
     accuracy=0.9718,
     images_of="validation",
     epochs=4,
+    average=None,
+    ended=None,
     images=275_000,
     seconds=10.0,
     data_seconds=0.25,
@@ -108,7 +110,7 @@ class Net(LightningModule):
 def fit(summary: FitSummary, module: Net, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
     """Call the hooks of a fit that takes 2 seconds, of which the loader measures half a second."""
     trainer: Any = SimpleNamespace(
-        **{"is_global_zero": True, "world_size": 2, **settings},
+        **{"is_global_zero": True, "world_size": 2, "should_stop": False, **settings},
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         train_dataloader=SimpleNamespace(seconds=0.5),
     )
@@ -144,7 +146,7 @@ def checkpoint(run_folder: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_fit_leaves_the_network_and_its_curves(
     run_folder: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit(FitSummary(run_folder, checkpoint, ["mnist-amp test"]), Net(), monkeypatch)
+    fit(FitSummary(run_folder, checkpoint, lambda ending: ["mnist-amp test"]), Net(), monkeypatch)
     assert files(run_folder.path) == {"model.pth", "curves.png", "metrics.csv", "checkpoints/best.ckpt"}
     weights = torch.load(run_folder.path / "model.pth", weights_only=True)
     assert set(weights) == {"weight", "bias"}
@@ -166,7 +168,7 @@ def test_a_fit_without_validation_reports_the_accuracy_of_its_last_epoch(
     run_folder: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint.monitor = None
-    fit(FitSummary(run_folder, checkpoint, []), Net(), monkeypatch)
+    fit(FitSummary(run_folder, checkpoint, lambda ending: []), Net(), monkeypatch)
     line = "\naccuracy   88.00% on the training images (no validation; newest weights, after 3 epochs)\n"
     assert capsys.readouterr().out.startswith(line)
 
@@ -174,7 +176,7 @@ def test_a_fit_without_validation_reports_the_accuracy_of_its_last_epoch(
 def test_a_fit_without_checkpoints_leaves_no_files(
     run_folder: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit(FitSummary(run_folder, None, []), Net(), monkeypatch)
+    fit(FitSummary(run_folder, None, lambda ending: []), Net(), monkeypatch)
     assert files(run_folder.path) == {"metrics.csv"}
     assert capsys.readouterr().out.startswith("\naccuracy   unknown\ntime ")
 
@@ -182,6 +184,6 @@ def test_a_fit_without_checkpoints_leaves_no_files(
 def test_only_one_process_writes_and_prints(
     run_folder: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit(FitSummary(run_folder, checkpoint, []), Net(), monkeypatch, is_global_zero=False)
+    fit(FitSummary(run_folder, checkpoint, lambda ending: []), Net(), monkeypatch, is_global_zero=False)
     assert files(run_folder.path) == {"metrics.csv", "checkpoints/best.ckpt"}
     assert capsys.readouterr().out == ""

@@ -50,6 +50,7 @@ KEPT_EXECUTION = "--trainer.callbacks+=tests.training.test_execution.KeptExecuti
 class ExecutionEnds(Callback):
     """Notes the steps after which executions end."""
 
+    once_per_execution = True
     ends: ClassVar[list[int]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -390,6 +391,7 @@ def test_overflows_within_graphs_are_those_of_eager_steps(run: Run, request: Any
 class Scales(Callback):
     """Notes the loss scale and Adam's own count of steps after each execution."""
 
+    once_per_execution = True
     seen: ClassVar[dict[int, tuple[float, int]]] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -437,6 +439,7 @@ def test_no_step_reads_the_value_of_a_tensor(run: Run, config: str, steps: int) 
 class FindsHostSyncs(Callback):
     """Finds the operations of a step that read the value of a tensor."""
 
+    once_per_execution = True
     found: ClassVar[list[Any]] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -468,6 +471,8 @@ def test_no_step_waits_for_the_device(
 
 class NoWaiting(Callback):
     """Makes a host synchronisation within the steps of the third epoch an error; all graphs are captured by then."""
+
+    once_per_execution = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.current_epoch == 2:

@@ -6,6 +6,7 @@ from in `starting_checkpoint`, the callbacks in `run_callbacks`, the messages in
 
 import os
 import secrets
+import warnings
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from mnist_amp.lightning_internals import OpenCLI, ignore_slurm_checkpoints, is_
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.runs import resume
 from mnist_amp.runs.checkpoint_io import AtomicCheckpointIO
+from mnist_amp.runs.config_text import without_objects
 from mnist_amp.training import gradient_scaler
 from mnist_amp.training.loss_scale_monitor import LossScaleMonitor
 
@@ -181,7 +183,8 @@ class MnistAmpCLI(OpenCLI):
             run_callbacks.overridden_scaler_settings(init.scaler, self.start),
         )
         # the banner names the folder, which is made after the preflight
-        return [run_callbacks.make_preflight(self.start), folder, banner, *progress_bar, *training]
+        progress = run_callbacks.make_callback_progress(init.trainer, self.config["fit"].trainer, self.start)
+        return [run_callbacks.make_preflight(self.start), *progress, folder, banner, *progress_bar, *training]
 
     def make_report(self) -> Callback:
         """Return the callback that writes the results of an evaluation."""
@@ -191,7 +194,9 @@ class MnistAmpCLI(OpenCLI):
     def _config_text(self) -> str:
         config = self.config[self.subcommand].clone()
         config.ckpt_path = None  # or a command with this configuration would start from there again
-        return str(self.subcommand_parsers[self.command].dump(config, skip_unset=False))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of jsonargparse, about objects in it
+            return without_objects(self.subcommand_parsers[self.command].dump(config, skip_unset=False))
 
     def make_trainer(self, callbacks: list[Callback], **replaced: Any) -> Trainer:
         """Make the Trainer of the settings.
@@ -204,7 +209,7 @@ class MnistAmpCLI(OpenCLI):
             MisconfigurationException: the settings do not go together, or not with this machine.
         """
         config = self.config_init[self.subcommand].trainer
-        callbacks = [*callbacks, *run_callbacks.as_list(config.callbacks)]
+        callbacks = run_callbacks.with_saved_averages([*callbacks, *run_callbacks.as_list(config.callbacks)])
         for callback in callbacks:
             run_callbacks.hide_unused_hooks(callback)
         plugins = run_callbacks.as_list(config.plugins)

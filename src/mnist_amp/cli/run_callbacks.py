@@ -1,11 +1,14 @@
 """The callbacks of a run: what each command adds to the Trainer."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from mnist_amp.cli import settings
 from mnist_amp.cli.starting_checkpoint import StartingCheckpoint
@@ -14,12 +17,14 @@ from mnist_amp.reporting.evaluation_report import EvaluationReport
 from mnist_amp.reporting.fit_summary import FitSummary
 from mnist_amp.reporting.prediction_writer import PredictionWriter
 from mnist_amp.reporting.progress_bar import ProgressBar
-from mnist_amp.runs import checkpoint_contents, checkpoint_files, folders
+from mnist_amp.runs import checkpoint_contents, checkpoint_files, folders, resume
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.random_states import RandomStates
 from mnist_amp.runs.resumed_logs import ResumedLogs
 from mnist_amp.runs.run_folder import RunFolder
-from mnist_amp.training.cuda_graph import HOOKS_WITHIN_STEP
+from mnist_amp.training.averaged_weights import TRAINED_WEIGHTS, SavedAverage
+from mnist_amp.training.callback_progress import CallbackProgress, Ending
+from mnist_amp.training.cuda_graph import HOOKS_WITHIN_STEP, has_hook
 from mnist_amp.training.gradient_scaler import ScalerSettings
 from mnist_amp.training.loss_scale_monitor import LossScaleMonitor
 from mnist_amp.training.preflight import Preflight
@@ -40,7 +45,9 @@ def make_banner(subcommand: str, config: Namespace, start: StartingCheckpoint | 
     lines = {"seed": str(config.seed_everything) if seeded else "none for the weights (random), 0 for the images"}
     if start:
         done = checkpoint_contents.progress(start.content)
-        lines["checkpoint"] = f"{start.path} ({counted(done.epochs, 'epoch')} done, step {done.step:,})"
+        # a fit resumes from the trained weights
+        average = ", averaged weights" if TRAINED_WEIGHTS in start.content and subcommand != "fit" else ""
+        lines["checkpoint"] = f"{start.path} ({counted(done.epochs, 'epoch')} done, step {done.step:,}{average})"
     if changes:
         lines["changed"] = ", ".join(changes)
     if subcommand == "fit" and (ends := settings.endless(config.trainer)):
@@ -83,13 +90,47 @@ def training_callbacks(
         every_n_train_steps: optimizer steps between two checkpoints.
         scaler: settings of the gradient scaler that are overridden.
     """
-    steps = _next_steps(trainer, lr_scheduler)
+    steps = partial(_next_steps, trainer, lr_scheduler)
     monitor = LossScaleMonitor(bool(trainer.gradient_clip_val), scaler)
     if trainer.enable_checkpointing is False:
         return [monitor, TerminateOnNaN(None), ResumedLogs(run), FitSummary(run, None, steps)]
     checkpoint = RunCheckpoint(run, every_n_train_steps)
     summary = FitSummary(run, checkpoint, steps)
     return [monitor, TerminateOnNaN(checkpoint), checkpoint, RandomStates(), ResumedLogs(run), summary]
+
+
+def make_callback_progress(
+    made: Namespace, settings: Namespace, start: StartingCheckpoint | None
+) -> list[CallbackProgress]:
+    """Return the callback that prepares the progress of the other callbacks; none for a fit from scratch.
+
+    Args:
+        made: settings of the Trainer, with the callbacks as objects.
+        settings: the same with the callbacks as class_path and init_args.
+        start: the checkpoint to resume from.
+    """
+    if start is None:
+        return []
+    before = resume.by_class(as_list(resume.inherited_settings(start.content, "fit")["trainer"].get("callbacks")))
+    given = as_list(settings.as_dict().get("callbacks"))
+    pairs = zip(as_list(made.callbacks), given, strict=True)
+    overridden = [(callback, _overridden(before.get(type(callback).__name__), item)) for callback, item in pairs]
+    return [CallbackProgress(str(start.path), start.content, [pair for pair in overridden if pair[1]])]
+
+
+def _overridden(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a class that differ from those before; empty if there was no such class."""
+    if before is None:
+        return {}
+    old = before.get("init_args", {})
+    return {name: value for name, value in now.get("init_args", {}).items() if name in old and value != old[name]}
+
+
+def with_saved_averages(callbacks: list[Callback]) -> list[Callback]:
+    """Return the callbacks, with one that saves the averaged weights after each StochasticWeightAveraging."""
+    checkpoint = next((callback for callback in callbacks if isinstance(callback, RunCheckpoint)), None)
+    averages = [callback for callback in callbacks if isinstance(callback, StochasticWeightAveraging)]
+    return [*callbacks, *(SavedAverage(average, checkpoint) for average in averages)]
 
 
 def overridden_scaler_settings(given: ScalerSettings, start: StartingCheckpoint | None) -> dict[str, Any]:
@@ -110,7 +151,7 @@ def make_report(subcommand: str, start: StartingCheckpoint) -> Callback:
 def hide_unused_hooks(callback: Callback) -> None:
     """Hide the batch hooks that a callback does not override: each call costs time, even of an empty hook."""
     for hook in ("on_train_batch_start", "on_train_batch_end", *HOOKS_WITHIN_STEP):
-        if getattr(type(callback), hook) is getattr(Callback, hook):
+        if not has_hook(callback, hook):
             setattr(callback, hook, None)
 
 
@@ -119,24 +160,36 @@ def as_list(given: Any) -> list[Any]:
     return [] if given is None else [*given] if isinstance(given, list) else [given]
 
 
-def _next_steps(trainer: Namespace, lr_scheduler: Namespace | None) -> list[str]:
-    """Return the commands that a user may want after a fit."""
+def _next_steps(trainer: Namespace, lr_scheduler: Namespace | None, ending: Ending | None) -> list[str]:
+    """Return the commands that a user may want after a fit, which a callback may have ended."""
     root = f" --trainer.default_root_dir {trainer.default_root_dir}" if trainer.default_root_dir else ""
-    more = 2 * (trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 5)
     steps = []
     if trainer.enable_checkpointing is not False:
         steps.append(f"mnist-amp test{root}")
-        if (longer := _longer(lr_scheduler)) is not None:
-            steps.append(f"mnist-amp fit{root} --ckpt_path last --trainer.max_epochs {more}{longer}")
+        longer = _longer(trainer, lr_scheduler) if ending is None else _after(ending, as_list(trainer.callbacks))
+        if longer is not None:
+            steps.append(f"mnist-amp fit{root} --ckpt_path last{longer}")
     if trainer.logger in (None, True):
         steps.append(f"tensorboard --logdir {folders.logs_dir(Path(trainer.default_root_dir or '.'))}")
     return steps
 
 
-def _longer(lr_scheduler: Namespace | None) -> str | None:
-    """Return the options that make a schedule twice as long; None if it consists of several schedules."""
+def _after(ending: Ending, callbacks: list[Callback]) -> str | None:
+    """Return the options with which a fit that a callback has ended is resumed; None if a short option can't do it."""
+    if ending.setting is None:
+        return ""
+    # an option of trainer.callbacks is of the last one
+    is_last = callbacks[-1:] == [ending.callback]
+    return f" --trainer.callbacks.{ending.setting.name} {ending.setting.value}" if is_last else None
+
+
+def _longer(trainer: Namespace, lr_scheduler: Namespace | None) -> str | None:
+    """Return the options that make a fit and its schedule twice as long; None if a short option can't do it."""
+    more = 2 * (trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else 5)
     settings = {} if lr_scheduler is None else lr_scheduler.as_dict().get("init_args", {})
-    if "schedulers" in settings:
+    # a schedule of schedules has several lengths; a stochastic average may begin at a share of the epochs
+    averages = any(isinstance(callback, StochasticWeightAveraging) for callback in as_list(trainer.callbacks))
+    if "schedulers" in settings or averages:
         return None
     lengths = [(name, settings[name]) for name in ("T_max", "total_steps", "epochs") if settings.get(name)]
-    return "".join(f" --lr_scheduler.{name} {2 * length}" for name, length in lengths)
+    return f" --trainer.max_epochs {more}" + "".join(f" --lr_scheduler.{name} {2 * length}" for name, length in lengths)

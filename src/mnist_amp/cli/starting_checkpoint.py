@@ -61,7 +61,8 @@ class StartingCheckpoint:
         resume.check_settings(self.path, self.content, subcommand, config)
         if subcommand != "fit":
             return []
-        changes = resume.reported_changes(self.settings, config.as_dict())
+        # not `settings`: those that are not trusted were given again, perhaps differently
+        changes = resume.reported_changes(resume.inherited_settings(self.content, subcommand), config.as_dict())
         if inexact := resume.changes_of_order(changes):
             warn(f"{', '.join(inexact)}: this changes the batches, so the run is not continued exactly.")
         return changes

@@ -52,6 +52,8 @@ class StepTimer(Callback):
         timing: the result; None until it is complete.
     """
 
+    once_per_execution = True
+
     def __init__(self, seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds, self.clock = seconds, clock
         self.begun = self.started = 0.0

@@ -1,6 +1,7 @@
 """The callback that ends a fit: it writes `model.pth` and `curves.png`, and prints a summary."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -14,6 +15,8 @@ from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.runs.checkpoint_contents import EpochMetrics
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
+from mnist_amp.training.averaged_weights import TRAINED_WEIGHTS, average_name
+from mnist_amp.training.callback_progress import Ending, ending
 from mnist_amp.training.execution import Execution, GraphUse
 from mnist_amp.training.metrics import EpochMeans
 from mnist_amp.wording import counted
@@ -29,6 +32,8 @@ class FitResult:
         accuracy: of the weights in `model.pth`, 0 to 1; None if it is unknown.
         images_of: the images of the accuracy: `validation`, or `training` if no images were held out.
         epochs: the completed epochs of these weights; None if no checkpoint was written.
+        average: the callback whose averaged weights these are; None for the trained weights.
+        ended: why a callback ended the fit, and after which step; None if none did.
         images: the number of training images that were processed, in all epochs.
         seconds: the time of training, validation and checkpoints, without the start-up.
         data_seconds: the part of it that was spent waiting for training images; None if it is unknown.
@@ -42,6 +47,8 @@ class FitResult:
     accuracy: float | None
     images_of: Literal["validation", "training"]
     epochs: int | None
+    average: str | None
+    ended: str | None
     images: int
     seconds: float
     data_seconds: float | None
@@ -58,10 +65,12 @@ class FitSummary(Callback):
     Args:
         run: the folder of the run.
         checkpoint: the callback that writes the checkpoints; None if no checkpoints are written.
-        next_steps: commands to suggest.
+        next_steps: returns the commands to suggest after a fit, which a callback may have ended.
     """
 
-    def __init__(self, run: RunFolder, checkpoint: RunCheckpoint | None, next_steps: list[str]) -> None:
+    def __init__(
+        self, run: RunFolder, checkpoint: RunCheckpoint | None, next_steps: Callable[[Ending | None], list[str]]
+    ) -> None:
         self.run, self.checkpoint, self.next_steps = run, checkpoint, next_steps
         self.seconds = 0.0
 
@@ -74,12 +83,11 @@ class FitSummary(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        epochs = None
+        best = None
         if self.checkpoint is not None and self.checkpoint.best.is_file():
             best = checkpoint_files.read(self.checkpoint.best)
-            epochs = checkpoint_contents.progress(best).epochs
             self._write(best["state_dict"], self.checkpoint.history)
-        print(describe(self._result(trainer, pl_module, epochs)), flush=True)
+        print(describe(self._result(trainer, pl_module, best)), flush=True)
 
     def _write(self, state_dict: dict[str, torch.Tensor], history: list[EpochMetrics]) -> None:
         with atomic_write(self.run.path / "model.pth") as temporary:
@@ -87,13 +95,16 @@ class FitSummary(Callback):
         with atomic_write(self.run.path / "curves.png") as temporary:
             plots.curves([row.to_dict() for row in history], temporary)
 
-    def _result(self, trainer: Trainer, pl_module: LightningModule, epochs: int | None) -> FitResult:
+    def _result(self, trainer: Trainer, pl_module: LightningModule, best: dict[str, Any] | None) -> FitResult:
         accuracy, images_of = self._accuracy()
+        end = ending(trainer)
         device, graphs = trainer.strategy.root_device, cast(Execution, pl_module.execution).outcome()
         return FitResult(
             accuracy=accuracy,
             images_of=images_of,
-            epochs=epochs,
+            epochs=None if best is None else checkpoint_contents.progress(best).epochs,
+            average=None if best is None or TRAINED_WEIGHTS not in best else average_name(trainer),
+            ended=None if end is None else f"after step {trainer.global_step:,} by {end.reason}",
             images=cast(EpochMeans, pl_module.train_means).seen * trainer.world_size,
             seconds=self.seconds,
             # a DataLoader of the user's own does not measure it
@@ -102,7 +113,7 @@ class FitSummary(Callback):
             device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             folder=str(self.run.path),
             files=[name for name in FILES if (self.run.path / name).exists()],
-            next_steps=self.next_steps,
+            next_steps=self.next_steps(end),
         )
 
     def _accuracy(self) -> tuple[float | None, Literal["validation", "training"]]:
@@ -118,6 +129,7 @@ def describe(result: FitResult) -> str:
     seconds = max(result.seconds, 1e-9)
     waiting = "" if result.data_seconds is None else f"; {result.data_seconds / seconds:.1%} spent waiting for data"
     lines = {
+        **({} if result.ended is None else {"ended": result.ended}),
         "accuracy": _accuracy_text(result),
         "time": f"{seconds:.1f} s, {result.images / seconds:,.0f} samples/s "
         f"(training, validation and checkpoints{waiting})",
@@ -137,7 +149,8 @@ def _accuracy_text(result: FitResult) -> str:
     if result.epochs is None:
         return text
     weights = "best checkpoint" if result.images_of == "validation" else "no validation; newest weights"
-    return f"{text} ({weights}, after {counted(result.epochs, 'epoch')})"
+    average = "" if result.average is None else f"; weights averaged by {result.average}"
+    return f"{text} ({weights}, after {counted(result.epochs, 'epoch')}{average})"
 
 
 def _graphs_text(graphs: GraphUse) -> str:

@@ -29,6 +29,8 @@ class ProgressBar(TQDMProgressBar):
 
     BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} {rate_noinv_fmt}{postfix}"
 
+    once_per_execution = True
+
     def __init__(self) -> None:
         super().__init__(leave=True)
         self.updated = 0.0  # time of the last update

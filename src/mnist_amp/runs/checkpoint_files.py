@@ -73,7 +73,8 @@ def read(path: Path) -> dict[str, Any]:
         raise RequestError(f"{path} {kind}. A run keeps its checkpoints in its folder checkpoints/.")
     if (problem := schema_error(checkpoint, CHECKPOINT)) is not None:
         raise RequestError(f"{path} is damaged, or a checkpoint of another project: its {problem}.")
-    tensors = {**checkpoint["state_dict"], **dict(_optimizer_tensors(checkpoint))}
+    trained = checkpoint.get("current_model_state", {})  # while a callback averages the weights
+    tensors = {**checkpoint["state_dict"], **trained, **dict(_optimizer_tensors(checkpoint))}
     non_finite = [name for name, value in tensors.items() if not value.isfinite().all()]
     if non_finite:
         raise RequestError(

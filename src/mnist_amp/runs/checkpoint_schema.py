@@ -86,6 +86,8 @@ CHECKPOINT: dict[str, Any] = {
             "validated?": TENSORS,
         }
     },
+    "current_model_state?": TENSORS,
+    "averaging_state?": TENSORS,
     "train_means?": is_epoch_means,
     "random_states?": TENSORS,
     "mnist_amp_config?": str,

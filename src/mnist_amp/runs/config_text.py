@@ -10,6 +10,7 @@ import yaml
 from mnist_amp.errors import RequestError
 
 MOST_VALUES = 10_000  # in a config
+UNSERIALIZABLE = "Unable to serialize instance"  # jsonargparse's words
 
 
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
@@ -47,6 +48,25 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
 def to_yaml(settings: dict[str, Any]) -> str:
     """Return settings as one line of YAML, which `--config` takes instead of a file."""
     return yaml.safe_dump(settings, default_flow_style=True, width=math.inf, sort_keys=False).strip()
+
+
+def without_objects(text: str) -> str:
+    """Return the YAML of a configuration without the values that YAML can't hold.
+
+    jsonargparse writes a sentence instead of them, which no parser takes. They are defaults of a class, such as a
+    `torch.device`, and stay so if they are left out.
+    """
+    return text if UNSERIALIZABLE not in text else yaml.safe_dump(_plain(yaml.safe_load(text)), sort_keys=False)
+
+
+def _plain(settings: Any) -> Any:
+    if isinstance(settings, dict):
+        return {key: _plain(value) for key, value in settings.items() if not _is_object(value)}
+    return [_plain(value) for value in settings if not _is_object(value)] if isinstance(settings, list) else settings
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(UNSERIALIZABLE)
 
 
 def _values(settings: Any) -> Iterator[Any]:

@@ -40,6 +40,8 @@ class RunCheckpoint(ModelCheckpoint):
         >>> trainer = Trainer(callbacks=[run, RunCheckpoint(run, every_n_train_steps=500)], logger=False)
     """
 
+    once_per_execution = True
+
     def __init__(self, run: RunFolder, every_n_train_steps: int = 0) -> None:
         super().__init__(filename="best", monitor="val_accuracy", mode="max", enable_version_counter=False)
         self.run, self.save_every = run, every_n_train_steps
@@ -156,6 +158,11 @@ class RunCheckpoint(ModelCheckpoint):
         if score is not None:
             self.best_model_score = self.kth_value = score
             self.best_k_models = {str(self.best): score}
+
+    def forget_best(self) -> None:
+        """Let the next validation write `best.ckpt`, whatever the metrics before it."""
+        self.best_model_score = None
+        self.best_k_models, self.best_model_path, self.kth_best_model_path = {}, "", ""
 
     def _is_stop_requested(self, trainer: Trainer) -> bool:
         """Whether any process was asked to stop or to requeue. Then all must do it after the same step."""

@@ -104,11 +104,27 @@ def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any], within
         names = _class_name(value), _class_name(after.get(key))
         if any(names) and names[0] != names[1]:
             found.append(f"{name} {names[0]} -> {names[1]}")
+        elif by_class(value) or by_class(after.get(key)):
+            found += _changed_list(name, by_class(value), by_class(after.get(key)))
         elif isinstance(value, Mapping) and isinstance(after.get(key), Mapping):
             found += changed_settings(value, after[key], f"{name}.")
         elif _plain(after.get(key)) != _plain(value):
             found.append(f"{name} {value} -> {after.get(key)}")
     return found
+
+
+def _changed_list(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """List what differs in a list of classes, such as `trainer.callbacks`: its classes, else their settings."""
+    if [*before] != [*after]:
+        names = ["[" + ", ".join(classes) + "]" for classes in (before, after)]
+        return [f"{name} {names[0]} -> {names[1]}"]
+    return [change for key in before for change in changed_settings(before[key], after[key], f"{name}.{key}.")]
+
+
+def by_class(value: Any) -> dict[str, Any]:
+    """Return a list of class_path and init_args by the names of the classes; empty for another setting."""
+    names = [_class_name(item) for item in value] if isinstance(value, list | tuple) else []
+    return {name: item for name, item in zip(names, value, strict=True) if name is not None} if names else {}
 
 
 def _class_name(value: Any) -> str | None:

@@ -76,7 +76,8 @@ def obstacle(trainer: Trainer, is_fused: bool) -> str | None:
 
 def has_hook(callback: Callback, hook: str) -> bool:
     """Whether a callback implements a hook. One that it does not need may be set to None."""
-    return callable(getattr(callback, hook)) and getattr(type(callback), hook) is not getattr(Callback, hook)
+    is_defined = hook in vars(callback) or getattr(type(callback), hook) is not getattr(Callback, hook)
+    return is_defined and callable(getattr(callback, hook))
 
 
 class StepGraph(NamedTuple):

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -26,6 +26,7 @@ from mnist_amp.lightning_internals import (
     step_inputs,
     transfer_batch,
 )
+from mnist_amp.training.batch_hooks import single_step_reason, weight_averages
 from mnist_amp.training.cuda_graph import ONLY_ON_CUDA, StepGraph, SteppedModule, has_hook, obstacle
 
 # hooks of a module or of its data that may change a batch
@@ -52,7 +53,7 @@ class Execution:
     An execution ends early if something is due after a step: a log row, a checkpoint, a validation, the end of an
     epoch. If a callback implements `on_train_batch_start`, it also ends before the step of a log row, because callbacks
     such as LearningRateMonitor log there. The batch hooks of callbacks run once per execution, with the first batch and
-    its index.
+    its index. If a callback may need each step, every execution is a single step, see `mnist_amp.training.batch_hooks`.
 
     `ResumableModule` has an Execution. This is how a LightningModule uses it:
 
@@ -67,6 +68,7 @@ class Execution:
         steps: the maximum number of steps in an execution.
 
     Attributes:
+        single: why each execution of this fit is a single step; None if it may be several.
         reason: why the steps of this fit are not captured as CUDA graphs; None if they are.
         graphs: the graphs by number of steps, size of a batch and learning rate (0 with a schedule); None as a graph
             means that such steps have run once, and that the next time they are captured.
@@ -76,13 +78,17 @@ class Execution:
 
     def __init__(self, module: SteppedModule, steps: int) -> None:
         self.module, self.steps = module, steps
+        self.single: str | None = None
+        self.averages: list[WeightAveraging] = []
         self.reason: str | None = None
         self.graphs: dict[tuple[int, int, float], StepGraph | None] = {}
         self.taken = self.replayed = 0
 
     def start(self) -> None:
         """Begin a fit."""
-        self.reason, self.graphs = self.obstacle(self.module.trainer), {}
+        trainer = self.module.trainer
+        self.single, self.averages = self._single_step_reason(trainer), weight_averages(trainer)
+        self.reason, self.graphs = self.obstacle(trainer), {}
         self.taken = self.replayed = 0
 
     def check(self, trainer: Trainer) -> None:
@@ -100,17 +106,21 @@ class Execution:
 
     def obstacle(self, trainer: Trainer) -> str | None:
         """Return why the steps can't be captured as CUDA graphs; None if they can."""
-        return obstacle(trainer, bool(self.module.optimizer_settings()["init_args"].get("fused")))
+        reason = obstacle(trainer, bool(self.module.optimizer_settings()["init_args"].get("fused")))
+        averages = [type(callback).__name__ for callback in weight_averages(trainer)]
+        return f"{averages[0]} averages the weights after each step" if averages and reason is None else reason
 
     def describe(self, trainer: Trainer) -> str:
         """Return in words how the steps of a Trainer will run."""
+        if (single := self._single_step_reason(trainer)) is not None:
+            return f"1 optimizer step per execution instead of {self.steps}, because {single}"
         reason = self.obstacle(trainer)
         how = "captured as CUDA graphs" if reason is None else f"one after the other because {reason}"
         return f"{self.steps} optimizer steps per execution, {how}"
 
     def outcome(self) -> GraphUse | None:
         """Return how many steps of the fit were replayed; None if no graphs were requested or the device has none."""
-        requested = self.steps > 1 and self.reason != ONLY_ON_CUDA
+        requested = self.steps > 1 and self.single is None and self.reason != ONLY_ON_CUDA
         return GraphUse(self.replayed, self.taken, self.reason) if requested else None
 
     def run(self, optimizer: LightningOptimizer, closure: Closure) -> None:
@@ -172,8 +182,17 @@ class Execution:
     def _begin(self, trainer: Trainer, place: int) -> float:
         """Begin the step at a place in the execution; Lightning has begun the first one. Returns its learning rate."""
         if place:
-            begin_next_step(trainer)
+            begin_next_step(trainer, self._average)
         return float(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def _average(self) -> None:
+        """Average the weights after a step within the execution, as Lightning does after the last one."""
+        trainer, module = self.module.trainer, self.module.trainer.lightning_module
+        for callback in self.averages:
+            callback.on_train_batch_end(trainer, module, None, None, trainer.fit_loop.batch_idx)
+
+    def _single_step_reason(self, trainer: Trainer) -> str | None:
+        return single_step_reason(trainer, trainer.lightning_module) if self.steps > 1 else None
 
     def _graph(self, batches: list[Batch], optimizer: LightningOptimizer, closure: Closure) -> StepGraph | None:
         """Return the graph for such batches; None the first time, because steps must have run before their capture."""

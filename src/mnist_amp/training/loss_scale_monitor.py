@@ -45,6 +45,8 @@ class LossScaleMonitor(Callback):
         given: settings of the scaler that override those of the checkpoint on resume.
     """
 
+    once_per_execution = True
+
     def __init__(self, clipped: bool = False, given: Mapping[str, Any] | None = None) -> None:
         self.given = given or {}
         self.unclipped: GradientMetrics | None = None  # of this step, read before the gradients were clipped

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from mnist_amp.errors import RequestError, warn
 from mnist_amp.runs import checkpoint_contents
 from mnist_amp.training import schedules
+from mnist_amp.training.averaged_weights import check_start
 from mnist_amp.training.precision import effective_precision
 from mnist_amp.training.resumable_module import ResumableModule
 from mnist_amp.wording import counted
@@ -35,6 +36,7 @@ class Preflight(Callback):
         self.checkpoint = checkpoint
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        check_start(trainer)
         _try(trainer, pl_module, self.checkpoint)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self, cast
 
 import torch
 from lightning.pytorch.loops.optimization.automatic import Closure
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from mnist_amp.errors import RequestError
 from mnist_amp.lightning_internals import QuickHooksModule
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.trust import trusted_settings
+from mnist_amp.training.averaged_weights import use_trained_weights
 from mnist_amp.training.execution import Execution
 from mnist_amp.training.gradient_scaler import newest_step_was_skipped
 from mnist_amp.training.metrics import EpochMeans
@@ -53,6 +55,8 @@ class ResumableModule(QuickHooksModule):
     Raises:
         RequestError: steps_per_execution is less than 1.
     """
+
+    once_per_execution = True  # its own batch hooks
 
     def __init__(
         self,
@@ -122,7 +126,7 @@ class ResumableModule(QuickHooksModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        if self.execution.steps > 1:
+        if self.execution.steps > 1 and self.execution.single is None:
             self.execution.run(optimizer, cast(Closure, optimizer_closure))
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -133,7 +137,8 @@ class ResumableModule(QuickHooksModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
         # a schedule that advances every step does not advance in a skipped step, if the host knows that it was skipped
-        if self.lr_scheduler_interval == "epoch" or not newest_step_was_skipped(self.trainer):
+        intervals = {config.interval for config in self.trainer.lr_scheduler_configs if config.scheduler is scheduler}
+        if intervals == {"epoch"} or not newest_step_was_skipped(self.trainer):
             super().lr_scheduler_step(scheduler, metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -142,6 +147,8 @@ class ResumableModule(QuickHooksModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._load_means(checkpoint.get("train_means"))
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            use_trained_weights(self.trainer, checkpoint)
         self.override_checkpoint(checkpoint)
 
     def override_checkpoint(self, checkpoint: dict[str, Any]) -> None:

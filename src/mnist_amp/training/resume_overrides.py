@@ -6,6 +6,7 @@ Optimizers and schedules load their settings with their state, which would overr
 from typing import Any
 
 from mnist_amp.runs import checkpoint_contents
+from mnist_amp.training.averaged_weights import SWA, Begun
 from mnist_amp.training.optimizers import ADAM
 from mnist_amp.training.schedules import Settings, advance, is_plateau, keep_plateau_progress, steps_taken
 
@@ -30,6 +31,9 @@ def override_optimizer_state(
         lr_scheduler: class_path and init_args of the schedule of now; None for none.
         interval: whether it advances every `epoch` or every optimizer `step`.
         counts_skipped: whether it also advances on an optimizer step that the GradScaler skips.
+
+    Raises:
+        ValueError: the schedule of now has ended by then, or an average of the weights sets the learning rate.
     """
     saved = checkpoint.get("hyper_parameters", {})
     before: Settings = {"init_args": {}, **(saved.get("optimizer") or ADAM)}
@@ -41,6 +45,11 @@ def override_optimizer_state(
             if "fused" in group:
                 group["fused"] = optimizer["init_args"].get("fused")
         return
+    if Begun.of(checkpoint) is not None:
+        raise ValueError(
+            f"{SWA} sets the learning rate of this run already, so no setting of the optimizer or of its schedule can "
+            "be changed. Leave it out, or resume from a checkpoint of an earlier epoch."
+        )
     steps = 0 if lr_scheduler is None or is_plateau(lr_scheduler) else _steps(checkpoint, interval, counts_skipped)
     advanced = advance(optimizer, len(groups), lr_scheduler, steps)
     old, schedule = checkpoint.get("lr_schedulers"), advanced.schedule

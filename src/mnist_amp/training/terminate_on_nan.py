@@ -33,6 +33,8 @@ class TerminateOnNaN(Callback):
         RunError: from the training loop. No weights that are not finite were saved.
     """
 
+    once_per_execution = True
+
     def __init__(self, checkpoint: RunCheckpoint | None = None) -> None:
         self.checkpoint = checkpoint
         self.unchecked: list[int] = []  # steps
