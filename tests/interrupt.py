@@ -15,6 +15,8 @@ class CutOffError(Exception):
 class Interrupt(Callback):
     """Raises before training step `step`, or in the first validation after it."""
 
+    once_per_execution = True
+
     def __init__(self, step: int, validating: bool = False) -> None:
         self.step, self.validating = step, validating
 
@@ -31,6 +33,8 @@ class Interrupt(Callback):
 
 class Signalled(Callback):
     """Sends this process signals, one after the other, in training step `step` or when the sanity check begins."""
+
+    once_per_execution = True
 
     def __init__(self, signums: list[int], step: int | None = None) -> None:
         self.signums, self.step = signums, step
@@ -49,6 +53,8 @@ class Signalled(Callback):
 class Slowly(Callback):
     """Makes each step take at least 2 ms, so that 900 steps outlast any moment within a second, on any machine."""
 
+    once_per_execution = True
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         time.sleep(0.002)
 
@@ -62,6 +68,8 @@ class ProcessIds(Callback):
 
 class StuckWriting(Callback):
     """From training step `step` on, writes half of the next file, creates the file `stuck` and waits."""
+
+    once_per_execution = True
 
     def __init__(self, step: int) -> None:
         self.step = step

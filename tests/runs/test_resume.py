@@ -10,7 +10,7 @@ import yaml
 
 from mnist_amp.__main__ import main
 from mnist_amp.runs import checkpoint_files
-from tests.conftest import Refused, Run
+from tests.conftest import Refused, Run, files
 
 SMOKE = ("--config", "configs/smoke.yaml")
 
@@ -386,3 +386,14 @@ def test_main_takes_the_processs_arguments(run: Run, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sys.argv", ["mnist-amp", "fit", *SMOKE])
     main()
     assert last(0)["global_step"] == 8
+
+
+def test_optimizer_settings_that_need_more_state_are_refused(run: Run, refused: Refused, tmp_path: Path) -> None:
+    run("fit", *SMOKE)
+    before = files(tmp_path)
+    message = refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--optimizer.amsgrad=true")
+    assert message.startswith(
+        "mnist-amp: error: the overridden settings of the optimizer need more state than "
+        "lightning_logs/version_0/checkpoints/last.ckpt has; leave them out: "
+    )
+    assert files(tmp_path) == before

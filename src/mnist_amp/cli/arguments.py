@@ -53,7 +53,7 @@ def peek(args: Iterable[str], key: str) -> Any:
         if name == f"--{key}":
             found = value if equals else next(remaining, None)
         elif name == "--config" and equals:
-            setting = _lookup(load(value), key)
+            setting = find(load(value), key)
             found = found if setting is None else setting
     return found
 
@@ -71,7 +71,7 @@ def source(args: Iterable[str], env: Mapping[str, str], key: str, message: str =
         if name == f"--{key}":
             found.append((value, variables.get(arg)))
         elif name == "--config" and equals and not value.startswith("{"):
-            setting = _lookup(load(value), key)
+            setting = find(load(value), key)
             found += [] if setting is None else [(str(setting), value)]
     blamed = [where for value, where in found if value in message] or [where for _, where in found]
     return blamed[-1] if blamed else None
@@ -142,7 +142,8 @@ def _settings_of(env: Mapping[str, str]) -> list[tuple[str, str]]:
     ]
 
 
-def _lookup(config: Any, key: str) -> Any:
+def find(config: Any, key: str) -> Any:
+    """Return the setting of an option in a configuration; None if it has none."""
     for part in key.split("."):
         if isinstance(config, dict) and part not in config:
             config = config.get("init_args")  # of an optimizer or a schedule

@@ -1,5 +1,6 @@
 """The parser of a command and its options. Those of the Trainer are in `trainer_options`."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 from jsonargparse import Namespace
@@ -7,6 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LRSchedulerTypeTuple
 from torch.optim import Optimizer
 
 from mnist_amp.cli import help_texts
+from mnist_amp.cli.class_options import with_own_defaults
 from mnist_amp.cli.error_messages import translate_error
 from mnist_amp.cli.trainer_options import add_trainer_arguments
 from mnist_amp.data import MNISTDataModule
@@ -23,6 +25,10 @@ SEED = 42
 
 class Parser(LightningArgumentParser):
     """Reports an error in one line, where jsonargparse prints all options first."""
+
+    def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:  # type: ignore[override]
+        parsed: Namespace = super().parse_args(None if args is None else with_own_defaults(args), **kwargs)
+        return parsed
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # the parser of a part, such as an optimizer; its parent reports the error

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks import EarlyStopping, Timer, WeightAveraging
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from mnist_amp.errors import RequestError
@@ -54,6 +54,9 @@ class CallbackProgress(Callback):
                 states.pop(callback.state_key, None)  # a limit of time, such as max_time, is each command's own
             if isinstance(callback, EarlyStopping) and states.get(callback.state_key):
                 states[callback.state_key].update(NOT_STOPPED)
+            if isinstance(callback, WeightAveraging):
+                # an average that is added begins with the next step, not with a batch whose gradients are accumulated
+                states.setdefault(callback.state_key, {"latest_update_step": checkpoint["global_step"]})
         for callback, changed in self.overridden:
             state = states.get(callback.state_key) or {}
             state.update({name: value for name, value in changed.items() if name in state})

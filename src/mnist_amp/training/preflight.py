@@ -51,12 +51,21 @@ def _try(trainer: Trainer, pl_module: LightningModule, checkpoint: tuple[str, di
         if "lr_scheduler" in made and not isinstance(made["lr_scheduler"]["scheduler"], ReduceLROnPlateau):
             made["optimizer"].step()  # without gradients it changes nothing
             made["lr_scheduler"]["scheduler"].step()
-        _try_steps(made["optimizer"], checkpoint)
+        _try_steps(made["optimizer"], "the optimizer can't be used", None)
+        if checkpoint is not None:
+            path, saved = checkpoint
+            _try_steps(made["optimizer"], f"{path} is damaged: the state of its optimizer can't be loaded", saved)
         trainer.fit_loop.setup_data()
         if "lr_scheduler" in made:
             _check_length(trainer, None if checkpoint is None else checkpoint[1], **made["lr_scheduler"])
         if checkpoint is not None and isinstance(pl_module, ResumableModule):
-            pl_module.override_checkpoint(copy.deepcopy(checkpoint[1]))
+            overridden = copy.deepcopy(checkpoint[1])
+            pl_module.override_checkpoint(overridden)
+            # for example Adam's amsgrad
+            problem = (
+                f"the overridden settings of the optimizer need more state than {checkpoint[0]} has; leave them out"
+            )
+            _try_steps(made["optimizer"], problem, overridden)
     except ArithmeticError as error:
         raise RequestError(f"the optimizer or its schedule can't be used: {error}.") from error
     except (ValueError, MisconfigurationException) as error:
@@ -109,21 +118,20 @@ def planned_steps(trainer: Trainer, interval: str, checkpoint: dict[str, Any] | 
     return epochs if interval == "epoch" else steps
 
 
-def _try_steps(optimizer: Optimizer, checkpoint: tuple[str, dict[str, Any]] | None) -> None:
-    """Take a step with new state, and a step with the state of the checkpoint; then restore the weights.
+def _try_steps(optimizer: Optimizer, problem: str, checkpoint: dict[str, Any] | None) -> None:
+    """Take a step, with the optimizer's state of a checkpoint if one is given; then restore the weights.
 
     State of a wrong shape would crash the process in the first step of the fit.
+
+    Raises:
+        RequestError: the step fails; the message begins with `problem`.
     """
     weights = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     before = [weight.detach().clone() for weight in weights]
     try:
-        problem = "the optimizer can't be used"
-        _step(optimizer)
         if checkpoint is not None:
-            path, saved = checkpoint
-            problem = f"{path} is damaged: the state of its optimizer can't be loaded"
-            _load(optimizer, saved["optimizer_states"][0])
-            _step(optimizer)
+            _load(optimizer, checkpoint["optimizer_states"][0])
+        _step(optimizer)
     except torch.OutOfMemoryError:
         raise
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
