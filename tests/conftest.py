@@ -40,7 +40,7 @@ THEIRS = "…"
 
 # variables of a cluster's job or of a terminal that change the command or Lightning; the tests set their own
 FOREIGN = re.compile(
-    rf"{ENV_PREFIX}|PL_|SLURM_|LSB_|JSM_|TORCHELASTIC_|(MASTER_(ADDR|PORT)|WORLD_SIZE|(LOCAL_|NODE_|GROUP_)?RANK)$"
+    rf"_?{ENV_PREFIX}|PL_|SLURM_|LSB_|JSM_|TORCHELASTIC_|OMPI_|PMI_|GLOO_|LOCAL_WORLD_SIZE|(MASTER_(ADDR|PORT)|WORLD_SIZE|(LOCAL_|NODE_|GROUP_)?RANK)$"
     "|(FORCE_COLOR|PYTHON_COLORS|COLUMNS|LINES)$"
 )
 for name in filter(FOREIGN.match, list(os.environ)):  # also for what session fixtures make

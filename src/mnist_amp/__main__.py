@@ -8,8 +8,11 @@ import os
 import sys
 import time
 
-from mnist_amp import signals
+from mnist_amp import errors, signals
+from mnist_amp.cli import launchers
+from mnist_amp.cli.launchers import Launch
 
+DISTRIBUTED = ("fit", "validate", "test")  # commands that several processes run together
 GRACE = 3.0  # seconds in which the first process of a distributed run reports an error and ends the others
 
 
@@ -23,10 +26,11 @@ def main(args: list[str] | None = None) -> None:
     """
     if args is None:
         signals.install_handlers()  # before anything else is imported
+    errors.prints = launchers.is_first(os.environ)
     try:
         _run(sys.argv[1:] if args is None else args)
     except signals.Stopped as stopped:
-        if _is_first():
+        if errors.prints:
             sys.stderr.write(f"mnist-amp: {stopped}\n")
         sys.exit(128 + stopped.signum)
     except Exception as error:
@@ -43,16 +47,12 @@ def _report(error: Exception) -> int:
         raise error
     message, status = describe_error(error)
     signals.end_child_processes()
-    if not _is_first():
+    if not errors.prints:
         time.sleep(GRACE)  # mostly the first process ends this one meanwhile
     # a RequestError or RunError is raised in all processes alike
-    if _is_first() or not isinstance(error, RequestError | RunError):
+    if errors.prints or not isinstance(error, RequestError | RunError):
         sys.stderr.write(f"mnist-amp: error: {message}\n")
     return status
-
-
-def _is_first() -> bool:
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0
 
 
 def _run(args: list[str]) -> None:
@@ -64,7 +64,21 @@ def _run(args: list[str]) -> None:
         _answer_without_command(args)
         return
     arranged = arrange(args, os.environ)
+    launch = launchers.detect(os.environ)
+    if launch is not None and not _join(launch, arranged[0]):
+        return
     importlib.import_module(COMMANDS[arranged[0]]).run(arranged)
+
+
+def _join(launch: Launch, command: str) -> bool:
+    """Prepare this process to run a command with the others of its run; return False if it has nothing to do."""
+    if command in DISTRIBUTED:
+        launchers.prepare(launch, os.environ)
+        return True
+    if launch.rank == 0:
+        launchers.clear(os.environ)
+        errors.warn(f"{command} runs in one process. The others of {launch}, have ended.")
+    return launch.rank == 0
 
 
 def _answer_without_command(args: list[str]) -> None:

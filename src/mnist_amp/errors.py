@@ -1,7 +1,9 @@
 """Errors that end a command with one message, and their exit status."""
 
-import os
 import sys
+
+# whether this process prints warnings and errors, for all processes of its run
+prints = True
 
 
 class RequestError(ValueError):
@@ -27,5 +29,5 @@ class RunError(RuntimeError):
 
 def warn(text: str) -> None:
     """Print a warning, in the first process of a distributed run only."""
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    if prints:
         sys.stderr.write(f"mnist-amp: warning: {text}\n")

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from mnist_amp import errors
+
 
 class Stopped(Exception):  # noqa: N818  (it is no error)
     """A command was stopped by a signal, and has saved its results.
@@ -64,7 +66,7 @@ def end_child_processes() -> None:
 
 
 def _print(text: str) -> None:
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    if errors.prints:
         os.write(2, text.encode())  # print is not safe in a signal handler
 
 

@@ -10,7 +10,7 @@ def counted(number: int, noun: str) -> str:
     >>> counted(1200, "batch")
     '1,200 batches'
     """
-    plural = f"{noun}es" if noun.endswith("tch") else f"{noun}s"
+    plural = f"{noun}es" if noun.endswith(("tch", "ss")) else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"
 
 

@@ -310,16 +310,13 @@ def test_a_log_folder_that_is_a_dangling_link(refused: Refused, tmp_path: Path, 
     assert [path.name for path in tmp_path.iterdir()] == ["lightning_logs"]
 
 
-def test_a_run_reports_that_it_waits_for_other_nodes(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(lightning_cli.MnistAmpCLI, "instantiate_trainer", lambda self: 1 / 0)
-    with pytest.raises(SystemExit):
-        run("fit", *SMOKE, "--trainer.num_nodes=2")
-    assert capsys.readouterr().err.splitlines()[0] == (
-        "mnist-amp: warning: the run waits for all 2 nodes. Start this command on each node, with NODE_RANK (0 to 1), "
-        "MASTER_ADDR and MASTER_PORT in its environment."
+def test_several_nodes_need_to_find_each_other(refused: Refused, tmp_path: Path) -> None:
+    assert refused("fit", *SMOKE, "--trainer.num_nodes=2") == (
+        "mnist-amp: error: trainer.num_nodes is 2, but NODE_RANK, MASTER_ADDR, MASTER_PORT are not set. Use torchrun or "
+        "srun; or start this command on each node, with NODE_RANK (0 to 1), and with the address of the first node and "
+        "a free port on it as MASTER_ADDR and MASTER_PORT.\n"
     )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_last_is_replaced_by_the_newest_readable(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -238,7 +238,8 @@ def test_a_lost_process_ends_the_others(tmp_path: Path, data_dir: Path) -> None:
     assert process.returncode == 1
     assert stderr.startswith(
         "mnist-amp: error: another process of this run was killed or failed, so this one has ended. If the run has "
-        "saved a checkpoint, resume it with --ckpt_path last. ("
+        "saved a checkpoint, this resumes it, in as many processes or in another number: "
+        "mnist-amp fit --ckpt_path last ("
     )
 
 

@@ -102,7 +102,8 @@ def _describe_run(error: Exception, text: str) -> str | None:
     if isinstance(error, RuntimeError) and re.search(r"closed by peer|reset by peer|remote process|NCCL", text):
         return (
             "another process of this run was killed or failed, so this one has ended. If the run has saved a "
-            f"checkpoint, resume it with --ckpt_path last. ({text[:200]})"
+            "checkpoint, this resumes it, in as many processes or in another number: mnist-amp fit --ckpt_path last "
+            f"({text[:200]})"
         )
     if "returned nan values in its" in text:
         return f"trainer.detect_anomaly found a gradient that is nan: {text} Set {DEBUG}=1 to see where."

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from mnist_amp import signals
-from mnist_amp.cli import help_texts, processes, run_callbacks, settings
+from mnist_amp.cli import help_texts, launchers, processes, run_callbacks, settings
 from mnist_amp.cli.arguments import peek, source
 from mnist_amp.cli.parser import SEED, Parser, add_core_arguments, add_fit_arguments, add_process_arguments
 from mnist_amp.cli.silenced import silence
@@ -42,6 +43,7 @@ class MnistAmpCLI(OpenCLI):
         args: the command and its arguments, in the order of `arrange`.
 
     Attributes:
+        launch: the processes of the run, if a launcher has started them.
         start: the checkpoint that the command starts from; None for a fit from scratch.
         changes: settings of that checkpoint's run that are overridden.
     """
@@ -51,6 +53,7 @@ class MnistAmpCLI(OpenCLI):
     def __init__(self, args: list[str]) -> None:
         self.command = args[0]
         self.name = self.name or self.command
+        self.launch = launchers.detect(os.environ)
         self.start: StartingCheckpoint | None = None
         self.changes: list[str] = []
         super().__init__(
@@ -119,6 +122,9 @@ class MnistAmpCLI(OpenCLI):
             self.config = parser.parse_args(args)
         else:
             self.config = parser.parse_args([subcommand, self.start.as_argument(), *own])
+        if self.launch is not None:
+            processes.use_all(self.launch, self.config[subcommand].trainer, own)
+        if self.start is not None:
             self.config[subcommand].ckpt_path, self.config[subcommand].weights_only = str(self.start.path), True
             self.changes = self.start.changes(subcommand, self.config[subcommand])
         config = self.config[subcommand]
@@ -141,12 +147,7 @@ class MnistAmpCLI(OpenCLI):
     # the model, the data and the Trainer
 
     def before_instantiate_classes(self) -> None:
-        nodes = self.config[self.subcommand].trainer.num_nodes
-        if nodes > 1 and not {"NODE_RANK", "GROUP_RANK", "SLURM_NODEID"} & set(os.environ):
-            warn(
-                f"the run waits for all {nodes} nodes. Start this command on each node, with NODE_RANK (0 to "
-                f"{nodes - 1}), MASTER_ADDR and MASTER_PORT in its environment."
-            )
+        processes.meet_others(self.launch, self.config[self.subcommand].trainer.num_nodes)
         torch.set_float32_matmul_precision(self.config[self.subcommand].matmul_precision)
 
     def instantiate_classes(self) -> None:
@@ -167,7 +168,9 @@ class MnistAmpCLI(OpenCLI):
 
     def _callbacks(self) -> list[Callback]:
         init = self.config_init[self.subcommand]
-        banner = run_callbacks.make_banner(self.command, self.config[self.subcommand], self.start, self.changes)
+        banner = run_callbacks.make_banner(
+            self.command, self.config[self.subcommand], self.start, self.changes, self.launch
+        )
         # before the reports, because it must be closed before they print
         progress_bar = run_callbacks.make_progress_bar(init.trainer)
         if init.trainer.barebones or init.trainer.fast_dev_run:
@@ -213,6 +216,8 @@ class MnistAmpCLI(OpenCLI):
         for callback in callbacks:
             run_callbacks.hide_unused_hooks(callback)
         plugins = run_callbacks.as_list(config.plugins)
+        if self.launch is not None and self.launch.launcher in ("hand", "mpirun"):
+            plugins.append(LightningEnvironment())  # it reads the variables that `launchers.prepare` has set
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
         try:

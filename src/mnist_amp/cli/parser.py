@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LRSchedulerTypeTuple
 from torch.optim import Optimizer
 
 from mnist_amp.cli import help_texts
-from mnist_amp.cli.class_options import with_own_defaults
+from mnist_amp.cli.class_defaults import with_own_defaults
 from mnist_amp.cli.error_messages import translate_error
 from mnist_amp.cli.trainer_options import add_trainer_arguments
 from mnist_amp.data import MNISTDataModule

@@ -1,12 +1,24 @@
-"""The processes of a distributed run on one machine: if one fails, the first reports it, once for all."""
+"""The processes of a distributed run: how they begin together, and that the first reports if one fails."""
 
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+
+from jsonargparse import Namespace
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from mnist_amp import signals
+from mnist_amp.cli import launchers
+from mnist_amp.cli.arguments import peek
+from mnist_amp.cli.launchers import Launch
+from mnist_amp.cli.rendezvous import Place, meet, use_interface_to
+from mnist_amp.errors import RequestError, UsageError
 from mnist_amp.lightning_internals import ChildProcessObserver, replace_process_observer
+from mnist_amp.wording import counted
 
 GRACE = 5.0  # seconds that the first process has to notice by itself that another was lost
 
@@ -26,5 +38,74 @@ def observe(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def install_observer() -> None:
-    """Have Lightning's launcher start this observer instead of its own."""
+    """Have Lightning's launcher start this observer instead of its own, and mark the processes that it starts."""
+    if not launchers.is_child(os.environ):
+        os.environ[launchers.PARENT] = str(os.getpid())
     replace_process_observer(observe)
+
+
+def use_all(launch: Launch, trainer: Namespace, args: Sequence[str]) -> None:
+    """Set the devices and nodes of the Trainer to the processes that a launcher has started.
+
+    Args:
+        launch: the processes.
+        trainer: settings of the Trainer, which are changed.
+        args: the command's arguments, without the settings of a checkpoint.
+
+    Raises:
+        UsageError: the arguments ask for another number.
+    """
+    processes = f"{counted(launch.per_node, 'process')} on each node"
+    for name, number, have in (
+        ("devices", launch.per_node, processes),
+        ("num_nodes", launch.nodes, f"processes on {counted(launch.nodes, 'node')}"),
+    ):
+        given = peek(args, f"trainer.{name}")
+        if given is not None and str(given) not in (str(number), "auto", "-1"):
+            raise UsageError(
+                f"trainer.{name} is {given}, but there are {have}, started by {launch.launcher}. Leave it out.",
+                f"trainer.{name}",
+            )
+        trainer[name] = number
+
+
+def meet_others(launch: Launch | None, num_nodes: int) -> None:
+    """Wait for the processes that this one does not start itself.
+
+    Args:
+        launch: the processes that a launcher has started.
+        num_nodes: without a launcher, one process is started by hand on each of so many nodes.
+
+    Raises:
+        RequestError: the address where they meet is not known.
+        RunError: they do not come.
+    """
+    nodes = num_nodes if launch is None else launch.nodes
+    if nodes > 1 and "MASTER_ADDR" in os.environ:
+        use_interface_to(os.environ["MASTER_ADDR"], os.environ)
+    if launchers.is_child(os.environ) or (launch is not None and launch.launcher == "torchrun"):
+        return  # the process, or torchrun, that has started this one has waited already
+    if launch is None:
+        if num_nodes == 1:
+            return
+        place = _place_of_node(num_nodes)
+    else:
+        environment = SLURMEnvironment() if launch.launcher == "srun" else LightningEnvironment()
+        place = Place(environment.main_address, environment.main_port, launch.rank, launch.world_size)
+    meetings.append(meet(place))
+
+
+# the stores of the meetings: torch uses their server
+meetings: list[TCPStore] = []
+
+
+def _place_of_node(num_nodes: int) -> Place:
+    names = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+    if missing := [name for name in names if name not in os.environ]:
+        raise RequestError(
+            f"trainer.num_nodes is {num_nodes}, but {', '.join(missing)} are not set. Use torchrun or srun; or start "
+            f"this command on each node, with NODE_RANK (0 to {num_nodes - 1}), and with the address of the first node "
+            "and a free port on it as MASTER_ADDR and MASTER_PORT."
+        )
+    environment = LightningEnvironment()
+    return Place(environment.main_address, environment.main_port, environment.node_rank(), num_nodes)

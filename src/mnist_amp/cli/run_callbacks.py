@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from mnist_amp.cli import settings
+from mnist_amp.cli.launchers import Launch
 from mnist_amp.cli.starting_checkpoint import StartingCheckpoint
 from mnist_amp.reporting.banner import Banner
 from mnist_amp.reporting.evaluation_report import EvaluationReport
@@ -32,7 +33,9 @@ from mnist_amp.training.terminate_on_nan import TerminateOnNaN
 from mnist_amp.wording import counted
 
 
-def make_banner(subcommand: str, config: Namespace, start: StartingCheckpoint | None, changes: list[str]) -> Banner:
+def make_banner(
+    subcommand: str, config: Namespace, start: StartingCheckpoint | None, changes: list[str], launch: Launch | None
+) -> Banner:
     """Return the callback that prints the first lines of a run.
 
     Args:
@@ -40,9 +43,12 @@ def make_banner(subcommand: str, config: Namespace, start: StartingCheckpoint | 
         config: the settings of the run.
         start: the checkpoint that it starts from.
         changes: settings of the checkpoint's run that are overridden.
+        launch: the processes of the run, if a launcher has started them.
     """
     seeded = config.seed_everything is not False
     lines = {"seed": str(config.seed_everything) if seeded else "none for the weights (random), 0 for the images"}
+    if launch:
+        lines["processes"] = str(launch)
     if start:
         done = checkpoint_contents.progress(start.content)
         # a fit resumes from the trained weights

@@ -62,7 +62,7 @@ class StartingCheckpoint:
         if subcommand != "fit":
             return []
         # not `settings`: those that are not trusted were given again, perhaps differently
-        changes = resume.reported_changes(resume.inherited_settings(self.content, subcommand), config.as_dict())
+        changes = resume.reported_changes(resume.saved_settings(self.content), config.as_dict())
         if inexact := resume.changes_of_order(changes):
             warn(f"{', '.join(inexact)}: this changes the batches, so the run is not continued exactly.")
         return changes

@@ -20,13 +20,32 @@ ORDER = (
 # of a configuration: each holds settings by name
 GROUPS = {f"{name}?": {str: object} for name in ("model", "data", "trainer", "scaler", "checkpoint")}
 # each command has its own
-NOT_INHERITED = ("max_time", "fast_dev_run", "default_root_dir")
+NOT_INHERITED = ("max_time", "fast_dev_run", "default_root_dir", "num_nodes")
 # not reported as changed: the length of the run; the precision has a line of its own, with the loss scale
-UNREPORTED = ("max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "plugins")
+UNREPORTED = (
+    *("max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "plugins"),
+    *("max_time", "fast_dev_run", "default_root_dir"),
+)
 
 
 def inherited_settings(checkpoint: dict[str, Any], subcommand: str) -> dict[str, Any]:
     """Return the settings of a checkpoint's run that a command inherits: `fit` nearly all, the others few.
+
+    Raises:
+        RequestError: its configuration can't be read.
+    """
+    config = saved_settings(checkpoint)
+    trainer = {key: value for key, value in config.pop("trainer").items() if key not in NOT_INHERITED}
+    if subcommand == "fit":
+        return config | {"trainer": trainer}
+    precision = {key: trainer[key] for key in ("precision", "plugins") if key in trainer}
+    return {key: config[key] for key in ("model", "data", "seed_everything", "matmul_precision") if key in config} | {
+        "trainer": precision
+    }
+
+
+def saved_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the run that wrote a checkpoint.
 
     Raises:
         RequestError: its configuration can't be read.
@@ -38,13 +57,7 @@ def inherited_settings(checkpoint: dict[str, Any], subcommand: str) -> dict[str,
     config.update(parse_yaml(RunInfo.of(checkpoint).config or "{}", "its configuration"))
     if (problem := schema_error(config, GROUPS)) is not None:
         raise RequestError(f"in its configuration, {problem}.")
-    trainer = {key: value for key, value in config.pop("trainer", {}).items() if key not in NOT_INHERITED}
-    if subcommand == "fit":
-        return config | {"trainer": trainer}
-    precision = {key: trainer[key] for key in ("precision", "plugins") if key in trainer}
-    return {key: config[key] for key in ("model", "data", "seed_everything", "matmul_precision") if key in config} | {
-        "trainer": precision
-    }
+    return {"trainer": {}, **config}
 
 
 def check_network(path: Path, checkpoint: dict[str, Any], network: Mapping[str, Tensor]) -> None:
@@ -65,7 +78,7 @@ def check_loops(path: Path, checkpoint: dict[str, Any], loops: Mapping[str, Any]
 
 
 def reported_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """List the settings that differ from the inherited ones, without those that have a line of their own."""
+    """List the settings that differ from the saved ones, without those that have a line of their own."""
     known = {key: value for key, value in before.items() if key not in ("ckpt_path", "weights_only")}
     known["trainer"] = {key: value for key, value in before["trainer"].items() if key not in UNREPORTED}
     known.setdefault("lr_scheduler", None)  # a schedule may be added

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from mnist_amp.cli.class_options import with_own_defaults
+from mnist_amp.cli.class_defaults import with_own_defaults
 from tests.conftest import Refused, Run
 from tests.runs.test_exact import UNSCHEDULED, last
 
