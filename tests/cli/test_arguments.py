@@ -63,3 +63,22 @@ def test_finds_the_value_of_an_option_and_where_it_is_set(tmp_path: Path, monkey
     }
     assert (peek(args, "optimizer.lr"), source(args, env, "optimizer.lr")) == (0.5, "a.yaml")
     assert (peek(args, "trainer.devices"), source(args, env, "trainer.devices")) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("args", "arranged"),
+    [
+        (["--lr_scheduler=X", "--lr_scheduler.a=9"], ["--lr_scheduler=X", "--lr_scheduler.a=1", "--lr_scheduler.a=9"]),
+        (["--lr_scheduler", "X", "--seed=1"], ["--lr_scheduler", "X", "--lr_scheduler.a=1", "--seed=1"]),
+        (["--lr_scheduler", "X"], ["--lr_scheduler", "X", "--lr_scheduler.a=1"]),
+        (["--lr_schedule=X"], ["--lr_scheduler.a=1", "--lr_schedule=X"]),
+    ],
+)
+def test_a_parameter_in_the_environment_comes_after_its_class(args: list[str], arranged: list[str]) -> None:
+    assert arrange(["fit", *args], {"MNIST_AMP_LR_SCHEDULER__A": "1"})[1:] == arranged
+
+
+def test_a_file_for_a_group_of_options_is_stronger_than_the_environment() -> None:
+    assert arrange(["fit", "--trainer=a.yaml"], {"MNIST_AMP_TRAINER__MAX_EPOCHS": "1"})[1:] == [
+        *("--trainer.max_epochs=1", "--trainer=a.yaml")
+    ]

@@ -143,7 +143,8 @@ def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str
         (b"data:\n  batch_size: 3\x01", "a.yaml:2: this is not YAML: it has the character '\\x01'."),
         (b"data: &a {x: *a}", "a.yaml has more than 10,000 values. A YAML alias may refer to itself."),
         (b"[" * 2000, "a.yaml is nested too deeply."),
-        (b"data: 2026-13-45", f"a.yaml: this can't be read as YAML: {THEIRS}."),
+        (b"data: !!timestamp 2026-13-45", f"a.yaml: this can't be read as YAML: {THEIRS}."),
+        (b"data: {}\ntrainer: {}\ndata: {}", "a.yaml:3:1: this is not YAML: data is given twice."),
         (
             b"data: {batch_size: 0}",
             f"data.batch_size is 0; it must be at least 1. It is set by a.yaml.{SEE}",

@@ -6,7 +6,7 @@ The ranges of this project's own settings are in the types of their parameters, 
 import math
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -53,6 +53,24 @@ def check(config: Mapping[str, Any]) -> None:
         value, name = _lookup(config, key), key.replace(".init_args", "")
         if isinstance(value, int | float) and not isinstance(value, bool) and not _is_within(value, bounds):
             raise UsageError(f"{name} is {value}; it must be {bounds}.", name)
+
+
+def check_times(config: Mapping[str, Any], written: Iterable[tuple[str, Any]]) -> None:
+    """Refuse a number that is written like a time: the parser reads `1:30` as 90, in the manner of YAML 1.1.
+
+    Args:
+        config: of a subcommand, parsed.
+        written: the options of the command line and of files, before they are parsed.
+    """
+    for key, text in written:
+        if isinstance(text, str) and re.fullmatch(r"[-+]?[1-9][0-9_]*(:[0-5]?[0-9])+", text):
+            value = _lookup(config, key)
+            if isinstance(value, int | float):
+                raise UsageError(
+                    f"{key} can't be {text}, which would be read as {value}. Write a number as usual, and a time with "
+                    "two digits in each part, as in 01:00:00:00 (days:hours:minutes:seconds).",
+                    key,
+                )
 
 
 def endless(trainer: Any) -> str | None:

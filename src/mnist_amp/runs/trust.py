@@ -1,6 +1,7 @@
 """The settings of a checkpoint that may be used.
 
-A checkpoint may come from a stranger, so no setting in it may run code, or choose where files are written.
+A checkpoint may come from a stranger, so no setting in it may run code, or choose where files are written. A plain word
+is safe even if a file has that name, because the parser reads no value as a file, see `cli.parser.Parser`.
 """
 
 import re
@@ -64,7 +65,7 @@ def _unsafe_value(value: Any) -> str | None:
                 return unsafe
     elif isinstance(value, list | tuple):
         return next((unsafe for part in value if (unsafe := _unsafe_value(part)) is not None), None)
-    elif isinstance(value, str) and (re.search(r"[^\W\d]\w*\.\w|\.\.|[/\\\0]", value) or _is_file(value)):
+    elif isinstance(value, str) and re.search(r"[^\W\d]\w*\.\w|\.\.|[/\\\0]", value):
         return value
     return None
 
@@ -73,8 +74,3 @@ def _is_trusted(class_path: str) -> bool:
     module, _, name = class_path.rpartition(".")
     known = module in TRUSTED and name.isidentifier() and class_path != RUNS_ITS_ARGUMENTS
     return known or class_path == "lightning.pytorch.cli.ReduceLROnPlateau"
-
-
-def _is_file(word: str) -> bool:
-    """Whether the parser could read a word as the name of a config file."""
-    return len(word) > 200 or Path(word).is_file()
