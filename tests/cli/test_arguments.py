@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_amp.cli.arguments import arrange, peek, shipped_configs, source
+from mnist_amp.cli.arguments import SUBCOMMANDS, arrange, peek, shipped_configs, source
 from mnist_amp.errors import RequestError
 
 
@@ -82,3 +82,14 @@ def test_a_file_for_a_group_of_options_is_stronger_than_the_environment() -> Non
     assert arrange(["fit", "--trainer=a.yaml"], {"MNIST_AMP_TRAINER__MAX_EPOCHS": "1"})[1:] == [
         *("--trainer.max_epochs=1", "--trainer=a.yaml")
     ]
+
+
+@pytest.mark.parametrize("command", SUBCOMMANDS)
+@pytest.mark.parametrize("level", SUBCOMMANDS)
+def test_each_command_refuses_a_file_with_the_level_of_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, level: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text(f"{level}: {{trainer: {{max_epochs: 1}}}}")
+    with pytest.raises(RequestError, match=rf"^a\.yaml has the level `{level}:`\. Leave it out: "):
+        arrange([command, "--config=a.yaml"], {})

@@ -26,6 +26,10 @@ SETTINGS = [
     ("--trainer.max_epoch=3", f"there is no option trainer.max_epoch (did you mean trainer.max_epochs?).{SEE}"),
     ("--ckpt=last", f"there is no option ckpt (did you mean ckpt_path?).{SEE}"),
     ("--nothing.like.it=3", f"there is no option nothing.like.it.{SEE}"),
+    (
+        "--fit.trainer.max_epochs=1",
+        f"there is no option fit.trainer.max_epochs; leave out `fit.`, as in --trainer.max_epochs.{SEE}",
+    ),
     ("smoke.yaml", f"smoke.yaml is not an option; a config file is given as in --config smoke.yaml.{SEE}"),
     ("--optimizer=Adamm", f"optimizer can't be Adamm (did you mean Adam?); give the name of a class.{SEE}"),
     ("--lr_scheduler=StepRL", f"lr_scheduler can't be StepRL (did you mean StepLR?); give the name of a class.{SEE}"),
@@ -153,6 +157,19 @@ def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str
         (b"data: {data_dir: [3]}", f"data.data_dir can't be [3]; it takes str. It is set by a.yaml.{SEE}"),
         (b"some words", "a.yaml holds no settings; a config file has lines such as `data: {batch_size: 32}`."),
         (b"", "a.yaml holds no settings; a config file has lines such as `data: {batch_size: 32}`."),
+        *(
+            (
+                text,
+                f"a.yaml has the level `{level}:`. Leave it out: a config file has lines such as "
+                "`data: {batch_size: 32}`, and the command gets it by --config. Two commands with other settings need "
+                "two files.",
+            )
+            for level, text in (
+                ("fit", b"fit: {trainer: {max_epochs: 1}}"),
+                ("test", b"test: {trainer: {limit_test_batches: 1}}\nfit: {trainer: {max_epochs: 1}}"),
+                ("compare", b"seed_everything: 1\ncompare:"),
+            )
+        ),
         (
             b"\xff\xfe\x00",
             f"a.yaml can't be read as a config file: {THEIRS}.",
@@ -196,6 +213,11 @@ def test_a_config_file_that_is_missing(refused: Refused, tmp_path: Path) -> None
     ("name", "value", "message"),
     [
         ("DATA__BATCHSIZE", "3", "there is no option data.batchsize (did you mean data.batch_size?)."),
+        (
+            "FIT__DATA__BATCH_SIZE",
+            "3",
+            "there is no option fit.data.batch_size; leave out `fit.`, as in --data.batch_size.",
+        ),
         ("DATA__BATCH_SIZE", "x", "data.batch_size can't be x; it takes int."),
         ("OPTIMIZER__LR", "0", "optimizer.lr is 0.0; it must be above 0."),
     ],

@@ -124,7 +124,7 @@ def run_folder(tmp_path: Path) -> Any:
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "metrics.csv").touch()
-    return SimpleNamespace(path=folder)
+    return SimpleNamespace(path=folder, default_loggers=True)
 
 
 @pytest.fixture

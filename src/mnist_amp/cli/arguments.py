@@ -115,6 +115,12 @@ def load(config: str) -> dict[str, Any]:
     settings = parse_yaml(text, config)
     if "config" in settings:
         raise RequestError(f"{config} has the setting config; give each config file with its own --config.")
+    if level := next((key for key in settings if key in COMMANDS), None):
+        raise RequestError(
+            f"{config} has the level `{level}:`. Leave it out: a config file has lines such as "
+            "`data: {{batch_size: 32}}`, and the command gets it by --config. Two commands with other settings "
+            "need two files."
+        )
     return settings
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from mnist_amp.cli.arguments import DEBUG
+from mnist_amp.cli.arguments import DEBUG, SUBCOMMANDS
 from mnist_amp.cli.class_options import class_names
 from mnist_amp.errors import RequestError, RunError, UsageError
 from mnist_amp.wording import nearest
@@ -108,6 +108,9 @@ def _unknown_option(name: str, is_argument: bool, options: Iterable[str]) -> Usa
     if is_argument and not name.startswith("-"):
         return UsageError(f"{name} is not an option; a config file is given as in --config {name}.", name)
     key = name.lstrip("-")
+    level, dot, rest = key.partition(".")
+    if dot and level in SUBCOMMANDS:
+        return UsageError(f"there is no option {key}; leave out `{level}.`, as in --{rest}.", key)
     return UsageError(f"there is no option {key}{nearest(key, [o.lstrip('-') for o in options])}.", key)
 
 

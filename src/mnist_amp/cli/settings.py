@@ -8,6 +8,7 @@ import operator
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from mnist_amp.errors import UsageError
@@ -49,6 +50,7 @@ def check(config: Mapping[str, Any]) -> None:
     _check_not_null(config)
     _check_callbacks(config)
     _check_trainer(config)
+    _check_loggers(config)
     for key, bounds in RANGES.items():
         value, name = _lookup(config, key), key.replace(".init_args", "")
         if isinstance(value, int | float) and not isinstance(value, bool) and not _is_within(value, bounds):
@@ -118,6 +120,20 @@ def _seconds(max_time: Any) -> float:
         return float((timedelta(**max_time) if isinstance(max_time, Mapping) else max_time).total_seconds())
     except (TypeError, ValueError):
         return math.inf
+
+
+def _check_loggers(config: Mapping[str, Any]) -> None:
+    """Refuse a CSVLogger that would delete the metrics of another run, as Lightning's does with a `version`."""
+    given = _lookup(config, "trainer.logger")
+    for logger in given if isinstance(given, list) else [given]:
+        settings = _lookup(logger, "init_args") or {}
+        if str(_lookup(logger, "class_path")).endswith(".CSVLogger") and settings.get("version") is not None:
+            version = settings["version"]
+            folder = Path(settings["save_dir"], settings.get("name") or "")
+            metrics = folder / (version if isinstance(version, str) else f"version_{version}") / "metrics.csv"
+            if metrics.is_file():
+                text = f"trainer.logger would overwrite {metrics}. Give another version, or leave it out for a new one."
+                raise UsageError(text, "trainer.logger")
 
 
 def _check_callbacks(config: Mapping[str, Any]) -> None:
