@@ -78,11 +78,13 @@ class FitSummary(Callback):
         if not trainer.is_global_zero:
             return
         epochs = None
-        if self.checkpoint is not None and self.checkpoint.best.is_file():
-            best = checkpoint_files.read(self.checkpoint.best)
-            epochs = checkpoint_contents.progress(best).epochs
-            self._write(best["state_dict"], self.checkpoint.history)
-        print(describe(self._result(trainer, pl_module, epochs)), flush=True)
+        try:
+            if self.checkpoint is not None and self.checkpoint.best.is_file():
+                best = checkpoint_files.read(self.checkpoint.best)
+                epochs = checkpoint_contents.progress(best).epochs
+                self._write(best["state_dict"], self.checkpoint.history)
+        finally:  # also if the files can't be written
+            print(describe(self._result(trainer, pl_module, epochs)), flush=True)
 
     def _write(self, state_dict: dict[str, torch.Tensor], history: list[EpochMetrics]) -> None:
         with atomic_write(self.run.path / "model.pth") as temporary:
