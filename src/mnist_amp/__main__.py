@@ -59,11 +59,13 @@ def _run(args: list[str]) -> None:
     import importlib
 
     from mnist_amp.cli.arguments import COMMANDS, arrange
+    from mnist_amp.cli.silenced import silence_imports
 
     if not any(arg in COMMANDS for arg in args):
         _answer_without_command(args)
         return
     arranged = arrange(args, os.environ)
+    silence_imports()
     importlib.import_module(COMMANDS[arranged[0]]).run(arranged)
 
 
