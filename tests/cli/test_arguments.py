@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_amp.cli.arguments import SUBCOMMANDS, arrange, peek, shipped_configs, source
+from mnist_amp.cli.arguments import SUBCOMMANDS, arrange, peek, shipped_configs, source, written
 from mnist_amp.errors import RequestError
 
 
@@ -76,6 +76,14 @@ def test_finds_the_value_of_an_option_and_where_it_is_set(tmp_path: Path, monkey
 )
 def test_a_parameter_in_the_environment_comes_after_its_class(args: list[str], arranged: list[str]) -> None:
     assert arrange(["fit", *args], {"MNIST_AMP_LR_SCHEDULER__A": "1"})[1:] == arranged
+
+
+def test_the_options_as_they_are_written() -> None:
+    args = ["--config={a: {class_path: X, init_args: {b: 1:30}}, c: [on]}", "--print_config", "--d=1", "--e", "2", "f"]
+    assert list(written(args)) == [
+        *(("a.class_path", "X"), ("a.b", "1:30"), ("c", ["on"])),
+        *(("print_config", "--d=1"), ("d", "1"), ("e", "2")),
+    ]
 
 
 def test_a_file_for_a_group_of_options_is_stronger_than_the_environment() -> None:

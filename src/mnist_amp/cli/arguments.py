@@ -71,13 +71,13 @@ def environment_arguments(env: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def written(args: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """Yield each option in config files and arguments with its value as it is written, before it is parsed."""
-    remaining = iter(args)
-    for arg in remaining:
+    given = list(args)
+    for arg, following in zip(given, [*given[1:], ""], strict=True):
         name, equals, value = arg.partition("=")
         if name == "--config" and equals:
             yield from _leaves(load(value))
         elif name.startswith("--"):
-            yield name.removeprefix("--"), value if equals else next(remaining, None)
+            yield name.removeprefix("--"), value if equals else following
 
 
 def source(args: Iterable[str], env: Mapping[str, str], key: str, message: str = "") -> str | None:
@@ -118,7 +118,7 @@ def load(config: str) -> dict[str, Any]:
     if level := next((key for key in settings if key in COMMANDS), None):
         raise RequestError(
             f"{config} has the level `{level}:`. Leave it out: a config file has lines such as "
-            "`data: {{batch_size: 32}}`, and the command gets it by --config. Two commands with other settings "
+            "`data: {batch_size: 32}`, and the command gets it by --config. Two commands with other settings "
             "need two files."
         )
     return settings
