@@ -84,6 +84,7 @@ def test_the_options_as_they_are_written() -> None:
         *(("a.class_path", "X"), ("a.b", "1:30"), ("c", ["on"])),
         *(("print_config", "--d=1"), ("d", "1"), ("e", "2")),
     ]
+    assert list(written([])) == []
 
 
 def test_a_file_for_a_group_of_options_is_stronger_than_the_environment() -> None:

@@ -278,6 +278,27 @@ def test_a_folder_that_is_not_readable(tmp_path: Path, monkeypatch: pytest.Monke
     assert str(error.value) == f"{locked} can't be read: Permission denied. Name another folder with --data.data_dir."
 
 
+@pytest.mark.parametrize("name", [IMAGES, f"{IMAGES}.gz"])
+def test_a_file_that_is_not_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    locked, opened = tmp_path / "MNIST" / "raw" / name, Path.open
+    locked.parent.mkdir(parents=True)
+    locked.touch()
+
+    def refuse(path: Path, *args: Any, **settings: Any) -> Any:
+        if path == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **settings)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(RequestError) as error:
+        mnist.prepare(tmp_path)
+    assert str(error.value) == (
+        f"{locked} can't be read: Permission denied. Move it away and it will be restored, or name another folder with "
+        "--data.data_dir."
+    )
+    assert raw_files(tmp_path) == {f"MNIST/raw/{name}"}
+
+
 @pytest.mark.parametrize("name", ["t10k-labels-idx1-ubyte", "t10k-labels-idx1-ubyte.gz"])
 def test_refuses_an_altered_file_and_leaves_it(tmp_path: Path, name: str) -> None:
     altered = tmp_path / "MNIST" / "raw" / name

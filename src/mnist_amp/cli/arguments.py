@@ -1,5 +1,6 @@
 """The command line before it is parsed: config files and environment variables, the weakest first."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def environment_arguments(env: Mapping[str, str]) -> list[tuple[str, str]]:
 def written(args: Iterable[str]) -> Iterator[tuple[str, Any]]:
     """Yield each option in config files and arguments with its value as it is written, before it is parsed."""
     given = list(args)
-    for arg, following in zip(given, [*given[1:], ""], strict=True):
+    for arg, following in itertools.zip_longest(given, given[1:], fillvalue=""):
         name, equals, value = arg.partition("=")
         if name == "--config" and equals:
             yield from _leaves(load(value))

@@ -169,8 +169,14 @@ def _verified(path: Path, md5: str) -> bool:
         return False
     if not path.is_file():
         raise RequestError(f"{path} is not a file. Move it away, or name another folder with --data.data_dir.")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+    except OSError as error:
+        raise RequestError(
+            f"{path} can't be read: {error.strerror}. Move it away and it will be restored, or name another folder "
+            "with --data.data_dir."
+        ) from error
     if found != md5:
         raise RequestError(
             f"{path} is not MNIST's file: its MD5 is {found}, not {md5}. "
