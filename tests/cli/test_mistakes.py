@@ -88,6 +88,20 @@ SETTINGS = [
     ("--trainer.max_time=00:00:00:00", f"trainer.max_time is 00:00:00:00; it must be above 0.{SEE}"),
     ("--trainer.max_time=-1:00:00:00", f"trainer.max_time is -1:00:00:00; it must be above 0.{SEE}"),
     ("--trainer.max_time={hours: -1}", f"trainer.max_time is {{'hours': -1}}; it must be above 0.{SEE}"),
+    *(
+        (
+            f"--trainer.{name}={text}",
+            f"trainer.{name} can't be {text}; a time is days:hours:minutes:seconds, such as 00:00:15:00.{SEE}",
+        )
+        for name, text in (
+            ("max_time", "90"),
+            ("max_time", "1:30"),
+            ("max_time", "00:01:30"),
+            ("max_time", "1:0:0:0"),
+            ("max_time", "soon"),
+            ("val_check_interval", "soon"),
+        )
+    ),
     ("--ckpt_path=", f"ckpt_path is empty; name a checkpoint, or leave it out.{SEE}"),
     # unsupported here
     *(

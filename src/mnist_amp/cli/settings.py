@@ -110,6 +110,11 @@ def _check_trainer(config: Mapping[str, Any]) -> None:
         )
     if max_time is not None and _seconds(max_time) <= 0:
         raise UsageError(f"trainer.max_time is {max_time}; it must be above 0.", "trainer.max_time")
+    for key in ("trainer.max_time", "trainer.val_check_interval"):
+        time = _lookup(config, key)
+        if isinstance(time, str) and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", time):
+            text = f"{key} can't be {time}; a time is days:hours:minutes:seconds, such as 00:00:15:00."
+            raise UsageError(text, key)
 
 
 def _seconds(max_time: Any) -> float:
