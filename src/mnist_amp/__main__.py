@@ -59,6 +59,7 @@ def _run(args: list[str]) -> None:
     import importlib
 
     from mnist_amp.cli.arguments import COMMANDS, arrange
+    from mnist_amp.cli.silenced import silence_imports
 
     if not any(arg in COMMANDS for arg in args):
         _answer_without_command(args)
@@ -67,6 +68,7 @@ def _run(args: list[str]) -> None:
     launch = launchers.detect(os.environ)
     if launch is not None and not _join(launch, arranged[0]):
         return
+    silence_imports()
     importlib.import_module(COMMANDS[arranged[0]]).run(arranged)
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_amp.cli.arguments import arrange, peek, shipped_configs, source
+from mnist_amp.cli.arguments import SUBCOMMANDS, arrange, peek, shipped_configs, source, written
 from mnist_amp.errors import RequestError
 
 
@@ -63,3 +63,42 @@ def test_finds_the_value_of_an_option_and_where_it_is_set(tmp_path: Path, monkey
     }
     assert (peek(args, "optimizer.lr"), source(args, env, "optimizer.lr")) == (0.5, "a.yaml")
     assert (peek(args, "trainer.devices"), source(args, env, "trainer.devices")) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("args", "arranged"),
+    [
+        (["--lr_scheduler=X", "--lr_scheduler.a=9"], ["--lr_scheduler=X", "--lr_scheduler.a=1", "--lr_scheduler.a=9"]),
+        (["--lr_scheduler", "X", "--seed=1"], ["--lr_scheduler", "X", "--lr_scheduler.a=1", "--seed=1"]),
+        (["--lr_scheduler", "X"], ["--lr_scheduler", "X", "--lr_scheduler.a=1"]),
+        (["--lr_schedule=X"], ["--lr_scheduler.a=1", "--lr_schedule=X"]),
+    ],
+)
+def test_a_parameter_in_the_environment_comes_after_its_class(args: list[str], arranged: list[str]) -> None:
+    assert arrange(["fit", *args], {"MNIST_AMP_LR_SCHEDULER__A": "1"})[1:] == arranged
+
+
+def test_the_options_as_they_are_written() -> None:
+    args = ["--config={a: {class_path: X, init_args: {b: 1:30}}, c: [on]}", "--print_config", "--d=1", "--e", "2", "f"]
+    assert list(written(args)) == [
+        *(("a.class_path", "X"), ("a.b", "1:30"), ("c", ["on"])),
+        *(("print_config", "--d=1"), ("d", "1"), ("e", "2")),
+    ]
+    assert list(written([])) == []
+
+
+def test_a_file_for_a_group_of_options_is_stronger_than_the_environment() -> None:
+    assert arrange(["fit", "--trainer=a.yaml"], {"MNIST_AMP_TRAINER__MAX_EPOCHS": "1"})[1:] == [
+        *("--trainer.max_epochs=1", "--trainer=a.yaml")
+    ]
+
+
+@pytest.mark.parametrize("command", SUBCOMMANDS)
+@pytest.mark.parametrize("level", SUBCOMMANDS)
+def test_each_command_refuses_a_file_with_the_level_of_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, level: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text(f"{level}: {{trainer: {{max_epochs: 1}}}}")
+    with pytest.raises(RequestError, match=rf"^a\.yaml has the level `{level}:`\. Leave it out: "):
+        arrange([command, "--config=a.yaml"], {})

@@ -26,6 +26,10 @@ SETTINGS = [
     ("--trainer.max_epoch=3", f"there is no option trainer.max_epoch (did you mean trainer.max_epochs?).{SEE}"),
     ("--ckpt=last", f"there is no option ckpt (did you mean ckpt_path?).{SEE}"),
     ("--nothing.like.it=3", f"there is no option nothing.like.it.{SEE}"),
+    (
+        "--fit.trainer.max_epochs=1",
+        f"there is no option fit.trainer.max_epochs; leave out `fit.`, as in --trainer.max_epochs.{SEE}",
+    ),
     ("smoke.yaml", f"smoke.yaml is not an option; a config file is given as in --config smoke.yaml.{SEE}"),
     ("--optimizer=Adamm", f"optimizer can't be Adamm (did you mean Adam?); give the name of a class.{SEE}"),
     ("--lr_scheduler=StepRL", f"lr_scheduler can't be StepRL (did you mean StepLR?); give the name of a class.{SEE}"),
@@ -84,6 +88,20 @@ SETTINGS = [
     ("--trainer.max_time=00:00:00:00", f"trainer.max_time is 00:00:00:00; it must be above 0.{SEE}"),
     ("--trainer.max_time=-1:00:00:00", f"trainer.max_time is -1:00:00:00; it must be above 0.{SEE}"),
     ("--trainer.max_time={hours: -1}", f"trainer.max_time is {{'hours': -1}}; it must be above 0.{SEE}"),
+    *(
+        (
+            f"--trainer.{name}={text}",
+            f"trainer.{name} can't be {text}; a time is days:hours:minutes:seconds, such as 00:00:15:00.{SEE}",
+        )
+        for name, text in (
+            ("max_time", "90"),
+            ("max_time", "1:30"),
+            ("max_time", "00:01:30"),
+            ("max_time", "1:0:0:0"),
+            ("max_time", "soon"),
+            ("val_check_interval", "soon"),
+        )
+    ),
     ("--ckpt_path=", f"ckpt_path is empty; name a checkpoint, or leave it out.{SEE}"),
     # unsupported here
     *(
@@ -143,7 +161,8 @@ def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str
         (b"data:\n  batch_size: 3\x01", "a.yaml:2: this is not YAML: it has the character '\\x01'."),
         (b"data: &a {x: *a}", "a.yaml has more than 10,000 values. A YAML alias may refer to itself."),
         (b"[" * 2000, "a.yaml is nested too deeply."),
-        (b"data: 2026-13-45", f"a.yaml: this can't be read as YAML: {THEIRS}."),
+        (b"data: !!timestamp 2026-13-45", f"a.yaml: this can't be read as YAML: {THEIRS}."),
+        (b"data: {}\ntrainer: {}\ndata: {}", "a.yaml:3:1: this is not YAML: data is given twice."),
         (
             b"data: {batch_size: 0}",
             f"data.batch_size is 0; it must be at least 1. It is set by a.yaml.{SEE}",
@@ -152,6 +171,19 @@ def test_a_setting(refused: Refused, tmp_path: Path, argument: str, message: str
         (b"data: {data_dir: [3]}", f"data.data_dir can't be [3]; it takes str. It is set by a.yaml.{SEE}"),
         (b"some words", "a.yaml holds no settings; a config file has lines such as `data: {batch_size: 32}`."),
         (b"", "a.yaml holds no settings; a config file has lines such as `data: {batch_size: 32}`."),
+        *(
+            (
+                text,
+                f"a.yaml has the level `{level}:`. Leave it out: a config file has lines such as "
+                "`data: {batch_size: 32}`, and the command gets it by --config. Two commands with other settings need "
+                "two files.",
+            )
+            for level, text in (
+                ("fit", b"fit: {trainer: {max_epochs: 1}}"),
+                ("test", b"test: {trainer: {limit_test_batches: 1}}\nfit: {trainer: {max_epochs: 1}}"),
+                ("compare", b"seed_everything: 1\ncompare:"),
+            )
+        ),
         (
             b"\xff\xfe\x00",
             f"a.yaml can't be read as a config file: {THEIRS}.",
@@ -195,6 +227,11 @@ def test_a_config_file_that_is_missing(refused: Refused, tmp_path: Path) -> None
     ("name", "value", "message"),
     [
         ("DATA__BATCHSIZE", "3", "there is no option data.batchsize (did you mean data.batch_size?)."),
+        (
+            "FIT__DATA__BATCH_SIZE",
+            "3",
+            "there is no option fit.data.batch_size; leave out `fit.`, as in --data.batch_size.",
+        ),
         ("DATA__BATCH_SIZE", "x", "data.batch_size can't be x; it takes int."),
         ("OPTIMIZER__LR", "0", "optimizer.lr is 0.0; it must be above 0."),
     ],

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -5,7 +6,7 @@ import pytest
 
 from mnist_amp.cli.settings import check, endless
 from mnist_amp.errors import UsageError
-from tests.conftest import Run
+from tests.conftest import Refused, Run
 
 DATA = {"data_dir": "data", "batch_size": 1, "val_size": 0}
 GOOD: dict[str, Any] = {
@@ -46,3 +47,17 @@ def test_a_run_without_a_limit_reports_its_end(run: Run) -> None:
     assert endless(SimpleNamespace(max_epochs=None, **limits)) == (
         "after 1,000 epochs, Lightning's limit, because trainer.max_epochs is null; Ctrl-C saves and ends it"
     )
+
+
+def test_a_logger_that_would_overwrite_the_metrics_of_another_run(refused: Refused, tmp_path: Path) -> None:
+    for version, folder in (("0", "version_0"), ("mine", "mine")):
+        metrics = tmp_path / "logs" / "lightning_logs" / folder / "metrics.csv"
+        metrics.parent.mkdir(parents=True)
+        metrics.write_text("step\n1\n")
+        settings = [f"--trainer.logger.{name}" for name in ("save_dir=logs", f"version={version}")]
+        assert refused("fit", "--config=smoke.yaml", "--trainer.logger=CSVLogger", *settings) == (
+            f"mnist-amp: error: trainer.logger would overwrite logs/lightning_logs/{folder}/metrics.csv. Give another "
+            "version, or leave it out for a new one. See mnist-amp fit --help.\n"
+        )
+        assert metrics.read_text() == "step\n1\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"logs"}

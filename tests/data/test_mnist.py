@@ -1,12 +1,16 @@
+import errno
 import functools
 import hashlib
 import http.server
+import os
 import shutil
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -118,8 +122,181 @@ def test_unusable_folders_are_refused(refused: Refused, tmp_path: Path, where: s
     (tmp_path / "file").touch()
     (tmp_path / "odd" / "MNIST" / "raw" / IMAGES).mkdir(parents=True)
     (tmp_path / "old" / "MNIST" / "processed").mkdir(parents=True)
+    for name in (MNIST.training_file, MNIST.test_file):
+        (tmp_path / "old" / "MNIST" / "processed" / name).touch()
     assert refused("fit", "--config=configs/smoke.yaml", f"--data.data_dir={where}") == f"mnist-amp: error: {message}\n"
     assert {path.name for path in tmp_path.iterdir()} == {"file", "odd", "old"}
+
+
+@pytest.mark.parametrize("names", [(), (MNIST.training_file,), (MNIST.test_file,), ("others",)])
+def test_an_old_folder_that_torchvision_does_not_read_is_left_alone(tmp_path: Path, names: tuple[str, ...]) -> None:
+    processed = tmp_path / "MNIST" / "processed"
+    processed.mkdir(parents=True)
+    for name in names:
+        (processed / name).write_bytes(b"not read")
+    mnist.prepare(tmp_path)
+    assert len(mnist.load(tmp_path, train=False)[1]) == 10_000
+    assert raw_files(tmp_path) == RAW | {f"MNIST/processed/{name}" for name in names}
+
+
+@pytest.fixture
+def own(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder `own`, with MNIST in it, below the current folder."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data_dir / "MNIST" / "raw", "own/MNIST/raw", copy_function=os.link)
+    return Path("own")
+
+
+@pytest.mark.parametrize("where", ["own", "own/MNIST", "own/MNIST/raw", "own/MNIST/raw/", "./own/MNIST", "own/MNIST/."])
+def test_a_folder_one_or_two_levels_deep_means_the_same(own: Path, where: str) -> None:
+    assert mnist.find_root(Path(where)) == own
+
+
+@pytest.mark.parametrize(("where", "kept"), [("own/MNIST", ".gz"), ("own/MNIST/raw", "")])
+def test_the_files_of_a_deeper_folder_are_used(own: Path, where: str, kept: str) -> None:
+    for file in list((own / "MNIST" / "raw").iterdir()):
+        if not file.name.endswith(kept):
+            file.unlink()
+    mnist.prepare(Path(where))
+    assert raw_files(Path()) == {f"own/{name}" for name in RAW}
+    assert len(mnist.load(Path(where), train=False)[1]) == 10_000
+
+
+@pytest.mark.parametrize(
+    ("inside", "where"), [("own", "MNIST"), ("own/MNIST", "raw"), ("own/MNIST", "."), ("own/MNIST/raw", ".")]
+)
+def test_a_folder_from_inside(own: Path, monkeypatch: pytest.MonkeyPatch, inside: str, where: str) -> None:
+    root = own.absolute()
+    monkeypatch.chdir(inside)
+    assert mnist.find_root(Path(where)).resolve() == root
+
+
+def test_an_empty_folder_of_that_name_is_an_ordinary_one(tmp_path: Path) -> None:
+    (tmp_path / "MNIST").mkdir()
+    mnist.prepare(tmp_path / "MNIST")
+    assert raw_files(tmp_path) == {f"MNIST/{name}" for name in RAW}
+
+
+@pytest.mark.parametrize(
+    ("folder", "where", "name"),
+    [
+        ("FashionMNIST/raw", "FashionMNIST", IMAGES),
+        ("FashionMNIST/raw", "FashionMNIST/raw", IMAGES),
+        ("mine", "mine", f"{LABELS}.gz"),
+        ("mine/raw", "mine", "train-images.idx3-ubyte"),
+        ("mine", "mine", "emnist-letters-train-images-idx3-ubyte"),
+    ],
+)
+def test_image_files_in_another_place_are_left_alone(
+    refused: Refused, tmp_path: Path, folder: str, where: str, name: str
+) -> None:
+    Path(folder).mkdir(parents=True)
+    Path(folder, name).write_bytes(b"mine")
+    assert refused("fit", "--config=smoke.yaml", f"--data.data_dir={where}") == (
+        f"mnist-amp: error: {folder} has the file {name}, but torchvision reads MNIST from a folder MNIST/raw. If "
+        "these files are MNIST's, move them to such a folder; else name another folder with --data.data_dir.\n"
+    )
+    assert raw_files(tmp_path) == {f"{folder}/{name}"}
+
+
+@pytest.mark.parametrize("where", ["own", "own/MNIST", "own/MNIST/raw"])
+def test_own_images_are_not_mixed_with_mnist(refused: Refused, tmp_path: Path, where: str) -> None:
+    raw = Path("own/MNIST/raw")
+    raw.mkdir(parents=True)
+    (raw / "train-images.idx3-ubyte").write_bytes(b"mine")
+    assert refused("fit", "--config=smoke.yaml", f"--data.data_dir={where}") == (
+        f"mnist-amp: error: {raw}/train-images.idx3-ubyte is not named as MNIST's files are, such as {IMAGES}. Rename "
+        "it or move it away, or name another folder with --data.data_dir.\n"
+    )
+    (raw / "train-images.idx3-ubyte").rename(raw / IMAGES)
+    md5 = hashlib.md5(b"mine").hexdigest()
+    assert refused("fit", "--config=smoke.yaml", f"--data.data_dir={where}") == (
+        f"mnist-amp: error: {raw}/{IMAGES} is not MNIST's file: its MD5 is {md5}, not {KNOWN[IMAGES]}. Move it away "
+        "and it will be restored, or name another folder with --data.data_dir.\n"
+    )
+    assert raw_files(tmp_path) == {f"{raw}/{IMAGES}"}
+
+
+def not_writable(number: int) -> Callable[..., Any]:
+    """Return a TemporaryDirectory that can't be made in a given folder, as on a read-only file system."""
+    make_folder = tempfile.TemporaryDirectory
+
+    def make(prefix: str | None = None, dir: Path | None = None) -> Any:
+        if dir is not None:
+            raise OSError(number, os.strerror(number), str(dir))
+        return make_folder(prefix=prefix)
+
+    return make
+
+
+@pytest.mark.parametrize(("number", "archives"), [(errno.EROFS, True), (errno.EACCES, False)])
+def test_a_folder_that_is_not_writable_is_not_needed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    data_dir: Path,
+    number: int,
+    archives: bool,
+) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, _ in MNIST.resources if archives else []:
+        os.link(data_dir / "MNIST" / "raw" / name, raw / name)
+    before = raw_files(tmp_path)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", not_writable(number))
+    mnist.prepare(tmp_path)
+    assert capsys.readouterr().err == (
+        f"mnist-amp: warning: can't write MNIST to {tmp_path}: {os.strerror(number)}. Each run unpacks it to a "
+        "temporary folder instead.\n"
+    )
+    for train in (True, False):
+        found, wanted = mnist.load(tmp_path, train=train), mnist.load(data_dir, train=train)
+        assert all(map(torch.equal, found, wanted))
+    assert raw_files(tmp_path) == before
+
+
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", not_writable(errno.ENOSPC))
+    with pytest.raises(RequestError) as error:
+        mnist.prepare(tmp_path)
+    assert str(error.value) == f"can't write MNIST to {tmp_path}: {os.strerror(errno.ENOSPC)}. {NAME}"
+
+
+def test_a_folder_that_is_not_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked, stat, access = tmp_path / "MNIST", Path.stat, os.access
+    locked.mkdir()
+
+    def refuse(path: Path, **settings: Any) -> os.stat_result:
+        if locked in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **settings)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != locked and access(path, mode))
+    with pytest.raises(RequestError) as error:
+        mnist.prepare(tmp_path)
+    assert str(error.value) == f"{locked} can't be read: Permission denied. Name another folder with --data.data_dir."
+
+
+@pytest.mark.parametrize("name", [IMAGES, f"{IMAGES}.gz"])
+def test_a_file_that_is_not_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    locked, opened = tmp_path / "MNIST" / "raw" / name, Path.open
+    locked.parent.mkdir(parents=True)
+    locked.touch()
+
+    def refuse(path: Path, *args: Any, **settings: Any) -> Any:
+        if path == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **settings)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(RequestError) as error:
+        mnist.prepare(tmp_path)
+    assert str(error.value) == (
+        f"{locked} can't be read: Permission denied. Move it away and it will be restored, or name another folder with "
+        "--data.data_dir."
+    )
+    assert raw_files(tmp_path) == {f"MNIST/raw/{name}"}
 
 
 @pytest.mark.parametrize("name", ["t10k-labels-idx1-ubyte", "t10k-labels-idx1-ubyte.gz"])

@@ -44,7 +44,7 @@ def test_images_beyond_the_limit_of_batches_have_a_note(predict: Run, data_dir: 
 
 
 def test_nothing_is_overwritten_and_a_failure_leaves_nothing(
-    predict: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    predict: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images, digits = digits_of(data_dir, 1)
     own_digits.written(images, digits.numpy(), "as PNG files", Path("own"))
@@ -63,4 +63,6 @@ def test_nothing_is_overwritten_and_a_failure_leaves_nothing(
         with pytest.raises(SystemExit) as exit_info:
             predict("--images", "own")
         assert exit_info.value.code == status
+        # the results are printed if they can't be written
+        assert capsys.readouterr().out.endswith(" 0 not scored)\n") == (instead is full)
     assert sorted(path.name for path in Path("lightning_logs/predict").iterdir()) == ["version_0", "version_1"]

@@ -184,7 +184,9 @@ def test_a_fit_that_ends_early_is_an_error(run: Run, tmp_path: Path, capsys: pyt
     assert files(tmp_path) == set()
 
 
-def test_a_failed_write_leaves_no_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_no_folder_and_prints_the_results(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -193,6 +195,9 @@ def test_a_failed_write_leaves_no_folder(run: Run, tmp_path: Path, monkeypatch: 
         run("profile", *QUICK)
     assert exit_info.value.code == 1
     assert list((tmp_path / "lightning_logs" / "profile").iterdir()) == []
+    printed = capsys.readouterr().out
+    assert "\nmarks      make the median step" in printed
+    assert "\nfiles " not in printed
 
 
 def test_ctrl_c_leaves_no_files(tmp_path: Path, data_dir: Path) -> None:

@@ -156,6 +156,7 @@ def test_report_of_a_cpu() -> None:
 
 def test_terminal() -> None:
     assert terminal(RESULTS, "logs/version_0") == TERMINAL
+    assert terminal(RESULTS, None) == TERMINAL.rpartition("\n")[0]
 
 
 @pytest.mark.parametrize(

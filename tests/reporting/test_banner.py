@@ -1,17 +1,19 @@
 """The lines that are printed before a command runs."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from mnist_amp.reporting.banner import Banner
 from mnist_amp.runs.checkpoint_contents import PRECISION_KEY
 from mnist_amp.runs.run_folder import RunFolder
-from mnist_amp.training.precision import device_name, versions
+from mnist_amp.training.precision import EMULATED_SPEED, device_name, versions
 
 
 class Net(LightningModule):
@@ -74,6 +76,46 @@ def test_tf32_is_reported_whichever_name_of_float32_was_requested(
     monkeypatch.setattr("mnist_amp.reporting.banner.described_precision", lambda trainer: "32-true with TF32")
     assert banner(capsys, "32-true", {})[1] == "precision  32-true with TF32"
     assert banner(capsys, 32, {})[1] == "precision  32-true with TF32 (requested: 32)"
+
+
+@pytest.mark.filterwarnings("ignore:.*16:UserWarning")
+@pytest.mark.parametrize(
+    ("precision", "stage", "multiplies", "advised"),
+    [
+        ("16-mixed", "fit", False, True),
+        ("bf16-mixed", "fit", False, True),
+        ("bf16-true", "fit", False, True),
+        ("bf16-mixed", "fit", True, False),
+        ("32-true", "fit", False, False),
+        ("64-true", "fit", False, False),
+        ("bf16-mixed", "test", False, False),
+    ],
+)
+def test_advice_on_a_cpu_without_bfloat16(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    precision: Any,
+    stage: str,
+    multiplies: bool,
+    advised: bool,
+) -> None:
+    monkeypatch.setattr("mnist_amp.training.precision.cpu_multiplies", lambda dtype: multiplies)
+    lines = banner(capsys, None, {}, stage=stage, precision=precision)
+    assert [line for line in lines if line.startswith("advice")] == advised * [
+        "advice     use --trainer.precision 32-true: this CPU has no instructions for bfloat16, so PyTorch emulates it "
+        "(0.46 times as fast as 32-true where it was measured; `mnist-amp compare` measures it here)"
+    ]
+
+
+def test_the_speed_in_the_advice_is_the_measured_one() -> None:
+    verdict = Path(__file__).parents[2] / "docs" / "results" / "verdict-cpu.md"
+    assert f"bf16-mixed is {EMULATED_SPEED} times as fast as 32-true" in verdict.read_text()
+
+
+def test_no_advice_for_real_fp16_on_a_cpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist_amp.training.precision.cpu_multiplies", lambda dtype: False)
+    lines = banner(capsys, None, {}, plugins=MixedPrecision("16-mixed", "cpu"))
+    assert [line.split()[0] for line in lines] == ["device", "precision", "versions", "model"]
 
 
 def test_only_one_process_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
+from mnist_amp.errors import RunError
 from mnist_amp.reporting.evaluation_report import (
     Evaluation,
     EvaluationReport,
@@ -135,3 +136,16 @@ def test_the_most_confident_mistakes_come_first() -> None:
     assert [int(mistake.image[0, 0]) for mistake in mistakes] == expected
     assert all((mistake.digit, mistake.guess) == (4, 3) for mistake in mistakes)
     assert mistakes[0].probability == pytest.approx(logits.softmax(dim=1).max().item())
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_the_metrics_are_printed_if_the_files_can_not_be_written(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "report"  # which can't be made
+    report = EvaluationReport(folder, command=command, checkpoint="best.ckpt", epochs=5, step=4300)
+    trainer = Trainer(accelerator="cpu", callbacks=[report], logger=False, enable_progress_bar=False)
+    with pytest.raises(RunError, match=rf"^{folder}/metrics.json can't be written: Not a directory "):
+        getattr(trainer, command)(Model(), datamodule=Images(), verbose=False)
+    assert capsys.readouterr().out.endswith("\naccuracy  50.00% of 4 images\n")

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import nn
 
+from mnist_amp.errors import RunError
 from mnist_amp.reporting import fit_summary
 from mnist_amp.reporting.fit_summary import FitResult, FitSummary, describe
 from mnist_amp.runs import checkpoint_contents, checkpoint_files
@@ -107,6 +109,16 @@ class Net(LightningModule):
         self.execution = SimpleNamespace(outcome=lambda: GraphUse(8, 10, None))
 
 
+class Nowhere(Logger):
+    """A logger without a folder."""
+
+    name = version = None
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None: ...
+
+
 def fit(summary: FitSummary, module: Net, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
     """Call the hooks of a fit that takes 2 seconds, of which the loader measures half a second."""
     trainer: Any = SimpleNamespace(
@@ -126,7 +138,7 @@ def run_folder(tmp_path: Path) -> Any:
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "metrics.csv").touch()
-    return SimpleNamespace(path=folder)
+    return SimpleNamespace(path=folder, default_loggers=True)
 
 
 @pytest.fixture
@@ -171,6 +183,26 @@ def test_a_fit_without_validation_reports_the_accuracy_of_its_last_epoch(
     fit(FitSummary(run_folder, checkpoint, lambda ending: []), Net(), monkeypatch)
     line = "\naccuracy   88.00% on the training images (no validation; newest weights, after 3 epochs)\n"
     assert capsys.readouterr().out.startswith(line)
+
+
+def test_the_summary_is_printed_if_the_files_can_not_be_written(
+    run_folder: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_folder.path / "model.pth").mkdir()  # which no file can replace
+    with pytest.raises(RunError, match=r"/model\.pth can't be written: Is a directory "):
+        fit(FitSummary(run_folder, checkpoint, lambda ending: []), Net(), monkeypatch)
+    assert "\naccuracy   91.25% on the validation images (best checkpoint, after 3 epochs)\n" in capsys.readouterr().out
+
+
+def test_the_folders_of_own_loggers(
+    run_folder: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder.default_loggers = False
+    loggers = [CSVLogger("logs", name="x", version=3), TensorBoardLogger("logs", name=None, version="a"), Nowhere()]
+    fit(FitSummary(run_folder, None, lambda ending: []), Net(), monkeypatch, loggers=loggers)
+    assert (
+        "\nlogs       logs/x/version_3/ (CSVLogger), logs/a/ (TensorBoardLogger), Nowhere\n" in capsys.readouterr().out
+    )
 
 
 def test_a_fit_without_checkpoints_leaves_no_files(

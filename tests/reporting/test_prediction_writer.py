@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Trainer
 
+from mnist_amp.errors import RequestError
 from mnist_amp.reporting.prediction_writer import PredictionWriter
 from tests.conftest import files
 from tests.reporting.scoring import Images, Model
@@ -24,3 +25,16 @@ def test_predictions_are_written_in_the_order_of_the_images(tmp_path: Path, caps
     guess, other = (f"{math.exp(logit) / (9 + math.exp(2)):.6f}" for logit in (2, 0))
     assert rows[2][3:] == [other] * 9 + [guess]
     assert capsys.readouterr().out.endswith(f"images  4\nfiles   {folder}/ (predictions.csv)\n")
+
+
+def test_a_folder_that_can_not_be_written_is_refused_first(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    writer = PredictionWriter(tmp_path / "file" / "predict_best")
+    trainer = Trainer(accelerator="cpu", callbacks=[writer], logger=False, enable_progress_bar=False)
+    with pytest.raises(RequestError) as error:
+        trainer.predict(Model(), datamodule=Images(), return_predictions=False)
+    assert str(error.value) == (
+        f"the predictions can't be written to {tmp_path}/file/predict_best: {tmp_path}/file is not writable. Copy the "
+        "checkpoint to another folder, and name it with --ckpt_path."
+    )
+    assert writer.count == 0

@@ -53,6 +53,13 @@ def test_overridden_settings_are_trusted(checkpoint: dict[str, Any], run: Run) -
     assert Path("ran").exists()
 
 
+LOGGERS = "lightning.pytorch.loggers"
+
+
+def logger(kind: str = "CSVLogger", **settings: Any) -> dict[str, Any]:
+    return {"class_path": f"{LOGGERS}.{kind}", "init_args": settings}
+
+
 LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
 
 
@@ -66,7 +73,6 @@ LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
         ("trainer.callbacks", {"class_path": f"{LAMBDA}.mro"}, f"{LAMBDA}.mro"),
         ("trainer.callbacks.class_path", "LambdaCallback", "trainer.callbacks.class_path LambdaCallback"),
         ("trainer.callbacks+", "X", "callbacks+ X"),
-        ("trainer.callbacks", "a_file", "a_file"),
         (
             "trainer.callbacks",
             {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"dirpath": "x"}},
@@ -77,11 +83,18 @@ LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
             {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"filename": "../x"}},
             "../x",
         ),
-        (
-            "trainer.logger",
-            {"class_path": "lightning.pytorch.loggers.CSVLogger"},
-            "lightning.pytorch.loggers.CSVLogger",
+        ("trainer.logger", {"class_path": f"{LOGGERS}.WandbLogger"}, f"{LOGGERS}.WandbLogger"),
+        ("trainer.logger", [{"class_path": f"{LOGGERS}.csv_logs.CSVLogger"}], f"{LOGGERS}.csv_logs.CSVLogger"),
+        ("trainer.logger", [logger(save_dir="logs"), {"class_path": "evil.X"}], "evil.X"),
+        ("trainer.logger", "WandbLogger", "WandbLogger"),
+        ("trainer.logger", {"init_args": {}}, "{'init_args': {}}"),
+        *(
+            ("trainer.logger", logger(**{key: folder}), f"{key} {folder}")
+            for key in ("save_dir", "name", "sub_dir")
+            for folder in ("/tmp", "../logs", "logs/..", "a/../../b", "~/logs", "$HOME", "s3:/x", "memory://x", "a\nb")
         ),
+        ("trainer.logger", logger(save_dir="logs", prefix="/x"), "/x"),
+        ("trainer.logger", {**logger(), "dict_kwargs": {"filename_suffix": "../x"}}, "../x"),
         ("optimizer", {"class_path": "torch.optim.SGD", "init_args": {"lr": "builtins.exec"}}, "builtins.exec"),
         ("optimizer", {"class_path": "torch.optim.adam.torch.load"}, "torch.optim.adam.torch.load"),
         ("lr_scheduler", {"class_path": "os.system"}, "os.system"),
@@ -92,7 +105,6 @@ def test_unsafe_settings_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: Any, unsafe: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("a_file").touch()
     group, dot, key = option.partition(".")
     config = {group: {key: value}} if dot else {group: value}
     unsafe = unsafe.removeprefix("trainer.") if option.count(".") == 2 else unsafe
@@ -119,6 +131,46 @@ def test_safe_settings_are_inherited() -> None:
         "seed_everything": 42,
     }
     assert trusted_settings(Path("it.ckpt"), config, is_given=lambda name: False) == config
+
+
+@pytest.mark.parametrize("folder", ["logs", "my logs/a.b", ".", "./a", "", Path("logs")])
+def test_loggers_below_the_current_folder_are_inherited_with_a_new_version(folder: str) -> None:
+    both = [logger(save_dir=folder, name="x", version=3), logger("TensorBoardLogger", save_dir=folder, sub_dir="a/b")]
+    config = {"trainer": {"logger": both}}
+    kept = trusted_settings(Path("it.ckpt"), config, is_given=lambda name: False)
+    assert kept == {
+        "trainer": {"logger": [logger(save_dir=folder, name="x", version=None), both[1]]},
+    }
+    for one in (None, True, False, both[1]):
+        alone: dict[str, Any] = {"trainer": {"logger": one}}
+        assert trusted_settings(Path("it.ckpt"), alone, is_given=lambda name: False) == alone
+
+
+@pytest.mark.parametrize(
+    ("settings", "folder", "versions"),
+    [
+        ({"class_path": "CSVLogger", "init_args": {"save_dir": "logs"}}, "logs/lightning_logs", (0, 1)),
+        (
+            {"class_path": "TensorBoardLogger", "init_args": {"save_dir": "logs", "name": "mine", "version": 5}},
+            "logs/mine",
+            (5, 6),
+        ),
+    ],
+)
+def test_a_resumed_run_logs_with_the_same_loggers(
+    run: Run, settings: dict[str, Any], folder: str, versions: tuple[int, int]
+) -> None:
+    csv = {"class_path": "CSVLogger", "init_args": {"save_dir": ".", "name": "csv", "version": 0}}
+    Path("a.yaml").write_text(yaml.safe_dump({"trainer": {"logger": [settings, csv]}}))
+    fitted = run("fit", "--config=smoke.yaml", "--config=a.yaml")
+    metrics = Path("csv/version_0/metrics.csv").read_text()
+    resumed = run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
+    assert Path("csv/version_0/metrics.csv").read_text() == metrics
+    assert len(Path("csv/version_1/metrics.csv").read_text().splitlines()) == len(metrics.splitlines())
+    for number, printed in enumerate((fitted, resumed)):
+        where = f"{folder}/version_{versions[number]}/ ({settings['class_path']})"
+        assert f"\nlogs      {where}, ./csv/version_{number}/ (CSVLogger)\n" in printed
+    assert "\nchanged" not in resumed
 
 
 def test_a_checkpoint_does_not_choose_where_to_write(checkpoint: dict[str, Any], run: Run) -> None:

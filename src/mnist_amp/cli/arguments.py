@@ -1,6 +1,7 @@
 """The command line before it is parsed: config files and environment variables, the weakest first."""
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ COMMANDS = {
     "demo": "mnist_amp.inference.demo",
 }
 SUBCOMMANDS = tuple(COMMANDS)
+GROUPS = ("model", "data", "trainer", "scaler", "checkpoint")  # of options, whose names begin with these
 ENV_PREFIX = "MNIST_AMP_"
 DEBUG = "MNIST_AMP_DEBUG"  # shows tracebacks; not a setting
 
@@ -36,10 +38,11 @@ def arrange(args: Iterable[str], env: Mapping[str, str]) -> list[str]:
     position = next(i for i, arg in enumerate(rest) if arg in SUBCOMMANDS)
     if position > 0:
         raise RequestError(f"options come after the command: mnist-amp {' '.join([rest.pop(position), *rest])}")
-    configs, others = _split_configs(rest[1:])
+    variables = [argument for _, argument in environment_arguments(env)]
+    configs, others = _split_configs([*variables, *rest[1:]])
     for config in configs:
         load(config.removeprefix("--config="))
-    return [rest[0], *configs, *_from_environment(env), *others]
+    return [rest[0], *configs, *_after_their_classes(others, variables)]
 
 
 def peek(args: Iterable[str], key: str) -> Any:
@@ -58,18 +61,38 @@ def peek(args: Iterable[str], key: str) -> Any:
     return found
 
 
+def environment_arguments(env: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the settings of the environment: each variable with its argument, in lower case."""
+    return [
+        (name, f"--{name.removeprefix(ENV_PREFIX).lower().replace('__', '.')}={value}")
+        for name, value in sorted(env.items())
+        if name.startswith(ENV_PREFIX) and name != DEBUG
+    ]
+
+
+def written(args: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Yield each option in config files and arguments with its value as it is written, before it is parsed."""
+    given = list(args)
+    for arg, following in itertools.zip_longest(given, given[1:], fillvalue=""):
+        name, equals, value = arg.partition("=")
+        if name == "--config" and equals:
+            yield from _leaves(load(value))
+        elif name.startswith("--"):
+            yield name.removeprefix("--"), value if equals else following
+
+
 def source(args: Iterable[str], env: Mapping[str, str], key: str, message: str = "") -> str | None:
     """Return the file or environment variable that sets an option; None for the command line itself.
 
     If several set it, the strongest whose value is in the error message is returned: a weaker value can be the wrong
     one.
     """
-    variables = {argument: name for name, argument in _settings_of(env)}
+    variables = {_lowered(argument): name for name, argument in environment_arguments(env)}
     found: list[tuple[str, str | None]] = []
     for arg in args:
         name, equals, value = arg.partition("=")
-        if name == f"--{key}":
-            found.append((value, variables.get(arg)))
+        if name.lower() == f"--{key}".lower():
+            found.append((value, variables.get(_lowered(arg))))
         elif name == "--config" and equals and not value.startswith("{"):
             setting = find(load(value), key)
             found += [] if setting is None else [(str(setting), value)]
@@ -93,6 +116,12 @@ def load(config: str) -> dict[str, Any]:
     settings = parse_yaml(text, config)
     if "config" in settings:
         raise RequestError(f"{config} has the setting config; give each config file with its own --config.")
+    if level := next((key for key in settings if key in COMMANDS), None):
+        raise RequestError(
+            f"{config} has the level `{level}:`. Leave it out: a config file has lines such as "
+            "`data: {batch_size: 32}`, and the command gets it by --config. Two commands with other settings "
+            "need two files."
+        )
     return settings
 
 
@@ -118,6 +147,23 @@ def _split_configs(args: list[str]) -> tuple[list[str], list[str]]:
     return configs, others
 
 
+def _after_their_classes(args: list[str], variables: list[str]) -> list[str]:
+    """Move parameters of a class that the environment sets behind the argument that names the class.
+
+    The parser forgets the parameters of a class when another class is named.
+    """
+    ordered = list(args)
+    for variable in filter(ordered.__contains__, variables):
+        names = [arg.partition("=")[0] for arg in ordered]
+        own = variable.partition("=")[0]
+        classes = [i for i, name in enumerate(names) if own.startswith(f"{name}.") and name[2:] not in GROUPS]
+        if classes and classes[-1] > ordered.index(variable):
+            last = classes[-1] if "=" in ordered[classes[-1]] else classes[-1] + 1
+            ordered.insert(last + 1, variable)
+            ordered.remove(variable)  # the first
+    return ordered
+
+
 def _locate(config: str) -> str:
     """Find `configs/guide.yaml` or `guide.yaml` in the package if there is no such file here.
 
@@ -129,17 +175,17 @@ def _locate(config: str) -> str:
     return str(shipped) if not path.exists() and shipped.is_file() else config
 
 
-def _from_environment(env: Mapping[str, str]) -> list[str]:
-    return [argument for _, argument in _settings_of(env)]
+def _lowered(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return f"{name.lower()}{equals}{value}"
 
 
-def _settings_of(env: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the settings of the environment: each variable with its argument."""
-    return [
-        (name, f"--{name.removeprefix(ENV_PREFIX).lower().replace('__', '.')}={value}")
-        for name, value in sorted(env.items())
-        if name.startswith(ENV_PREFIX) and name != DEBUG
-    ]
+def _leaves(settings: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, within if key == "init_args" else f"{within}{key}.")
+        else:
+            yield f"{within}{key}", value
 
 
 def find(config: Any, key: str) -> Any:

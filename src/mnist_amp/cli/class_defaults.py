@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mnist_amp.cli.arguments import find, load
-from mnist_amp.runs.config_text import to_yaml
+from mnist_amp.runs.config_text import read_yaml, to_yaml
 from mnist_amp.training.optimizers import ADAM
 
 # with the class that each has if nothing names one
@@ -84,7 +84,7 @@ def _class_name(value: Any) -> str | None:
 
 def _read(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError:
         return None  # the parser reports it
 

@@ -7,18 +7,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from mnist_amp.cli.arguments import DEBUG
+from mnist_amp.cli.arguments import DEBUG, SUBCOMMANDS
+from mnist_amp.cli.class_options import class_names
 from mnist_amp.errors import RequestError, RunError, UsageError
 from mnist_amp.wording import nearest
 
-# the modules of the classes that these options take by name
-MODULES = {
-    "optimizer": "torch.optim",
-    "lr_scheduler": "torch.optim.lr_scheduler",
-    "trainer.callbacks": "lightning.pytorch.callbacks",
-    "trainer.logger": "lightning.pytorch.loggers",
-    "trainer.plugins": "lightning.pytorch.plugins",
-}
 COMPARISONS = {
     ">=": (operator.ge, "at least"),
     ">": (operator.gt, "above"),
@@ -47,7 +40,7 @@ def translate_error(message: str, options: Iterable[str]) -> UsageError:
     within = re.search(r"Problem with given class_path '(.+)'", message)
     if within:
         return _class_error(within[1], keys, message)
-    names = _class_names(keys[0])
+    names = class_names(keys[0])
     if names and "Expected a dot import path string" in message:
         value = _value(message)
         return UsageError(f"{keys[0]} can't be {value}{nearest(value, names)}; give the name of a class.", keys[0])
@@ -116,6 +109,9 @@ def _unknown_option(name: str, is_argument: bool, options: Iterable[str]) -> Usa
     if is_argument and not name.startswith("-"):
         return UsageError(f"{name} is not an option; a config file is given as in --config {name}.", name)
     key = name.lstrip("-")
+    level, dot, rest = key.partition(".")
+    if dot and level in SUBCOMMANDS:
+        return UsageError(f"there is no option {key}; leave out `{level}.`, as in --{rest}.", key)
     return UsageError(f"there is no option {key}{nearest(key, [o.lstrip('-') for o in options])}.", key)
 
 
@@ -145,7 +141,9 @@ def _value_error(key: str, message: str) -> UsageError:
     types = [kind.rpartition(".")[2] for kind in re.findall(r"Expected (?:an? )?<class '([\w.]+)'>", tried)]
     types = ["a list, as in '[A,B]'" if kind == "list" else kind for kind in types]
     takes = words or " or ".join(kind for kind in dict.fromkeys(types) if kind != "NoneType") or "another kind of value"
-    return UsageError(f"{key} can't be {value}{nearest(value, words.split(', '))}; it takes {takes}.", key)
+    # on the command line it would be text already
+    hint = " In a file, put it in quotes." if "str" in types and re.fullmatch(r"-?[\d.]+|True|False", value) else ""
+    return UsageError(f"{key} can't be {value}{nearest(value, words.split(', '))}; it takes {takes}.{hint}", key)
 
 
 def _range_error(key: str, kind: str, value: str, restriction: str, in_list: bool) -> UsageError:
@@ -163,12 +161,6 @@ def _range_error(key: str, kind: str, value: str, restriction: str, in_list: boo
 
 def _value(message: str) -> str:
     return str((re.findall(r"(?:Got value|Given value): (.*)", message) or ["that"])[0])
-
-
-def _class_names(key: str) -> list[str]:
-    if key not in MODULES:
-        return []
-    return [name for name, found in vars(importlib.import_module(MODULES[key])).items() if inspect.isclass(found)]
 
 
 def _parameters(class_path: str) -> list[str]:

@@ -87,5 +87,7 @@ def describe(subparsers: dict[str, "LightningArgumentParser"]) -> None:
                 group.title = TITLES.get(first, group.title)
         for action in subparser._actions:
             action.help = HELP.get(action.dest, action.help)
+            if isinstance(action.metavar, str):  # the parser reads no file for these
+                action.metavar = action.metavar.removeprefix("CONFIG | ")
             if action.dest == "ckpt_path" and name == "fit":
                 action.help = f"Checkpoint to resume from: {CHECKPOINT.format(default='last')}. Default: none."

@@ -7,6 +7,7 @@ from in `starting_checkpoint`, the callbacks in `run_callbacks`, the messages in
 import os
 import secrets
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from mnist_amp import signals
 from mnist_amp.cli import help_texts, launchers, processes, run_callbacks, settings
-from mnist_amp.cli.arguments import peek, source
+from mnist_amp.cli.arguments import peek, source, written
+from mnist_amp.cli.class_options import restore_capitals
 from mnist_amp.cli.parser import SEED, Parser, add_core_arguments, add_fit_arguments, add_process_arguments
 from mnist_amp.cli.silenced import silence
 from mnist_amp.cli.starting_checkpoint import StartingCheckpoint
@@ -118,16 +120,17 @@ class MnistAmpCLI(OpenCLI):
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
         subcommand, *own = args
         self.start = StartingCheckpoint.find(self.name, subcommand, own)
-        if self.start is None:
-            self.config = parser.parse_args(args)
-        else:
-            self.config = parser.parse_args([subcommand, self.start.as_argument(), *own])
+        inherited = [] if self.start is None else [self.start.as_argument()]
+        self.config = parser.parse_args([subcommand, *inherited, *restore_capitals(own, os.environ, inherited)])
         if self.launch is not None:
             processes.use_all(self.launch, self.config[subcommand].trainer, own)
         if self.start is not None:
-            self.config[subcommand].ckpt_path, self.config[subcommand].weights_only = str(self.start.path), True
+            # with its folder: Lightning gives words such as `last` and `hpc` a meaning of their own
+            path = self.start.path if self.start.path.parent != Path() else self.start.path.absolute()
+            self.config[subcommand].ckpt_path, self.config[subcommand].weights_only = str(path), True
             self.changes = self.start.changes(subcommand, self.config[subcommand])
         config = self.config[subcommand]
+        settings.check_times(config.as_dict(), written(own))
         settings.check(config.as_dict())
         if config.seed_everything is True:
             # the other processes of a distributed run inherit that of the first

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
+import jsonargparse
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LRSchedulerTypeTuple
 from torch.optim import Optimizer
@@ -14,6 +16,7 @@ from mnist_amp.cli.trainer_options import add_trainer_arguments
 from mnist_amp.data import MNISTDataModule
 from mnist_amp.module import LitSimpleNN
 from mnist_amp.number_types import NonNegativeInt, Seed
+from mnist_amp.runs.config_text import read_yaml
 from mnist_amp.training.gradient_scaler import ScalerSettings
 from mnist_amp.training.optimizers import ADAM
 from mnist_amp.training.schedules import annotate_nested_schedules
@@ -24,7 +27,22 @@ SEED = 42
 
 
 class Parser(LightningArgumentParser):
-    """Reports an error in one line, where jsonargparse prints all options first."""
+    """Reports an error in one line, where jsonargparse prints all options first.
+
+    Files are read for `--config` and for a group of options such as `--trainer`. A file that has the name of another
+    value, such as `Adam` or `ddp`, is not read, and YAML is read as `runs.config_text` describes.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        jsonargparse.set_loader("yaml", read_yaml, (yaml.YAMLError,))
+        super().__init__(*args, **kwargs)
+
+    def _add_signature_parameter(self, *args: Any, **kwargs: Any) -> None:
+        """Add an option without jsonargparse's `sub_configs`, which its public methods can't turn off for a class.
+
+        With it, a value that names a class is read as a config file if there is a file of that name.
+        """
+        super()._add_signature_parameter(*args, **{**kwargs, "sub_configs": False})
 
     def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:  # type: ignore[override]
         parsed: Namespace = super().parse_args(None if args is None else with_own_defaults(args), **kwargs)

@@ -148,10 +148,11 @@ def overridden_scaler_settings(given: ScalerSettings, start: StartingCheckpoint 
 def make_report(subcommand: str, start: StartingCheckpoint) -> Callback:
     """Return the callback that writes the results of `validate`, `test` or `predict`."""
     folder = checkpoint_files.folder_of(start.path) / f"{subcommand}_{start.path.stem}"
+    trained = checkpoint_contents.RunInfo.of(start.content).precision
     if subcommand == "predict":
-        return PredictionWriter(folder)
-    progress = checkpoint_contents.progress(start.content)
-    return EvaluationReport(folder, command=subcommand, checkpoint=str(start.path), **progress._asdict())
+        return PredictionWriter(folder, trained)
+    done = checkpoint_contents.progress(start.content)._asdict()
+    return EvaluationReport(folder, command=subcommand, checkpoint=str(start.path), trained_precision=trained, **done)
 
 
 def hide_unused_hooks(callback: Callback) -> None:

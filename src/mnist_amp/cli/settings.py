@@ -6,8 +6,9 @@ The ranges of this project's own settings are in the types of their parameters, 
 import math
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from mnist_amp.errors import UsageError
@@ -49,10 +50,29 @@ def check(config: Mapping[str, Any]) -> None:
     _check_not_null(config)
     _check_callbacks(config)
     _check_trainer(config)
+    _check_loggers(config)
     for key, bounds in RANGES.items():
         value, name = _lookup(config, key), key.replace(".init_args", "")
         if isinstance(value, int | float) and not isinstance(value, bool) and not _is_within(value, bounds):
             raise UsageError(f"{name} is {value}; it must be {bounds}.", name)
+
+
+def check_times(config: Mapping[str, Any], written: Iterable[tuple[str, Any]]) -> None:
+    """Refuse a number that is written like a time: the parser reads `1:30` as 90, in the manner of YAML 1.1.
+
+    Args:
+        config: of a subcommand, parsed.
+        written: the options of the command line and of files, before they are parsed.
+    """
+    for key, text in written:
+        if isinstance(text, str) and re.fullmatch(r"[-+]?[1-9][0-9_]*(:[0-5]?[0-9])+", text):
+            value = _lookup(config, key)
+            if isinstance(value, int | float):
+                raise UsageError(
+                    f"{key} can't be {text}, which would be read as {value}. Write a number as usual, and a time with "
+                    "two digits in each part, as in 01:00:00:00 (days:hours:minutes:seconds).",
+                    key,
+                )
 
 
 def endless(trainer: Any) -> str | None:
@@ -90,6 +110,11 @@ def _check_trainer(config: Mapping[str, Any]) -> None:
         )
     if max_time is not None and _seconds(max_time) <= 0:
         raise UsageError(f"trainer.max_time is {max_time}; it must be above 0.", "trainer.max_time")
+    for key in ("trainer.max_time", "trainer.val_check_interval"):
+        time = _lookup(config, key)
+        if isinstance(time, str) and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", time):
+            text = f"{key} can't be {time}; a time is days:hours:minutes:seconds, such as 00:00:15:00."
+            raise UsageError(text, key)
 
 
 def _seconds(max_time: Any) -> float:
@@ -100,6 +125,20 @@ def _seconds(max_time: Any) -> float:
         return float((timedelta(**max_time) if isinstance(max_time, Mapping) else max_time).total_seconds())
     except (TypeError, ValueError):
         return math.inf
+
+
+def _check_loggers(config: Mapping[str, Any]) -> None:
+    """Refuse a CSVLogger that would delete the metrics of another run, as Lightning's does with a `version`."""
+    given = _lookup(config, "trainer.logger")
+    for logger in given if isinstance(given, list) else [given]:
+        settings = _lookup(logger, "init_args") or {}
+        if str(_lookup(logger, "class_path")).endswith(".CSVLogger") and settings.get("version") is not None:
+            version = settings["version"]
+            folder = Path(settings["save_dir"], settings.get("name") or "")
+            metrics = folder / (version if isinstance(version, str) else f"version_{version}") / "metrics.csv"
+            if metrics.is_file():
+                text = f"trainer.logger would overwrite {metrics}. Give another version, or leave it out for a new one."
+                raise UsageError(text, "trainer.logger")
 
 
 def _check_callbacks(config: Mapping[str, Any]) -> None:

@@ -28,6 +28,12 @@ LOGGERS = (
 )
 
 
+def silence_imports() -> None:
+    """Silence what is logged while torch, Lightning and Matplotlib are imported. It imports none of them."""
+    # that its folder in HOME can't be written; it uses a temporary folder then
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
 def silence() -> None:
     """Silence them in this process."""
     for pattern in WARNINGS if os.environ.get(DEBUG) else (*WARNINGS, ANOMALY):

@@ -55,7 +55,8 @@ class MNISTDataModule(MemoryDataModule):
     Validation images are held out of the 60,000 training images. The 10,000 test images are for `test` and `predict`.
 
     Args:
-        data_dir: folder for the unpacked images, created if it is missing; torchvision calls it `root`
+        data_dir: folder for the unpacked images, created if it is missing; torchvision calls it `root`. Its folders
+            MNIST and MNIST/raw mean the same, if they hold the files
         batch_size: images per batch and process
         val_size: training images held out for validation; 0 trains on all 60,000
         seed: seed of the order of the images and of the split; the default is the seed of seed_everything

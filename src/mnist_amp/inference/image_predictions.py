@@ -6,6 +6,7 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp import signals
+from mnist_amp.errors import RequestError, RunError
 from mnist_amp.inference.image_data import ImageDataModule
 from mnist_amp.inference.image_files import printable
 from mnist_amp.reporting.contact_sheet import Tile, contact_sheet
@@ -49,6 +50,9 @@ class ImagePredictions(Callback):
                 files = self._write(folder)
         except KeyboardInterrupt as interrupt:
             raise Stopped(interrupt.args[0], "before the predictions were written.") from None
+        except (OSError, RequestError, RunError):
+            print(prediction_table(self.rows, None, []), flush=True)
+            raise
         print(prediction_table(self.rows, str(folder), files), flush=True)
 
     def _write(self, folder: Path) -> list[str]:

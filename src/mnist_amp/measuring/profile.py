@@ -168,7 +168,11 @@ def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt 
     times = results.profile.times.step
     if times.p90 > BUSY * times.median:
         warn("some steps took much longer than most: the machine is busy with other work, so measure again.")
-    folder = write(results, Path(settings["trainer"]["default_root_dir"] or "."))
+    try:
+        folder = write(results, Path(settings["trainer"]["default_root_dir"] or "."))
+    except (OSError, RequestError, RunError):
+        print(profile_report.terminal(results, None), flush=True)
+        raise
     print(profile_report.terminal(results, str(folder)), flush=True)
 
 

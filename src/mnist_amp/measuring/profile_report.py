@@ -44,15 +44,15 @@ class PartLine(NamedTuple):
     times: Spread
 
 
-def terminal(results: ProfileResults, folder: str) -> str:
-    """Return the text to print."""
+def terminal(results: ProfileResults, folder: str | None) -> str:
+    """Return the text to print; `folder` is that of the files, None if there are no files."""
     times = results.profile.times
     lines = [
         f"{line.name:<16}  {line.percent:>5.1f}%  {_microseconds(line.times.median):>10}  {_range(line.times)}"
         for line in _part_lines(times)
     ]
     head = "part               share   median µs  10% to 90% of steps, µs   (shares are of the mean)"
-    found = {**_facts(results), "marks": _marks_cost(times), "files": f"{folder}/ ({FILES})"}
+    found = {**_facts(results), "marks": _marks_cost(times)} | ({"files": f"{folder}/ ({FILES})"} if folder else {})
     return "\n".join(["", head, *lines, "", tables.facts(found)])
 
 

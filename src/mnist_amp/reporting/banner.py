@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mnist_amp.reporting.tables import facts
 from mnist_amp.runs.run_folder import RunFolder
 from mnist_amp.training.precision import (
+    advice,
     change_of_precision,
     described_precision,
     device_name,
@@ -36,6 +37,7 @@ class Banner(Callback):
         lines = {
             "device": device_name(trainer),
             "precision": self._precision(trainer),
+            **({"advice": text} if stage == "fit" and (text := advice(trainer)) else {}),
             "versions": ", ".join(f"{package} {version}" for package, version in versions().items()),
             "model": f"{type(pl_module).__name__}, {sum(p.numel() for p in pl_module.parameters()):,} parameters",
             **self.lines,

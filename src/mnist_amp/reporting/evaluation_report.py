@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp.reporting import plots
+from mnist_amp.reporting.report_folder import report_folder, unused_folder
 from mnist_amp.reporting.tables import facts
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.training.metrics import ClassMetrics, Scored, Scores, evaluation_metrics
@@ -65,15 +66,27 @@ class EvaluationReport(Callback):
         Trainer(callbacks=[report]).test(model, data, ckpt_path="best.ckpt")
 
     Args:
-        folder: folder to write to; it is created if it does not exist.
+        folder: folder to write to; it is created if it does not exist. Its name gets what differs from the run, and a
+            number if it has another report, see `report_folder`.
         command: `validate` or `test`.
         checkpoint: path of the checkpoint that is scored.
         epochs: its completed epochs.
         step: its optimizer steps.
+        trained_precision: the effective precision of the run that wrote it; None if it is unknown.
     """
 
-    def __init__(self, folder: Path, *, command: str, checkpoint: str, epochs: int, step: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        command: str,
+        checkpoint: str,
+        epochs: int,
+        step: int,
+        trained_precision: str | None = None,
+    ) -> None:
         self.folder, self.command, self.checkpoint, self.epochs, self.step = folder, command, checkpoint, epochs, step
+        self.trained_precision = trained_precision
         self.scored: Scored
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,14 +105,20 @@ class EvaluationReport(Callback):
         if not trainer.is_global_zero:
             return
         evaluation = self._evaluation(trainer)
-        with atomic_write(self.folder / "metrics.json") as temporary:
+        folder = report_folder(self.folder, trainer, self.command, evaluation.images, self.trained_precision)
+        folder = unused_folder(folder, "metrics.json", evaluation.to_json())
+        metrics, _, last_line = describe(evaluation, str(folder)).rpartition("\n")
+        print(metrics, flush=True)  # first, because the files may fail to be written
+        self._write(evaluation, folder, trainer.datamodule.images)  # type: ignore[attr-defined]
+        print(last_line, flush=True)
+
+    def _write(self, evaluation: Evaluation, folder: Path, images: torch.Tensor) -> None:
+        with atomic_write(folder / "metrics.json") as temporary:
             temporary.write_text(evaluation.to_json(), encoding="utf-8")
-        with atomic_write(self.folder / "confusion_matrix.png") as temporary:
+        with atomic_write(folder / "confusion_matrix.png") as temporary:
             plots.confusion_matrix(evaluation.confusion_matrix, temporary)
-        with atomic_write(self.folder / "misclassified.png") as temporary:
-            images = trainer.datamodule.images  # type: ignore[attr-defined]
+        with atomic_write(folder / "misclassified.png") as temporary:
             plots.misclassified(most_confident_mistakes(self.scored, images), temporary)
-        print(describe(evaluation, str(self.folder)), flush=True)
 
     def _evaluation(self, trainer: Trainer) -> Evaluation:
         return Evaluation(

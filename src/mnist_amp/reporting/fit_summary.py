@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 
 from mnist_amp.reporting import plots
 from mnist_amp.reporting.tables import facts
@@ -42,6 +43,7 @@ class FitResult:
         folder: the folder of the run.
         files: the most important files in it.
         next_steps: commands that may be useful now.
+        logs: the folders of the user's own loggers; empty with the default ones, which log to the run's folder.
     """
 
     accuracy: float | None
@@ -57,6 +59,7 @@ class FitResult:
     folder: str
     files: list[str]
     next_steps: list[str]
+    logs: tuple[str, ...] = ()
 
 
 class FitSummary(Callback):
@@ -84,10 +87,12 @@ class FitSummary(Callback):
         if not trainer.is_global_zero:
             return
         best = None
-        if self.checkpoint is not None and self.checkpoint.best.is_file():
-            best = checkpoint_files.read(self.checkpoint.best)
-            self._write(best["state_dict"], self.checkpoint.history)
-        print(describe(self._result(trainer, pl_module, best)), flush=True)
+        try:
+            if self.checkpoint is not None and self.checkpoint.best.is_file():
+                best = checkpoint_files.read(self.checkpoint.best)
+                self._write(best["state_dict"], self.checkpoint.history)
+        finally:  # also if the files can't be written
+            print(describe(self._result(trainer, pl_module, best)), flush=True)
 
     def _write(self, state_dict: dict[str, torch.Tensor], history: list[EpochMetrics]) -> None:
         with atomic_write(self.run.path / "model.pth") as temporary:
@@ -114,6 +119,7 @@ class FitSummary(Callback):
             folder=str(self.run.path),
             files=[name for name in FILES if (self.run.path / name).exists()],
             next_steps=self.next_steps(end),
+            logs=() if self.run.default_loggers else tuple(map(_place_of, trainer.loggers)),
         )
 
     def _accuracy(self) -> tuple[float | None, Literal["validation", "training"]]:
@@ -139,6 +145,8 @@ def describe(result: FitResult) -> str:
     if result.device_memory is not None:
         lines["memory"] = f"at most {result.device_memory / 1e6:,.0f} MB on the GPU"
     lines["files"] = f"{result.folder}/ ({', '.join(result.files)})"
+    if result.logs:
+        lines["logs"] = ", ".join(result.logs)
     if result.next_steps:
         lines["next"] = ("\n" + " " * (max(map(len, lines)) + 2)).join(result.next_steps)
     return "\n" + facts(lines)
@@ -159,6 +167,12 @@ def _graphs_text(graphs: GraphUse) -> str:
         return text
     how = f"one after the other because {graphs.reason}" if graphs.reason else "before the capture"
     return f"{text}; {'the others' if graphs.replayed else 'all'} ran {how}"
+
+
+def _place_of(logger: Logger) -> str:
+    """Return where a logger writes: its folder, or nothing but its name if it has none."""
+    folder = logger.log_dir or logger.save_dir
+    return type(logger).__name__ if folder is None else f"{folder}/ ({type(logger).__name__})"
 
 
 def _network(state_dict: dict[str, Any]) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from mnist_amp.reporting.tables import facts, table
 MAX_LISTED = 30  # of more images, only those with a note are listed, at most this many
 
 
-def prediction_table(tiles: list[Tile], folder: str, files: list[str]) -> str:
+def prediction_table(tiles: list[Tile], folder: str | None, files: list[str]) -> str:
     """Lay out the predictions for image files.
 
     Up to 30 images are all listed. Of more, only those with a note are listed, the images that were not scored first.
 
     Args:
         tiles: the images with their predictions.
-        folder: the folder of the files.
+        folder: the folder of the files; None if they could not be written.
         files: the names of the files that were written.
     """
     noted = sorted((tile for tile in tiles if tile.note), key=lambda tile: tile.guess is not None)
@@ -24,8 +24,9 @@ def prediction_table(tiles: list[Tile], folder: str, files: list[str]) -> str:
     unsure = sum(tile.guess is not None for tile in noted)
     lines = {
         "images": f"{len(tiles):,} ({unsure:,} unsure, {len(noted) - unsure:,} not scored)",
-        "files": f"{folder}/ ({', '.join(files)})",
     }
+    if folder is not None:
+        lines["files"] = f"{folder}/ ({', '.join(files)})"
     return "\n".join([*parts, "", facts(lines)])
 
 

@@ -1,13 +1,16 @@
 """The callback that writes the predictions of `predict`."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from mnist_amp.errors import RequestError
+from mnist_amp.reporting.report_folder import report_folder, unused_folder
 from mnist_amp.reporting.tables import facts
-from mnist_amp.runs.atomic_files import write_table
+from mnist_amp.runs.atomic_files import atomic_write, table_text
 from mnist_amp.training.metrics import Scores
 
 PROBABILITY_COLUMNS = [f"p{digit}" for digit in range(10)]
@@ -22,12 +25,25 @@ class PredictionWriter(Callback):
     """Writes `predictions.csv`: a row for each image with its index, its digit, the guess and ten probabilities.
 
     Args:
-        folder: folder to write to; it is created if it does not exist.
+        folder: folder to write to; it is created if it does not exist. Its name gets what differs from the run, and a
+            number if it has other predictions, see `report_folder`.
+        trained_precision: the effective precision of the run; None if it is unknown.
+
+    Raises:
+        RequestError: the folder can't be written to.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.count = 0
+    def __init__(self, folder: Path, trained_precision: str | None = None) -> None:
+        self.folder, self.trained_precision = folder, trained_precision
+        self.count, self.table = 0, ""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        parent = next(path for path in self.folder.absolute().parents if path.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK)):
+            raise RequestError(
+                f"the predictions can't be written to {self.folder}: {parent} is not writable. Copy the checkpoint to "
+                "another folder, and name it with --ckpt_path."
+            )
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         scored = cast(Scores, pl_module.scores).compute()  # on every process, because it gathers from all of them
@@ -37,9 +53,14 @@ class PredictionWriter(Callback):
         probabilities = scored.logits.softmax(dim=1).tolist()
         images = zip(scored.indices.tolist(), scored.labels.tolist(), guesses, probabilities, strict=True)
         rows = ([index, digit, guess, *csv_cells(row)] for index, digit, guess, row in images)
-        write_table(self.folder / "predictions.csv", [["index", "digit", "guess", *PROBABILITY_COLUMNS], *rows])
+        self.table = table_text([["index", "digit", "guess", *PROBABILITY_COLUMNS], *rows])
         self.count = len(guesses)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            print(facts({"images": f"{self.count:,}", "files": f"{self.folder}/ (predictions.csv)"}), flush=True)
+        if not trainer.is_global_zero:
+            return
+        folder = report_folder(self.folder, trainer, "predict", self.count, self.trained_precision)
+        folder = unused_folder(folder, "predictions.csv", self.table)
+        with atomic_write(folder / "predictions.csv") as temporary:
+            temporary.write_text(self.table, encoding="utf-8", newline="")
+        print(facts({"images": f"{self.count:,}", "files": f"{folder}/ (predictions.csv)"}), flush=True)

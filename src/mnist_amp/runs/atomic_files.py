@@ -1,6 +1,7 @@
 """Files that are written atomically: after a crash there is the old file or the new one, never a part of one."""
 
 import csv
+import io
 import os
 import re
 import shutil
@@ -42,8 +43,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def write_table(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     """Write rows as CSV, the header first."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+    with atomic_write(path) as temporary:
+        temporary.write_text(table_text(rows), encoding="utf-8", newline="")
+
+
+def table_text(rows: Iterable[Iterable[Any]]) -> str:
+    r"""Return rows as the text of a CSV file.
+
+    >>> table_text([["index", "guess"], [0, 7]])
+    'index,guess\r\n0,7\r\n'
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 @contextmanager

@@ -1,7 +1,13 @@
-"""A configuration as YAML text: read into plain settings, and written back."""
+"""A configuration as YAML text: read into plain settings, and written back.
+
+YAML 1.1, PyYAML's default, turns plain words into other values: the time `1:00:00:00` into 216000, `010` into 8, and
+`on` or `no` into true or false. Here these stay text, and the option that gets the text decides: `on` is true for an
+option that takes true or false, and the name `on` for an option that takes a name.
+"""
 
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +17,56 @@ from mnist_amp.errors import RequestError
 
 MOST_VALUES = 10_000  # in a config
 UNSERIALIZABLE = "Unable to serialize instance"  # jsonargparse's words
+SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
+SCIENTIFIC = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+"
+# the plain words that are not text, by the characters that they begin with; YAML 1.1 has the same and more, so the text
+# that PyYAML writes without quotes is text here
+WORDS = (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+)
+
+
+class Loader(yaml.SafeLoader):
+    """Reads YAML. Plain words have the meaning of the module's docstring, and no key may be given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not key.tag.endswith("merge")]
+        for number, key in enumerate(keys):
+            if key.value in (earlier.value for earlier in keys[:number]):
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, word) for tag, word in known if tag.rpartition(":")[2] in ("null", "merge")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _name, _pattern, _first in WORDS:
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"({_pattern})$"), list(_first))
+
+
+def read_yaml(text: str) -> Any:
+    """Return the value of a YAML text, such as that of an option; a text that is one word may be a switch or `1e-3`.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML.
+
+    Examples:
+        >>> read_yaml("{max_time: 1:00:00:00, lr: 0.1, name: no}")
+        {'max_time': '1:00:00:00', 'lr': 0.1, 'name': 'no'}
+        >>> read_yaml("1e-3"), read_yaml("off")
+        (0.001, False)
+    """
+    word = text.strip()
+    if word.lower() in SWITCHES:
+        return SWITCHES[word.lower()]
+    return float(word) if re.fullmatch(SCIENTIFIC, word) else yaml.load(text, Loader)
 
 
 def parse_yaml(text: str, name: str) -> dict[str, Any]:
@@ -24,7 +80,7 @@ def parse_yaml(text: str, name: str) -> dict[str, Any]:
         RequestError: the text is not YAML, is not a mapping, or holds more values than a config file has.
     """
     try:
-        settings = yaml.safe_load(text)
+        settings = yaml.load(text, Loader)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise RequestError(

@@ -12,6 +12,8 @@ from mnist_amp import __version__
 from mnist_amp.runs.checkpoint_contents import RunInfo
 from mnist_amp.torch_internals import cpu_multiplies
 
+EMULATED_SPEED = 0.46  # of bf16-mixed, as a multiple of that of 32-true, in docs/results/verdict-cpu.md
+
 
 def effective_precision(trainer: Trainer) -> str:
     """Return the effective precision, such as `bf16-mixed` if `16-mixed` was requested on a CPU."""
@@ -64,6 +66,17 @@ def half_hardware(trainer: Trainer, dtype: torch.dtype = torch.bfloat16) -> bool
     if device.type != "cpu":
         return True  # Apple's GPU
     return cpu_multiplies(dtype)
+
+
+def advice(trainer: Trainer) -> str | None:
+    """Return the precision to use instead, if this CPU has no instructions for the effective one; None if it has."""
+    emulated = effective_precision(trainer).startswith("bf16") and not half_hardware(trainer)
+    if trainer.strategy.root_device.type != "cpu" or not emulated:
+        return None
+    return (
+        "use --trainer.precision 32-true: this CPU has no instructions for bfloat16, so PyTorch emulates it "
+        f"({EMULATED_SPEED} times as fast as 32-true where it was measured; `mnist-amp compare` measures it here)"
+    )
 
 
 def versions() -> dict[str, str]:
