@@ -26,7 +26,8 @@ def test_more_gpus_than_there_are() -> None:
         (
             RuntimeError("[gloo] Connection closed by peer"),
             "another process of this run was killed or failed, so this one has ended. If the run has saved a checkpoint, "
-            "resume it with --ckpt_path last. ([gloo] Connection closed by peer)",
+            "this resumes it, in as many processes or in another number: mnist-amp fit --ckpt_path last "
+            "([gloo] Connection closed by peer)",
             1,
         ),
     ],

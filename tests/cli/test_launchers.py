@@ -49,7 +49,7 @@ BATCH = {name: value for name, value in SRUN.items() if "STEP" not in name}  # i
         ({**TORCHRUN, **SRUN}, "torchrun"),  # torchrun in a job of SLURM
         ({**OPEN_MPI, **BATCH, **MASTER}, "mpirun"),
         ({**SRUN, "SLURM_NTASKS_PER_NODE": "4"}, "srun"),
-        ({**HYDRA, **SRUN}, "srun"),  # srun sets those of PMI, too
+        ({**HYDRA, **SRUN}, "srun"),  # srun also sets those of PMI
     ],
 )
 def test_eight_processes_on_two_nodes(env: dict[str, str], launcher: str) -> None:
@@ -152,7 +152,7 @@ NO_ADDRESS = (
         (
             {**TORCHRUN, "RANK": "8"},
             "the process 8 of 8, with 4 on each node, can't be number 1 on its node. The variables of torchrun "
-            "contradict each other; start the command anew.",
+            "contradict each other; start the command again.",
         ),
         (
             BATCH,

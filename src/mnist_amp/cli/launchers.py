@@ -178,7 +178,7 @@ def _made(launcher: str, world: int, per_node: int, rank: int, local_rank: int, 
     if rank >= world or local_rank != rank % per_node:
         raise RequestError(
             f"the process {rank} of {world}, with {per_node} on each node, can't be number {local_rank} on its "
-            f"node. The variables of {_by(launcher)} contradict each other; start the command anew."
+            f"node. The variables of {_by(launcher)} contradict each other; start the command again."
         )
     return Launch(launcher, world // per_node, per_node, rank, local_rank)
 

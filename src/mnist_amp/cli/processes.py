@@ -74,7 +74,7 @@ def meet_others(launch: Launch | None, num_nodes: int) -> None:
 
     Args:
         launch: the processes that a launcher has started.
-        num_nodes: without a launcher, one process is started by hand on each of so many nodes.
+        num_nodes: without a launcher, one process is started by hand on each of these nodes.
 
     Raises:
         RequestError: the address where they meet is not known.

@@ -61,8 +61,9 @@ class StartingCheckpoint:
         resume.check_settings(self.path, self.content, subcommand, config)
         if subcommand != "fit":
             return []
-        # not `settings`: those that are not trusted were given again, perhaps differently
-        changes = resume.reported_changes(resume.saved_settings(self.content), config.as_dict())
+        before = resume.saved_settings(self.content)  # those that are not trusted were given again, perhaps differently
+        before["trainer"] |= self.settings["trainer"]
+        changes = resume.reported_changes(before, config.as_dict())
         if inexact := resume.changes_of_order(changes):
             warn(f"{', '.join(inexact)}: this changes the batches, so the run is not continued exactly.")
         return changes
