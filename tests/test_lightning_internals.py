@@ -79,6 +79,7 @@ TORCH = {
     ),
     "METADATA_ASSERT": ("torch.ops.aten._assert_tensor_metadata.default",),
     "metadata_of": ("state_dict._metadata",),
+    "unscales_by_itself": ("fused._step_supports_amp_scaling",),
 }
 
 
@@ -131,6 +132,7 @@ def owners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "scaler": torch.amp.GradScaler("cpu"),
         "sequential_schedule": torch.optim.lr_scheduler.SequentialLR(optimizer, [constant, constant], [1]),
         "state_dict": module.state_dict(),
+        "fused": torch.optim.SGD(module.parameters(), lr=0.1, fused=True),
     }
 
 

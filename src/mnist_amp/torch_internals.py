@@ -20,6 +20,7 @@ __all__ = [
     "milestones_of",
     "schedules_within",
     "tree_leaves",
+    "unscales_by_itself",
 ]
 
 # an exported program uses this operation to check that its inputs are on the device of the export
@@ -54,6 +55,14 @@ def found_infs(scaler: torch.amp.GradScaler) -> Iterator[Tensor]:
     """
     for state in scaler._per_optimizer_states.values():
         yield from state["found_inf_per_device"].values()
+
+
+def unscales_by_itself(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer divides fp16 gradients by the loss scale within its step, as fused ones do.
+
+    The attribute is how an optimizer tells the GradScaler so; torch has no public name for it.
+    """
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 def cpu_multiplies(dtype: torch.dtype) -> bool:

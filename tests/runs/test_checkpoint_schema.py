@@ -34,6 +34,7 @@ def put(nest: Any, path: tuple[Any, ...], value: Any) -> None:
         ((*ADAM, "exp_avg"), torch.zeros(3), f"{CAN_NOT}ValueError: exp_avg has the shape (3,), not (128, 784)."),
         ((*ADAM, "exp_avg"), GONE, f"{CAN_NOT}KeyError: 'exp_avg'."),
         (("optimizer_states", 0, "param_groups"), [], f"{CAN_NOT}ValueError: {THEIRS}."),
+        ((*ADAM, "exp_avg"), [torch.zeros(2).to_sparse()], f"{OTHER}optimizer_states.state.0.exp_avg is invalid."),
         (("optimizer_states",), GONE, "has no optimizer state, so no fit can resume from it. It can be tested."),
         (("optimizer_states",), None, f"{OTHER}optimizer_states is invalid."),
         (("optimizer_states",), [], "is not enough to fit with: its optimizer_states is invalid."),

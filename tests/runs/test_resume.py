@@ -376,10 +376,13 @@ def test_validation_is_on_the_runs_own_images(run: Run) -> None:
 
 def test_clipping_can_change_on_resuming(run: Run, fitted: Run) -> None:
     fitted(*SMOKE)
-    run("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--trainer.gradient_clip_val=1.0")
-    assert last(1)["optimizer_states"][0]["param_groups"][0]["fused"] is None
+    run("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--trainer.gradient_clip_val=1e-30")
+    for key in ("exp_avg", "exp_avg_sq"):  # eight steps whose gradients are almost zero
+        before, after = (last(version)["optimizer_states"][0]["state"][0][key] for version in (0, 1))
+        torch.testing.assert_close(after, before * {"exp_avg": 0.9, "exp_avg_sq": 0.999}[key] ** 8)
     run("fit", "--ckpt_path=last", "--trainer.max_epochs=3", "--trainer.gradient_clip_val=0.0")
-    assert last(2)["optimizer_states"][0]["param_groups"][0]["fused"] is True
+    assert not last(2)["optimizer_states"][0]["state"][0]["exp_avg"].allclose(after * 0.9**8)
+    assert [last(version)["optimizer_states"][0]["param_groups"][0]["fused"] for version in range(3)] == [True] * 3
 
 
 def test_main_takes_the_processs_arguments(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def reason(*callbacks: Callback, module: LightningModule | None = None) -> str |
     [
         *(LearningRateMonitor(), DeviceStatsMonitor(), Timer("00:00:01:00"), TQDMProgressBar(), ModelCheckpoint(".")),
         *(EarlyStopping("val_loss"), StochasticWeightAveraging(0.1), EMAWeightAveraging(), AverageOfOtherSteps()),
-        *(RunCheckpoint(RunFolder(Path(), "")), ProgressBar(), LossScaleMonitor(True, {}), TerminateOnNaN()),
+        *(RunCheckpoint(RunFolder(Path(), "")), ProgressBar(), LossScaleMonitor({}), TerminateOnNaN()),
         *(Declared(), LambdaCallback(on_train_epoch_end=lambda *args: None)),
     ],
     ids=lambda callback: type(callback).__name__,

@@ -33,6 +33,7 @@ SCHEDULE = (
     "--optimizer.lr=0.004",
 )
 CLIP = ("--trainer.gradient_clip_val=0.3",)
+CLIP_VALUES = ("--trainer.gradient_clip_val=0.01", "--trainer.gradient_clip_algorithm=value")
 
 
 class KeptExecution(Callback):
@@ -75,7 +76,7 @@ def assert_same_runs(version: int, reference: int = 0) -> None:
     [("-c=fp32.yaml", *SCHEDULE), ("-c=bf16.yaml", "--trainer.val_check_interval=6"), ("-c=fp16-cpu.yaml",)],
     ids=["fp32", "bf16", "fp16"],
 )
-@pytest.mark.parametrize("clip", [(), CLIP], ids=["", "clipped"])
+@pytest.mark.parametrize("clip", [(), CLIP, CLIP_VALUES], ids=["", "norm", "value"])
 def test_the_same_run(run: Run, fitted: Run, steps: int, settings: tuple[str, ...], clip: tuple[str, ...]) -> None:
     fitted(*settings, *clip, *SETTINGS)
     run("fit", *settings, *clip, *SETTINGS, f"--model.steps_per_execution={steps}")
@@ -241,8 +242,12 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
         ("-c=fp32.yaml", "--optimizer=SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.9"),
         ("-c=bf16.yaml", *SCHEDULE),
         ("-c=fp16-cpu.yaml", *SCHEDULE),
+        ("-c=bf16.yaml", *CLIP),
+        ("-c=bf16.yaml", *CLIP_VALUES),
+        ("-c=fp16-cpu.yaml", *CLIP),
+        ("-c=fp16-cpu.yaml", *CLIP_VALUES),
     ],
-    ids=["fp32", "clipped", "sgd", "bf16", "fp16"],
+    ids=["fp32", "clipped", "sgd", "bf16", "fp16", "bf16-norm", "bf16-value", "fp16-norm", "fp16-value"],
 )
 def test_captured_steps_are_the_same_run(run: Run, graphs: list[RecordedGraph], settings: tuple[str, ...]) -> None:
     # a graph reads the learning rate of each step from memory, in float32
@@ -406,7 +411,9 @@ class Scales(Callback):
 
 @NEEDS_CUDA
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-@pytest.mark.parametrize("schedule", [(), SCHEDULE], ids=["", "schedule"])
+@pytest.mark.parametrize(
+    "schedule", [(), SCHEDULE, CLIP, CLIP_VALUES], ids=["", "schedule", "clipped norm", "clipped values"]
+)
 def test_cuda_graphs_agree_with_eager_steps(
     run: Run, monkeypatch: pytest.MonkeyPatch, precision: str, schedule: tuple[str, ...]
 ) -> None:
@@ -426,12 +433,13 @@ def test_cuda_graphs_agree_with_eager_steps(
 
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("config", ["fp32.yaml", "bf16.yaml", "fp16-cpu.yaml"])
-def test_no_step_reads_the_value_of_a_tensor(run: Run, config: str, steps: int) -> None:
+@pytest.mark.parametrize("clip", [(), CLIP, CLIP_VALUES], ids=["", "norm", "value"])
+def test_no_step_reads_the_value_of_a_tensor(run: Run, config: str, steps: int, clip: tuple[str, ...]) -> None:
     """On a GPU the host would wait for the value."""
     FindsHostSyncs.found.clear()
     quiet = ("--trainer.log_every_n_steps=0", "--checkpoint.every_n_train_steps=0", "--trainer.limit_val_batches=0")
     finds = "--trainer.callbacks=tests.training.test_execution.FindsHostSyncs"
-    run("fit", f"-c={config}", *SETTINGS, *quiet, finds, f"--model.steps_per_execution={steps}")
+    run("fit", f"-c={config}", *SETTINGS, *quiet, *clip, finds, f"--model.steps_per_execution={steps}")
     assert last(0)["global_step"] == 63
     assert FindsHostSyncs.found == []
 
@@ -454,7 +462,7 @@ class FindsHostSyncs(Callback):
 
 @NEEDS_CUDA
 @pytest.mark.parametrize(("steps", "outcome"), [(1, None), (10, (52, 63, None))])
-@pytest.mark.parametrize("schedule", [(), SCHEDULE], ids=["", "schedule"])
+@pytest.mark.parametrize("schedule", [(), SCHEDULE, CLIP], ids=["", "schedule", "clipped"])
 def test_no_step_waits_for_the_device(
     run: Run, monkeypatch: pytest.MonkeyPatch, steps: int, outcome: Any, schedule: tuple[str, ...]
 ) -> None:

@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 
 from mnist_amp.__main__ import main
+from mnist_amp.module import LitSimpleNN
 from mnist_amp.runs import checkpoint_files
-from mnist_amp.training.loss_scale_monitor import gradient_metrics
+from mnist_amp.training.clipping import clip_gradients
+from mnist_amp.training.gradient_scaler import CountingGradScaler
+from mnist_amp.training.loss_scale_monitor import gradient_metrics, metrics_before_clipping
 from tests.conftest import Run
+from tests.training.small_trainer import small_trainer
 
 FP16 = (
     "--config=configs/smoke.yaml",
@@ -110,19 +115,39 @@ def watched(step: int) -> tuple[str, ...]:
     return ("--trainer.callbacks=tests.training.test_loss_scale_monitor.Watch", f"--trainer.callbacks.step={step}")
 
 
-def test_the_norm_is_of_the_gradients_before_clipping(run: Run) -> None:
-    run("fit", *FP16, "--optimizer.fused=false")
-    run("fit", *FP16, "--trainer.gradient_clip_val=0.001")
-    assert logged("grad_norm")[0] == logged("grad_norm", version=1)[0]
+@pytest.mark.parametrize("clip", [0.001, 100.0])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@pytest.mark.parametrize("fused", ["true", "false"])
+def test_the_norm_is_of_the_gradients_before_clipping(
+    run: Run, fitted: Run, fused: str, algorithm: str, clip: float
+) -> None:
+    one = (*FP16, "--trainer.limit_train_batches=1", f"--optimizer.fused={fused}")
+    fitted(*one)
+    run("fit", *one, f"--trainer.gradient_clip_val={clip}", f"--trainer.gradient_clip_algorithm={algorithm}")
+    assert logged("grad_norm") == logged("grad_norm", version=1)
+
+
+@pytest.mark.parametrize("clip", [0.25, 100.0])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_the_underflow_is_of_the_gradients_before_clipping(clip: float, algorithm: Any) -> None:
+    """Of the values that are not zero, 1 in 4 is less than 2^-25. After the clipping of the norm it would be 3 in 4."""
+    module = LitSimpleNN(hidden_dim=1)
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    module.model.fc2.bias.grad[:4] = torch.tensor([3.0, 4.0 * 2.0**-25, -5.0 * 2.0**-25, 2.0**-26])  # type: ignore[index]
+    module.trainer = small_trainer(gradient_clip_val=clip, gradient_clip_algorithm=algorithm)
+    plugin = MixedPrecision("16-mixed", device="cpu", scaler=CountingGradScaler("cpu"))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    module.grad_norm = clip_gradients(plugin, optimizer, clip, algorithm)
+    found = metrics_before_clipping(module.trainer, module)
+    assert found.grad_norm.item() == pytest.approx(3.0)
+    assert found.fp16_underflow.item() == 0.25
 
 
 def test_gradient_metrics() -> None:
-    module = LightningModule()
-    module.weight, module.bias, module.idle = (torch.nn.Parameter(torch.zeros(4)) for _ in range(3))
-    module.weight.grad = torch.tensor([3.0, 0.0, 2.0**-24, 2.0**-26])
-    module.bias.grad = torch.tensor([4.0, -(2.0**-25), -(2.0**-40), 0.0])
+    gradients = [torch.tensor([3.0, 0.0, 2.0**-24, 2.0**-26]), torch.tensor([4.0, -(2.0**-25), -(2.0**-40), 0.0])]
     # 2^-25 lies between zero and fp16's smallest number, and is rounded to zero, the even one
-    assert {name: float(value) for name, value in gradient_metrics(module)._asdict().items()} == {
+    assert {name: float(value) for name, value in gradient_metrics(gradients)._asdict().items()} == {
         "grad_norm": 5.0,
         "fp16_underflow": 0.5,
     }

@@ -232,7 +232,7 @@ class MnistAmpCLI(OpenCLI):
         if self.subcommand == "fit":
             gradient_scaler.install(trainer, self.config_init["fit"].scaler)
             if gradient_scaler.scaler_of(trainer) is None:
-                # without a scaler it has nothing to monitor, but would keep clipped steps from being captured
+                # without a scaler it has nothing to monitor, but its hook would cost time in each step
                 _remove_callbacks(trainer, LossScaleMonitor)
         if self.start is None:
             # or under SLURM Lightning would resume from any hpc_ckpt_N.ckpt in the folder, even of another job

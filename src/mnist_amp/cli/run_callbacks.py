@@ -97,7 +97,7 @@ def training_callbacks(
         scaler: settings of the gradient scaler that are overridden.
     """
     steps = partial(_next_steps, trainer, lr_scheduler)
-    monitor = LossScaleMonitor(bool(trainer.gradient_clip_val), scaler)
+    monitor = LossScaleMonitor(scaler)
     if trainer.enable_checkpointing is False:
         return [monitor, TerminateOnNaN(None), ResumedLogs(run), FitSummary(run, None, steps)]
     checkpoint = RunCheckpoint(run, every_n_train_steps)

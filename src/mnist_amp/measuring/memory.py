@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mnist_amp.measuring.compare_records import MemoryUse
 from mnist_amp.measuring.module_access import compute_loss, dataset_bytes, images_of, labels_of
+from mnist_amp.torch_internals import tree_leaves
 
 
 def measure_memory(trainer: Trainer, module: LightningModule, batch: Any) -> MemoryUse:
@@ -21,7 +22,7 @@ def measure_memory(trainer: Trainer, module: LightningModule, batch: Any) -> Mem
     on_cuda = trainer.strategy.root_device.type == "cuda"
     peak = torch.cuda.max_memory_allocated() if on_cuda else None  # before this function allocates
     parameters = list(module.parameters())
-    states = [value for state in trainer.optimizers[0].state.values() for value in state.values()]
+    states = tree_leaves([list(state.values()) for state in trainer.optimizers[0].state.values()])
     return MemoryUse(
         weights=sum(parameter.nbytes for parameter in parameters),
         gradients=sum(parameter.grad.nbytes for parameter in parameters if parameter.grad is not None),

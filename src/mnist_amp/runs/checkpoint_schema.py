@@ -30,6 +30,9 @@ def is_ordinary_tensor(value: Any) -> bool:
 
 
 def is_optimizer_value(value: Any) -> bool:
+    """Whether a value, or each value in a list such as those of LBFGS, is an ordinary tensor or no tensor."""
+    if isinstance(value, list | tuple):
+        return all(map(is_optimizer_value, value))
     return is_ordinary_tensor(value) or not isinstance(value, Tensor)
 
 

@@ -43,6 +43,7 @@ class SteppedModule(Protocol):
 
     train_means: EpochMeans
     loss: Tensor
+    grad_norm: Tensor | None
 
     @property
     def trainer(self) -> Trainer: ...
@@ -90,6 +91,7 @@ class StepGraph(NamedTuple):
         losses: mean losses (S,).
         logits: (S, N, 10).
         gradients: the gradients of the last step, in the order of the module's parameters.
+        grad_norm: their norm () before they were clipped in mixed precision; None if they were not.
     """
 
     graph: torch.cuda.CUDAGraph
@@ -98,6 +100,7 @@ class StepGraph(NamedTuple):
     losses: Tensor
     logits: Tensor
     gradients: list[Tensor | None]
+    grad_norm: Tensor | None
 
     @classmethod
     def capture(
@@ -132,7 +135,8 @@ class StepGraph(NamedTuple):
             for group, before in settings:
                 group.clear()  # not every optimizer has the setting `capturable`
                 group.update(before)
-        return cls(graph, inputs, rates, losses, logits, [parameter.grad for parameter in module.parameters()])
+        gradients = [parameter.grad for parameter in module.parameters()]
+        return cls(graph, inputs, rates, losses, logits, gradients, module.grad_norm)
 
     def replay(self, module: SteppedModule, batches: list[Batch], rates: list[float]) -> None:
         """Take the steps on these batches, with these learning rates; the host does not wait for the device."""
@@ -144,6 +148,7 @@ class StepGraph(NamedTuple):
         self.graph.replay()
         for parameter, gradient in zip(module.parameters(), self.gradients, strict=True):
             parameter.grad = gradient
+        module.grad_norm = self.grad_norm
         module.train_means.add(self.losses, self.logits, self.inputs.labels)
         count_zero_grad(module.trainer, len(batches))
 
@@ -151,5 +156,6 @@ class StepGraph(NamedTuple):
 class _Outputs(list[tuple[Tensor, Tensor]]):
     """Replaces `EpochMeans` during a capture."""
 
-    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> bool:
         self.append((loss, logits))
+        return True

@@ -143,7 +143,9 @@ class Execution:
                 for place, batch in enumerate(group):
                     self._begin(trainer, done + place)
                     step_inputs(closure).update(batch=batch, batch_idx=trainer.fit_loop.batch_idx)
-                    optimizer.step(closure=closure)
+                    with self.module.train_means.one_step():
+                        optimizer.step(closure=closure)
+                    closure.consume_result()  # an error if the optimizer has not called the closure
             # the result holds the autograd graph of the eager step, made on another stream than the next capture's
             set_step_result(closure, None)
             done += len(group)

@@ -1,14 +1,14 @@
 """The callback that monitors fp16 gradients: the loss scale, the skipped steps, overflow and underflow."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.optim import Optimizer
 
 from mnist_amp.errors import warn
+from mnist_amp.training.clipping import is_by_value
 from mnist_amp.training.gradient_scaler import CountingGradScaler, override_state, scaler_of
 
 # checks in a row that found skipped steps before a warning; a new scaler skips a few steps until its scale fits
@@ -39,21 +39,19 @@ class LossScaleMonitor(Callback):
         trainer = Trainer(precision="16-mixed", callbacks=[LossScaleMonitor()])
         gradient_scaler.install(trainer, ScalerSettings())
 
+    It reads the gradients after the step, so it has no hook within the step, and steps can be captured as CUDA graphs.
+    If they were clipped, it needs their norm before that, `ResumableModule.grad_norm`.
+
     Args:
-        clipped: whether gradients are clipped. Then it reads them before they are clipped, by a hook within the step,
-            so steps can't be captured as CUDA graphs. Otherwise it reads them after the step.
         given: settings of the scaler that override those of the checkpoint on resume.
     """
 
     once_per_execution = True
 
-    def __init__(self, clipped: bool = False, given: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, given: Mapping[str, Any] | None = None) -> None:
         self.given = given or {}
-        self.unclipped: GradientMetrics | None = None  # of this step, read before the gradients were clipped
         self.step = self.skipped = 0  # at the newest check
         self.checks = self.found = 0  # checks in a row that found skipped steps, and these steps
-        if not clipped:
-            self.on_before_optimizer_step = None  # type: ignore[assignment,method-assign]
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         override_state(checkpoint.get("MixedPrecision", {}), self.given)
@@ -62,18 +60,13 @@ class LossScaleMonitor(Callback):
         scaler = scaler_of(trainer)
         self.step, self.skipped = trainer.global_step, 0 if scaler is None else scaler.skipped()
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        if scaler_of(trainer) is not None and _is_due(trainer, trainer.global_step + 1):
-            self.unclipped = gradient_metrics(pl_module)
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         scaler = scaler_of(trainer)
         if scaler is None or trainer.global_step == self.step or not _is_due(trainer, trainer.global_step):
             return
-        metrics = (self.unclipped or gradient_metrics(pl_module))._asdict()
-        self.unclipped = None
+        metrics = metrics_before_clipping(trainer, pl_module)._asdict()
         self._check(trainer, scaler)
         if metrics["grad_norm"].isinf():
             del metrics["fp16_underflow"]  # a fused optimizer leaves the gradients of a skipped step scaled
@@ -92,15 +85,32 @@ class LossScaleMonitor(Callback):
             )
 
 
-def gradient_metrics(module: LightningModule) -> GradientMetrics:
-    """Return the metrics of the gradients that a module has now."""
+def metrics_before_clipping(trainer: Trainer, module: LightningModule) -> GradientMetrics:
+    """Return the metrics of the gradients of the newest step before the clipping."""
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    norm: Tensor | None = getattr(module, "grad_norm", None) if trainer.gradient_clip_val else None
+    if norm is None:
+        return gradient_metrics(gradients)
+    if not is_by_value(trainer.gradient_clip_algorithm):
+        # the clipping has multiplied all of them by one number, which is 1 if they were small enough
+        clipped = torch.nn.utils.get_total_norm(gradients)
+        factor = torch.where(clipped > 0, norm / clipped, 1.0)
+        gradients = [gradient * factor for gradient in gradients]
+    return gradient_metrics(gradients)._replace(grad_norm=_finite_or_infinite(norm))
+
+
+def gradient_metrics(gradients: Sequence[Tensor]) -> GradientMetrics:
+    """Return the metrics of gradients."""
     nonzero = torch.stack([gradient.count_nonzero() for gradient in gradients]).sum()
     in_fp16 = torch.stack([gradient.half().count_nonzero() for gradient in gradients]).sum()
     return GradientMetrics(
-        grad_norm=torch.nn.utils.get_total_norm(gradients).nan_to_num(nan=torch.inf, posinf=torch.inf),
+        grad_norm=_finite_or_infinite(torch.nn.utils.get_total_norm(gradients)),
         fp16_underflow=(nonzero - in_fp16) / nonzero.clamp(min=1),
     )
+
+
+def _finite_or_infinite(norm: Tensor) -> Tensor:
+    return norm.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def _is_due(trainer: Trainer, step: int) -> bool:

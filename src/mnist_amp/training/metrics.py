@@ -1,6 +1,8 @@
 """Metrics of training and evaluation. None of them makes the host wait for the device while batches run."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +34,7 @@ class EpochMeans:
 
     >>> means = EpochMeans()
     >>> means.update(torch.tensor(0.5), torch.tensor([[2.0, 1.0], [3.0, 0.0]]), torch.tensor([0, 1]))
+    True
     >>> means.rows()
     tensor([[0.5000, 1.0000, 2.0000]])
     >>> epoch_means(means.rows())
@@ -40,12 +43,14 @@ class EpochMeans:
     Attributes:
         images: the number of images of each step of this epoch.
         seen: the number of images in all epochs.
+        evaluations: how often the loss of the newest step was computed, see `one_step`.
     """
 
     GROUP = 16
 
     def __init__(self) -> None:
-        self.seen = 0
+        self.seen = self.evaluations = 0
+        self._within_step = False
         self.reset()
 
     def reset(self) -> None:
@@ -54,8 +59,28 @@ class EpochMeans:
         self.counted: list[Tensor] = []  # (steps, 2): mean loss, correct guesses
         self.images: list[int] = []
 
-    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a step: its mean loss (), logits (N, classes) and labels (N,)."""
+    @contextmanager
+    def one_step(self) -> Iterator[None]:
+        """Add one step in this context, however often `update` is called: the first call counts.
+
+        An optimizer such as LBFGS computes the loss several times in a step, each time with other weights. The first
+        loss is that of the weights before the step, as with every other optimizer; `LBFGS.step` returns it as well.
+        """
+        self.evaluations, self._within_step = 0, True
+        try:
+            yield
+        finally:
+            self._within_step = False
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> bool:
+        """Add a step: its mean loss (), logits (N, classes) and labels (N,).
+
+        Returns:
+            False if it was not added, because the step has been added already, see `one_step`.
+        """
+        self.evaluations += 1
+        if self._within_step and self.evaluations > 1:
+            return False
         if self.waiting and labels.shape != self.waiting[0][2].shape:
             self._count()
         self.waiting.append((loss, logits, labels))
@@ -63,6 +88,7 @@ class EpochMeans:
         self.seen += labels.shape[0]
         if len(self.waiting) == self.GROUP:
             self._count()
+        return True
 
     def add(self, losses: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add several steps: their mean losses (S,), logits (S, N, classes) and labels (S, N)."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import ReduceLROnPlateau, instantiate_class
-from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.nn import Parameter
 
@@ -45,29 +45,57 @@ def make_optimizers(
     return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": monitor}}
 
 
-def with_fused(optimizer: dict[str, Any], trainer: Trainer) -> dict[str, Any]:
+def with_fused(optimizer: dict[str, Any]) -> dict[str, Any]:
     """Return class_path and init_args of an optimizer, with `fused` set if the user did not choose.
 
-    A fused optimizer is faster, and unscales fp16 gradients itself, which saves a device synchronisation per step. But
-    in mixed precision Lightning can't clip the gradients of a fused optimizer, and fails only at the first step.
+    A fused optimizer is faster. With fp16 gradients it decides on the device whether to skip a step, which saves a
+    device synchronisation per step.
+
+    >>> with_fused({"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}})["init_args"]
+    {'lr': 0.1, 'fused': True}
 
     Args:
         optimizer: class_path and init_args as the user gave them.
-        trainer: its precision and its gradient clipping count.
-
-    Raises:
-        RequestError: the user asked for a fused optimizer and for clipping in mixed precision.
     """
     init_args = optimizer["init_args"]
-    module, _, name = optimizer["class_path"].rpartition(".")
-    takes_fused = "fused" in inspect.signature(getattr(importlib.import_module(module), name)).parameters
-    clipped = isinstance(trainer.precision_plugin, MixedPrecision) and bool(trainer.gradient_clip_val)
-    if clipped and init_args.get("fused"):
-        raise RequestError(
-            "optimizer.fused and trainer.gradient_clip_val can't be combined in mixed precision, because a fused "
-            "optimizer unscales the gradients only after they are clipped. Leave one of them out."
-        )
+    takes_fused = "fused" in inspect.signature(_class(optimizer["class_path"])).parameters
     chosen = init_args.get("fused") is not None or any(init_args.get(key) for key in ("foreach", "differentiable"))
-    if clipped or chosen or not takes_fused:
+    if chosen or not takes_fused:
         return optimizer
     return {**optimizer, "init_args": {**init_args, "fused": True}}
+
+
+def check_closure(class_path: str, trainer: Trainer) -> None:
+    """Check that the settings of a Trainer go with an optimizer that computes the loss several times in a step.
+
+    torch marks such an optimizer, for example LBFGS, in the signature of its `step`: the closure has no default.
+
+    Args:
+        class_path: of the optimizer.
+        trainer: its precision, its processes and its accumulation of gradients count.
+
+    Raises:
+        RequestError: gradients are scaled or accumulated, or there are several processes.
+    """
+    closure = inspect.signature(_class(class_path).step).parameters.get("closure")
+    if closure is None or closure.default is not closure.empty:
+        return
+    scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    problem = None
+    if getattr(trainer.precision_plugin, "scaler", None) is not None:
+        # the scaler decides once in a step whether to skip it, and then changes the scale
+        problem = "can't be done with a GradScaler. Use --trainer.precision bf16-mixed or 32-true"
+    elif scheduled or trainer.accumulate_grad_batches != 1:
+        # Lightning would compute the last of the batches again, and add its gradients each time
+        problem = "can't be done with gradients accumulated over batches. Use a larger data.batch_size"
+    elif trainer.world_size > 1:
+        # each process would search by the loss of its own images, and some would wait for the others without end
+        problem = "can't be done by several processes together. Use one device"
+    if problem is not None:
+        name = class_path.rpartition(".")[2]
+        raise RequestError(f"optimizer is {name}, which computes the loss several times in a step. This {problem}.")
+
+
+def _class(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)

@@ -9,12 +9,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import ReduceLROnPlateau
+from torch import Tensor
 from torch.optim import Optimizer
 
 from mnist_amp.errors import RequestError, warn
 from mnist_amp.runs import checkpoint_contents
 from mnist_amp.training import schedules
 from mnist_amp.training.averaged_weights import check_start
+from mnist_amp.training.gradient_scaler import scaler_of
 from mnist_amp.training.precision import effective_precision
 from mnist_amp.training.resumable_module import ResumableModule
 from mnist_amp.wording import counted
@@ -49,12 +51,14 @@ def _try(trainer: Trainer, pl_module: LightningModule, checkpoint: tuple[str, di
     try:
         made: Any = pl_module.configure_optimizers()
         if "lr_scheduler" in made and not isinstance(made["lr_scheduler"]["scheduler"], ReduceLROnPlateau):
-            made["optimizer"].step()  # without gradients it changes nothing
+            made["optimizer"].step(_no_loss)  # without gradients it changes nothing
             made["lr_scheduler"]["scheduler"].step()
-        _try_steps(made["optimizer"], "the optimizer can't be used", None)
+        scaled = scaler_of(trainer) is not None
+        _try_steps(made["optimizer"], "the optimizer can't be used", None, scaled)
         if checkpoint is not None:
             path, saved = checkpoint
-            _try_steps(made["optimizer"], f"{path} is damaged: the state of its optimizer can't be loaded", saved)
+            problem = f"{path} is damaged: the state of its optimizer can't be loaded"
+            _try_steps(made["optimizer"], problem, saved, scaled)
         trainer.fit_loop.setup_data()
         if "lr_scheduler" in made:
             _check_length(trainer, None if checkpoint is None else checkpoint[1], **made["lr_scheduler"])
@@ -65,7 +69,7 @@ def _try(trainer: Trainer, pl_module: LightningModule, checkpoint: tuple[str, di
             problem = (
                 f"the overridden settings of the optimizer need more state than {checkpoint[0]} has; leave them out"
             )
-            _try_steps(made["optimizer"], problem, overridden)
+            _try_steps(made["optimizer"], problem, overridden, scaled)
     except ArithmeticError as error:
         raise RequestError(f"the optimizer or its schedule can't be used: {error}.") from error
     except (ValueError, MisconfigurationException) as error:
@@ -118,7 +122,7 @@ def planned_steps(trainer: Trainer, interval: str, checkpoint: dict[str, Any] | 
     return epochs if interval == "epoch" else steps
 
 
-def _try_steps(optimizer: Optimizer, problem: str, checkpoint: dict[str, Any] | None) -> None:
+def _try_steps(optimizer: Optimizer, problem: str, checkpoint: dict[str, Any] | None, is_scaled: bool) -> None:
     """Take a step, with the optimizer's state of a checkpoint if one is given; then restore the weights.
 
     State of a wrong shape would crash the process in the first step of the fit.
@@ -131,23 +135,47 @@ def _try_steps(optimizer: Optimizer, problem: str, checkpoint: dict[str, Any] | 
     try:
         if checkpoint is not None:
             _load(optimizer, checkpoint["optimizer_states"][0])
-        _step(optimizer)
+        evaluations = _step(optimizer, is_scaled)
     except torch.OutOfMemoryError:
         raise
     except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise RequestError(f"{problem}: {type(error).__name__}: {' '.join(str(error).split())[:200]}.") from error
+    if evaluations == 0:
+        raise RequestError(
+            f"optimizer is {type(optimizer).__name__}, whose step does not call the closure that it is given. Without "
+            "this call there is no loss and no gradient."
+        )
     for weight, value in zip(weights, before, strict=True):
         weight.data.copy_(value)
         weight.grad = None
 
 
-def _step(optimizer: Optimizer) -> None:
-    """Take a step with gradients of zero. It runs on the CPU, because the Trainer has not moved the weights yet."""
+def _step(optimizer: Optimizer, is_scaled: bool) -> int:
+    """Take a step with gradients of zero. It runs on the CPU, because the Trainer has not moved the weights yet.
+
+    Returns:
+        How often the optimizer computed the loss. If gradients are scaled, the Trainer computes it, once.
+    """
     for group in optimizer.param_groups:
         group.update({"capturable": False} if "capturable" in group else {})
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
-    optimizer.step(lambda: torch.zeros(()))  # type: ignore[arg-type,return-value]
+    if is_scaled:
+        optimizer.step()
+        return 1
+    evaluations = 0
+
+    def closure() -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        return _no_loss()
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    return evaluations
+
+
+def _no_loss() -> Tensor:
+    return torch.zeros(())
 
 
 def _load(optimizer: Optimizer, saved: dict[str, Any]) -> None:

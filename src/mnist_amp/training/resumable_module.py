@@ -6,19 +6,22 @@ from typing import Any, Literal, Self, cast
 
 import torch
 from lightning.pytorch.loops.optimization.automatic import Closure
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim import Optimizer
 
 from mnist_amp.errors import RequestError
-from mnist_amp.lightning_internals import QuickHooksModule
+from mnist_amp.lightning_internals import QuickHooksModule, set_step_result
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.trust import trusted_settings
 from mnist_amp.training.averaged_weights import use_trained_weights
+from mnist_amp.training.clipping import clip_gradients
 from mnist_amp.training.execution import Execution
 from mnist_amp.training.gradient_scaler import newest_step_was_skipped
 from mnist_amp.training.metrics import EpochMeans
-from mnist_amp.training.optimizers import ADAM, make_optimizers, with_fused
+from mnist_amp.training.optimizers import ADAM, check_closure, make_optimizers, with_fused
 from mnist_amp.training.resume_overrides import override_optimizer_state
 
 
@@ -49,7 +52,8 @@ class ResumableModule(QuickHooksModule):
 
     Attributes:
         execution: takes the steps if steps_per_execution is more than 1.
-        loss: mean loss () of the newest optimizer step.
+        loss: mean loss () of the newest optimizer step, with the weights before it.
+        grad_norm: norm () of all gradients before the newest clipping in mixed precision; None without one.
         train_means: loss and accuracy of the steps of this epoch.
 
     Raises:
@@ -73,6 +77,7 @@ class ResumableModule(QuickHooksModule):
         self.execution = Execution(self, steps_per_execution)
         self.train_means = EpochMeans()
         self.loss: Tensor
+        self.grad_norm: Tensor | None = None
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's other options would only weaken the checks
@@ -96,28 +101,43 @@ class ResumableModule(QuickHooksModule):
     def record_step(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Keep the results of a training step, for the logs and for the means of the epoch.
 
-        The host does not wait for the device.
+        If the optimizer computes the loss of a step several times, such as LBFGS, the first call counts. The host does
+        not wait for the device.
 
         Args:
             loss: mean loss ().
             logits: (N, classes).
             labels: (N,).
         """
-        self.loss = loss.detach()
-        self.train_means.update(self.loss, logits.detach(), labels)
+        loss = loss.detach()
+        if self.train_means.update(loss, logits.detach(), labels):
+            self.loss = loss
 
     def optimizer_settings(self) -> dict[str, Any]:
-        """Return class_path and init_args of the optimizer of this fit; the module must have a Trainer."""
-        return with_fused(self.optimizer_init, self.trainer)
+        """Return class_path and init_args of the optimizer of a fit, with `fused` where the class takes it."""
+        return with_fused(self.optimizer_init)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         self.execution.check(self.trainer)
+        check_closure(self.optimizer_init["class_path"], self.trainer)
         return make_optimizers(
             self.parameters(), self.optimizer_settings(), self.lr_scheduler_init, self.lr_scheduler_interval
         )
 
     def on_train_start(self) -> None:
         self.execution.start()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        plugin = self.trainer.precision_plugin
+        if gradient_clip_val and isinstance(plugin, MixedPrecision):
+            self.grad_norm = clip_gradients(plugin, optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
@@ -129,7 +149,10 @@ class ResumableModule(QuickHooksModule):
         if self.execution.steps > 1 and self.execution.single is None:
             self.execution.run(optimizer, cast(Closure, optimizer_closure))
         else:
-            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            with self.train_means.one_step():
+                super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+            if self.train_means.evaluations > 1:
+                set_step_result(cast(Closure, optimizer_closure), self.loss)
         # only in the step of a log row, because self.log costs more than the step itself
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
