@@ -35,7 +35,7 @@ def put(nest: Any, path: tuple[Any, ...], value: Any) -> None:
         ((*ADAM, "exp_avg"), GONE, f"{CAN_NOT}KeyError: 'exp_avg'."),
         (("optimizer_states", 0, "param_groups"), [], f"{CAN_NOT}ValueError: {THEIRS}."),
         ((*ADAM, "exp_avg"), [torch.zeros(2).to_sparse()], f"{OTHER}optimizer_states.state.0.exp_avg is invalid."),
-        (("optimizer_states",), GONE, "has no optimizer state, so no fit can resume from it. It can be tested."),
+        (("optimizer_states",), GONE, "has no optimizer state, so no fit can resume from it. To begin a new run with its weights, use --weights it.ckpt instead."),
         (("optimizer_states",), None, f"{OTHER}optimizer_states is invalid."),
         (("optimizer_states",), [], "is not enough to fit with: its optimizer_states is invalid."),
         (("pytorch-lightning_version",), GONE, f"{OTHER}pytorch-lightning_version is missing."),

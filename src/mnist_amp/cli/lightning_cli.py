@@ -21,6 +21,7 @@ from mnist_amp import signals
 from mnist_amp.cli import help_texts, launchers, processes, run_callbacks, settings
 from mnist_amp.cli.arguments import peek, source, written
 from mnist_amp.cli.class_options import restore_capitals
+from mnist_amp.cli.initial_weights import InitialWeights
 from mnist_amp.cli.parser import SEED, Parser, add_core_arguments, add_fit_arguments, add_process_arguments
 from mnist_amp.cli.silenced import silence
 from mnist_amp.cli.starting_checkpoint import StartingCheckpoint
@@ -48,6 +49,7 @@ class MnistAmpCLI(OpenCLI):
         launch: the processes of the run, if a launcher has started them.
         start: the checkpoint that the command starts from; None for a fit from scratch.
         changes: settings of that checkpoint's run that are overridden.
+        weights: those that a new run begins with; None for random ones.
     """
 
     name = ""  # of the command, if it is not one of Lightning's
@@ -58,6 +60,7 @@ class MnistAmpCLI(OpenCLI):
         self.launch = launchers.detect(os.environ)
         self.start: StartingCheckpoint | None = None
         self.changes: list[str] = []
+        self.weights: InitialWeights | None = None
         super().__init__(
             LitSimpleNN,
             MNISTDataModule,
@@ -119,6 +122,7 @@ class MnistAmpCLI(OpenCLI):
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
         subcommand, *own = args
+        InitialWeights.check(own)
         self.start = StartingCheckpoint.find(self.name, subcommand, own)
         inherited = [] if self.start is None else [self.start.as_argument()]
         self.config = parser.parse_args([subcommand, *inherited, *restore_capitals(own, os.environ, inherited)])
@@ -126,10 +130,12 @@ class MnistAmpCLI(OpenCLI):
             processes.use_all(self.launch, self.config[subcommand].trainer, own)
         if self.start is not None:
             # with its folder: Lightning gives words such as `last` and `hpc` a meaning of their own
-            path = self.start.path if self.start.path.parent != Path() else self.start.path.absolute()
-            self.config[subcommand].ckpt_path, self.config[subcommand].weights_only = str(path), True
+            path = str(self.start.path) if self.start.path.parent != Path() else f"./{self.start.path}"
+            self.config[subcommand].ckpt_path, self.config[subcommand].weights_only = path, True
             self.changes = self.start.changes(subcommand, self.config[subcommand])
         config = self.config[subcommand]
+        if subcommand == "fit" and "weights" in config:  # a measured fit has no such option
+            self.weights = InitialWeights.find(config, own, self.start is not None)
         settings.check_times(config.as_dict(), written(own))
         settings.check(config.as_dict())
         if config.seed_everything is True:
@@ -171,9 +177,11 @@ class MnistAmpCLI(OpenCLI):
 
     def _callbacks(self) -> list[Callback]:
         init = self.config_init[self.subcommand]
-        banner = run_callbacks.make_banner(
-            self.command, self.config[self.subcommand], self.start, self.changes, self.launch
-        )
+        if self.weights is not None:
+            self.weights.load_into(self.model)
+        lines = {"processes": self.launch, "weights": self.weights}
+        texts = {name: str(line) for name, line in lines.items() if line is not None}
+        banner = run_callbacks.make_banner(self.command, self.config[self.subcommand], self.start, self.changes, texts)
         # before the reports, because it must be closed before they print
         progress_bar = run_callbacks.make_progress_bar(init.trainer)
         if init.trainer.barebones or init.trainer.fast_dev_run:
@@ -199,7 +207,7 @@ class MnistAmpCLI(OpenCLI):
 
     def _config_text(self) -> str:
         config = self.config[self.subcommand].clone()
-        config.ckpt_path = None  # or a command with this configuration would start from there again
+        config.ckpt_path = config.weights = None  # or a command with this configuration would start from there again
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of jsonargparse, about objects in it
             return without_objects(self.subcommand_parsers[self.command].dump(config, skip_unset=False))
@@ -246,10 +254,10 @@ class MnistAmpCLI(OpenCLI):
             super().run_subcommand(subcommand)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             own = isinstance(error, RequestError | RunError | torch.OutOfMemoryError)
-            if own or not is_restoring(self.trainer):
+            if own or not is_restoring(self.trainer) or self.start is None:
                 raise
             raise RequestError(
-                f"{self.config[subcommand].ckpt_path} is damaged, or of another version, and can't be loaded: "
+                f"{self.start.path} is damaged, or of another version, and can't be loaded: "
                 f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
 

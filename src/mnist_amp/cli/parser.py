@@ -94,6 +94,18 @@ def add_fit_arguments(parser: LightningArgumentParser) -> None:
         help="Optimizer steps between two checkpoints; 0 saves only at the end of each epoch.",
     )
     parser.add_class_arguments(ScalerSettings, "scaler")
+    parser.add_argument(
+        "--weights",
+        type=str | None,
+        default=None,
+        help="Begin a new run with the weights of a file: a checkpoint, a .pth or a .safetensors file.",
+    )
+    parser.add_argument(
+        "--weights_strict",
+        type=bool,
+        default=True,
+        help="Whether all layers must fit; false leaves those random that do not, and prints which.",
+    )
 
 
 def _as_dict(init: Namespace | None) -> dict[str, Any] | None:

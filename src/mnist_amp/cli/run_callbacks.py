@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from mnist_amp.cli import settings
-from mnist_amp.cli.launchers import Launch
 from mnist_amp.cli.starting_checkpoint import StartingCheckpoint
 from mnist_amp.reporting.banner import Banner
 from mnist_amp.reporting.evaluation_report import EvaluationReport
@@ -30,11 +29,14 @@ from mnist_amp.training.gradient_scaler import ScalerSettings
 from mnist_amp.training.loss_scale_monitor import LossScaleMonitor
 from mnist_amp.training.preflight import Preflight
 from mnist_amp.training.terminate_on_nan import TerminateOnNaN
-from mnist_amp.wording import counted
 
 
 def make_banner(
-    subcommand: str, config: Namespace, start: StartingCheckpoint | None, changes: list[str], launch: Launch | None
+    subcommand: str,
+    config: Namespace,
+    start: StartingCheckpoint | None,
+    changes: list[str],
+    more: Mapping[str, str],
 ) -> Banner:
     """Return the callback that prints the first lines of a run.
 
@@ -43,17 +45,15 @@ def make_banner(
         config: the settings of the run.
         start: the checkpoint that it starts from.
         changes: settings of the checkpoint's run that are overridden.
-        launch: the processes of the run, if a launcher has started them.
+        more: further lines, by name.
     """
     seeded = config.seed_everything is not False
     lines = {"seed": str(config.seed_everything) if seeded else "none for the weights (random), 0 for the images"}
-    if launch:
-        lines["processes"] = str(launch)
+    lines |= more
     if start:
-        done = checkpoint_contents.progress(start.content)
         # a fit resumes from the trained weights
         average = ", averaged weights" if TRAINED_WEIGHTS in start.content and subcommand != "fit" else ""
-        lines["checkpoint"] = f"{start.path} ({counted(done.epochs, 'epoch')} done, step {done.step:,}{average})"
+        lines["checkpoint"] = f"{start.path} ({checkpoint_contents.described_progress(start.content)}{average})"
     if changes:
         lines["changed"] = ", ".join(changes)
     if subcommand == "fit" and (ends := settings.endless(config.trainer)):
@@ -151,8 +151,10 @@ def make_report(subcommand: str, start: StartingCheckpoint) -> Callback:
     trained = checkpoint_contents.RunInfo.of(start.content).precision
     if subcommand == "predict":
         return PredictionWriter(folder, trained)
-    done = checkpoint_contents.progress(start.content)._asdict()
-    return EvaluationReport(folder, command=subcommand, checkpoint=str(start.path), trained_precision=trained, **done)
+    epochs, step = checkpoint_contents.known_progress(start.content) or (None, None)
+    return EvaluationReport(
+        folder, command=subcommand, checkpoint=str(start.path), epochs=epochs, step=step, trained_precision=trained
+    )
 
 
 def hide_unused_hooks(callback: Callback) -> None:

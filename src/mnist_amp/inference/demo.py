@@ -59,10 +59,12 @@ class About:
 
 def describe(cli: "DemoCLI") -> About:
     """Return what the page shows about the network, and where it is computed."""
-    checkpoint, path = cli.checkpoint, cli.config["predict"].ckpt_path
-    assert checkpoint is not None
+    assert cli.start is not None
+    checkpoint, path = cli.start.content, cli.start.path
+    done = checkpoint_contents.known_progress(checkpoint)
+    trained = "weights alone" if done is None else f"after {counted(done.epochs, 'epoch')}"
     return About(
-        checkpoint=f"{path} (after {counted(checkpoint_contents.progress(checkpoint).epochs, 'epoch')})",
+        checkpoint=f"{path} ({trained})",
         accuracy=validation_accuracy(checkpoint),
         device=device_name(cli.trainer),
         precisions={

@@ -79,8 +79,8 @@ def export(cli: "ExportCLI", formats: list[str] | None = None, dtypes: list[str]
     names = ["float32"] if dtypes is None else _chosen("dtypes", dtypes, DTYPES)
     kinds = _available(formats)
     config = cli.config[cli.like]
-    assert cli.checkpoint is not None
-    reference = _load_reference(cli.checkpoint, Path(config.ckpt_path), Path(config.data.data_dir))
+    assert cli.start is not None
+    reference = _load_reference(cli.start.content, cli.start.path, Path(config.data.data_dir))
     root = Path(config.trainer.default_root_dir or ".")
     _write_all([f"model-{dtype}.{kind}" for dtype in names for kind in kinds], reference, cli.command_line, root)
 
@@ -127,9 +127,9 @@ def _load_reference(checkpoint: dict[str, Any], path: Path, data_dir: Path) -> R
     module.load_state_dict(checkpoint["state_dict"])
     mnist.prepare(data_dir)
     images, labels = mnist.load(data_dir, train=False)
-    progress = checkpoint_contents.progress(checkpoint)
+    epochs, step = checkpoint_contents.known_progress(checkpoint) or (None, None)
     precision = checkpoint_contents.RunInfo.of(checkpoint).precision
-    run = SourceRun(str(path), progress.epochs, progress.step, width, precision)
+    run = SourceRun(str(path), epochs, step, width, precision)
     logits = compute_logits(lambda batch: module.model(normalize(batch)), images)
     return Reference(module.model, run, images, labels, logits)
 

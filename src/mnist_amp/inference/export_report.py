@@ -51,7 +51,7 @@ def terminal(results: ExportResults, folder: str, uses: dict[str, str]) -> str:
         uses: for each format, Python code that uses a file.
     """
     run, accuracy = results.run, results.accuracy
-    progress = f"{counted(run.epochs, 'epoch')}, step {run.step:,}"
+    progress = "weights alone" if run.epochs is None else f"{counted(run.epochs, 'epoch')}, step {run.step:,}"
     lines = {
         "checkpoint": f"{run.checkpoint} ({progress}), {accuracy.share:.2%} of {accuracy.images:,} images",
         "files": f"{folder}/ (results.json has all results)",

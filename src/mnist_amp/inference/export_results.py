@@ -42,15 +42,15 @@ class SourceRun:
 
     Attributes:
         checkpoint: path of the file.
-        epochs: complete epochs of training.
-        step: optimizer steps.
+        epochs: complete epochs of training; None for weights alone.
+        step: optimizer steps; None for weights alone.
         hidden_dim: width of the network.
         precision: that it was trained in, such as `16-mixed`; None if the checkpoint does not tell.
     """
 
     checkpoint: str
-    epochs: int
-    step: int
+    epochs: int | None
+    step: int | None
     hidden_dim: int
     precision: str | None
 

@@ -26,8 +26,8 @@ class Evaluation:
     Attributes:
         command: `validate` or `test`.
         checkpoint: path of the checkpoint that was scored.
-        epochs: its completed epochs.
-        step: its optimizer steps.
+        epochs: its completed epochs; None for weights alone.
+        step: its optimizer steps; None for weights alone.
         device: the device that computed the logits.
         precision: the effective precision.
         versions: versions by package.
@@ -40,8 +40,8 @@ class Evaluation:
 
     command: str
     checkpoint: str
-    epochs: int
-    step: int
+    epochs: int | None
+    step: int | None
     device: str
     precision: str
     versions: dict[str, str]
@@ -70,8 +70,8 @@ class EvaluationReport(Callback):
             number if it has another report, see `report_folder`.
         command: `validate` or `test`.
         checkpoint: path of the checkpoint that is scored.
-        epochs: its completed epochs.
-        step: its optimizer steps.
+        epochs: its completed epochs; None for weights alone.
+        step: its optimizer steps; None for weights alone.
         trained_precision: the effective precision of the run that wrote it; None if it is unknown.
     """
 
@@ -81,8 +81,8 @@ class EvaluationReport(Callback):
         *,
         command: str,
         checkpoint: str,
-        epochs: int,
-        step: int,
+        epochs: int | None,
+        step: int | None,
         trained_precision: str | None = None,
     ) -> None:
         self.folder, self.command, self.checkpoint, self.epochs, self.step = folder, command, checkpoint, epochs, step

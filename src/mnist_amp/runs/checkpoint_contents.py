@@ -7,6 +7,9 @@ verified it.
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
+from mnist_amp.runs.weights_file import WEIGHTS_ALONE
+from mnist_amp.wording import counted
+
 CONFIG_KEY = "mnist_amp_config"
 FOLDER_KEY = "mnist_amp_folder"
 PRECISION_KEY = "mnist_amp_precision"
@@ -83,6 +86,19 @@ def progress(checkpoint: Mapping[str, Any]) -> Progress:
     begun = int(loop["epoch_progress"]["current"]["ready"])
     epochs = begun if loop["epoch_loop.batch_progress"]["is_last_batch"] else max(begun - 1, 0)
     return Progress(epochs, int(checkpoint["global_step"]))
+
+
+def described_progress(checkpoint: Mapping[str, Any]) -> str:
+    """Return how far the run of a checkpoint had trained, in words; `weights alone` if the file does not tell."""
+    if WEIGHTS_ALONE in checkpoint:
+        return "weights alone"
+    done = progress(checkpoint)
+    return f"{counted(done.epochs, 'epoch')} done, step {done.step:,}"
+
+
+def known_progress(checkpoint: Mapping[str, Any]) -> Progress | None:
+    """Return how far the run of a checkpoint had trained; None if the file has weights alone."""
+    return None if WEIGHTS_ALONE in checkpoint else progress(checkpoint)
 
 
 def history(checkpoint: Mapping[str, Any]) -> list[EpochMetrics]:

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import Tensor
 
 from mnist_amp.errors import RequestError, warn
+from mnist_amp.runs import weights_file
 from mnist_amp.runs.checkpoint_contents import RunInfo
 from mnist_amp.runs.checkpoint_schema import CHECKPOINT, schema_error
 from mnist_amp.runs.folders import logs_dir, run_dirs
@@ -59,6 +61,8 @@ def newest_readable(root: Path, beside: Path) -> tuple[Path, dict[str, Any]] | N
 def read(path: Path) -> dict[str, Any]:
     """Load a checkpoint to the CPU and verify it. Code in the file is never run.
 
+    Weights alone, as in `model.pth` or a .safetensors file, become a checkpoint that has trained nothing.
+
     Raises:
         RequestError: the file is damaged, is not a checkpoint, or has non-finite weights.
 
@@ -66,11 +70,13 @@ def read(path: Path) -> dict[str, Any]:
         >>> read(Path("lightning_logs/version_0/checkpoints/last.ckpt"))["global_step"]  # doctest: +SKIP
         4300
     """
-    checkpoint = _load(path)
+    checkpoint = weights_file.read_safetensors(path) if path.suffix == ".safetensors" else _load(path)
+    if weights_file.is_plain_weights(checkpoint):
+        checkpoint = weights_file.as_checkpoint(path, checkpoint, lightning.__version__)
     if not isinstance(checkpoint, dict) or not set(checkpoint) >= REQUIRED:
-        plain = isinstance(checkpoint, dict) and all(isinstance(value, Tensor) for value in checkpoint.values())
-        kind = "holds only weights, like model.pth" if plain else "is not a training checkpoint"
-        raise RequestError(f"{path} {kind}. A run keeps its checkpoints in its folder checkpoints/.")
+        raise RequestError(
+            f"{path} is not a training checkpoint. A run keeps its checkpoints in its folder checkpoints/."
+        )
     if (problem := schema_error(checkpoint, CHECKPOINT)) is not None:
         raise RequestError(f"{path} is damaged, or a checkpoint of another project: its {problem}.")
     trained = checkpoint.get("current_model_state", {})  # while a callback averages the weights

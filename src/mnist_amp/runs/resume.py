@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from mnist_amp.errors import RequestError
+from mnist_amp.errors import RequestError, warn
 from mnist_amp.runs.checkpoint_contents import RunInfo, progress
 from mnist_amp.runs.checkpoint_schema import NEEDED, schema_error, shape_of
 from mnist_amp.runs.config_text import parse_yaml
+from mnist_amp.runs.weights_file import WEIGHTS_ALONE
 from mnist_amp.wording import counted
 
 # the order of the images, and the position in an epoch, depend on these
@@ -92,8 +93,12 @@ def check_settings(path: Path, checkpoint: dict[str, Any], subcommand: str, conf
         RequestError: the message names both values and what to do.
     """
     if subcommand == "fit" and "optimizer_states" not in checkpoint:
-        raise RequestError(f"{path} has no optimizer state, so no fit can resume from it. It can be tested.")
-    if (problem := schema_error(checkpoint, NEEDED.get(subcommand, {}))) is not None:
+        raise RequestError(
+            f"{path} has no optimizer state, so no fit can resume from it. To begin a new run with its weights, use "
+            f"--weights {path} instead."
+        )
+    alone = WEIGHTS_ALONE in checkpoint
+    if not alone and (problem := schema_error(checkpoint, NEEDED.get(subcommand, {}))) is not None:
         raise RequestError(f"{path} is not enough to {subcommand} with: its {problem}.")
     trained = checkpoint["hyper_parameters"]
     if config.model.hidden_dim != trained["hidden_dim"]:
@@ -105,7 +110,9 @@ def check_settings(path: Path, checkpoint: dict[str, Any], subcommand: str, conf
         _check_optimizer(path, trained["optimizer"], config)
         _check_schedule(path, checkpoint, config)
         _check_limits(path, checkpoint, config)
-    if subcommand == "validate":
+    if subcommand == "validate" and alone:
+        warn(f"{path} holds weights alone, so it is unknown whether they were trained on the validation images.")
+    elif subcommand == "validate":
         _check_held_out(path, checkpoint["datamodule_hyper_parameters"], config)
 
 

@@ -1,0 +1,102 @@
+"""The weights that a new run begins with, instead of random ones: `fit --weights FILE`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from jsonargparse import Namespace
+from torch import Tensor, nn
+
+from mnist_amp.cli.arguments import peek
+from mnist_amp.errors import RequestError, UsageError
+from mnist_amp.runs import checkpoint_files
+
+
+@dataclass
+class InitialWeights:
+    """Weights of a file, for the network of a new run.
+
+    Attributes:
+        path: the file: a checkpoint, weights alone, or a .safetensors file.
+        weights: by their names in the module, float32.
+        strict: whether all layers must fit.
+        fresh: layers of the network that the file does not have in their shape, so they stay random.
+        unused: layers of the file that the network does not have.
+    """
+
+    path: Path
+    weights: dict[str, Tensor]
+    strict: bool
+    fresh: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def check(args: Sequence[str]) -> None:
+        """Check that the arguments name a file to begin with or a checkpoint to resume from, and not both.
+
+        Raises:
+            UsageError: they name both.
+        """
+        if not {None, "null"} & {peek(args, "weights"), peek(args, "ckpt_path")}:
+            raise UsageError("weights begins a new run, and ckpt_path resumes one. Leave one of them out.", "weights")
+
+    @classmethod
+    def find(cls, config: Namespace, args: Sequence[str], resumes: bool) -> Self | None:
+        """Read the file that the settings of a fit name, and set the width of the network to that of the file.
+
+        Args:
+            config: settings of the fit; `model.hidden_dim` is changed if the arguments do not give it.
+            args: the arguments after the command.
+            resumes: whether the fit resumes from a checkpoint.
+
+        Returns:
+            None if no file is named, or if a requeued job resumes.
+
+        Raises:
+            RequestError: the file can't be read.
+        """
+        if not config.weights:
+            return None
+        if resumes:
+            return None
+        root = Path(config.trainer.default_root_dir or ".")
+        path = checkpoint_files.resolve(config.weights, root, folder_means="best")
+        content = checkpoint_files.read(path)
+        if peek(args, "model.hidden_dim") is None:
+            config.model.hidden_dim = content["hyper_parameters"]["hidden_dim"]
+        return cls(path, content["state_dict"], config.weights_strict)
+
+    def load_into(self, module: nn.Module) -> None:
+        """Copy the weights into a module.
+
+        Raises:
+            RequestError: a layer does not fit, and all must; or none fits.
+        """
+        own = module.state_dict()
+        fits = {name for name in own if name in self.weights and own[name].shape == self.weights[name].shape}
+        self.fresh = [name for name in own if name not in fits]
+        self.unused = [name for name in self.weights if name not in own]
+        if not fits or (self.strict and (self.fresh or self.unused)):
+            raise RequestError(self._describe_differences(own, bool(fits)))
+        module.load_state_dict({name: self.weights[name] for name in fits}, strict=False)
+
+    def _describe_differences(self, own: dict[str, Any], some_fit: bool) -> str:
+        """Say which layers differ, with their shapes."""
+        names = dict.fromkeys([*self.fresh, *self.unused])
+        differ = ", ".join(f"{name} {_shape(self.weights, name)} -> {_shape(own, name)}" for name in names)
+        advice = (
+            "Give the network the shape of the file, or keep these layers random with --weights_strict false."
+            if some_fit
+            else "No layer fits, so this is another network."
+        )
+        return f"{self.path} does not fit the network. These layers differ (file -> network): {differ}. {advice}"
+
+    def __str__(self) -> str:
+        kinds = [("random", self.fresh), ("not used", self.unused)]
+        notes = "".join(f"; {kind}: {', '.join(names)}" for kind, names in kinds if names)
+        return f"from {self.path}{notes}"
+
+
+def _shape(weights: dict[str, Any], name: str) -> str:
+    return " x ".join(map(str, weights[name].shape)) if name in weights else "missing"
