@@ -34,6 +34,15 @@ VARIANTS = {
     "accumulated gradients": ["--trainer.accumulate_grad_batches=3"],
     "fp16 with a GradScaler": ["--config=configs/fp16-cpu.yaml"],
     "validation within epochs": ["--trainer.val_check_interval=70"],
+    "exponential average": ["--trainer.callbacks=EMAWeightAveraging", "--trainer.callbacks.decay=0.99"],
+    "stochastic average": [
+        *("--trainer.callbacks=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.01"),
+        "--trainer.callbacks.swa_epoch_start=2",
+    ],
+    "OneCycleLR, 5 steps per execution": [
+        *("--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.01", "--lr_scheduler.total_steps=1800"),
+        *("--model.lr_scheduler_interval=step", "--model.steps_per_execution=5"),
+    ],
 }
 MOST = 5  # kills of a run, so that all variants have their turn
 OWN = {checkpoint_contents.CONFIG_KEY, checkpoint_contents.FOLDER_KEY}

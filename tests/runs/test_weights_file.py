@@ -213,8 +213,8 @@ NONE = "Give the network the shape of the file, or keep these layers random with
         (
             ("fit", "--weights=tiny.pth", "--weights_strict=false", "--model.hidden_dim=8"),
             "tiny.pth does not fit the network. These layers differ (file -> network): model.fc1.weight 2 x 2 -> "
-            "8 x 784, model.fc1.bias missing -> 8, model.fc2.weight missing -> 10 x 8, model.fc2.bias missing -> 10. No layer "
-            "fits, so this is another network.",
+            "8 x 784, model.fc1.bias missing -> 8, model.fc2.weight missing -> 10 x 8, model.fc2.bias missing -> 10. "
+            "No layer fits, so this is another network.",
         ),
         (
             ("fit", "--weights=other.pth"),
