@@ -8,16 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mnist_amp.__main__ import main
 from mnist_amp.cli import launchers, processes, rendezvous
 from mnist_amp.cli.launchers import PARENT, Launch, detect, is_child, is_first
 from mnist_amp.cli.rendezvous import Place, Wait
 from mnist_amp.errors import RequestError, RunError, UsageError
 from mnist_amp.runs import checkpoint_files
-from tests.conftest import FOREIGN, WITH_TESTS, Refused, command
+from tests.conftest import FOREIGN, WITH_TESTS, Refused, Run, command
 from tests.runs.test_resume import flat
 
 MASTER = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
@@ -49,6 +51,7 @@ BATCH = {name: value for name, value in SRUN.items() if "STEP" not in name}  # i
         ({**TORCHRUN, **SRUN}, "torchrun"),  # torchrun in a job of SLURM
         ({**OPEN_MPI, **BATCH, **MASTER}, "mpirun"),
         ({**SRUN, "SLURM_NTASKS_PER_NODE": "4"}, "srun"),
+        ({**SRUN, "SLURM_JOB_NAME": "interactive"}, "srun"),
         ({**HYDRA, **SRUN}, "srun"),  # srun also sets those of PMI
     ],
 )
@@ -89,6 +92,7 @@ def test_four_processes_on_one_node(env: dict[str, str]) -> None:
         {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train"},
         {**BATCH, "SLURM_JOB_NAME": "interactive"},
         {**BATCH, "SLURM_JOB_NAME": "bash"},
+        {**BATCH, "SLURM_JOB_NAME": "bash", "SLURM_STEP_NUM_TASKS": "1"},  # srun --pty bash
         {
             "OMPI_COMM_WORLD_SIZE": "1",
             "OMPI_COMM_WORLD_RANK": "0",
@@ -178,6 +182,30 @@ def test_stale_and_wrong_variables(
 def test_a_mistake_is_reported_with_stale_variables(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert refused("tset").startswith("mnist-amp: error: there is no command tset (did you mean test?);")
+
+
+@pytest.mark.parametrize("name", ["predict", "export", "demo", "compare", "profile"])
+def test_other_processes_have_nothing_to_do(run: Run, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for variable, value in {"RANK": "1", "WORLD_SIZE": "2", **MASTER}.items():
+        monkeypatch.setenv(variable, value)
+    assert run(name) == ""
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["predict", "export", "demo", "compare", "profile"])
+def test_the_first_process_runs_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    for variable, value in {"RANK": "0", "WORLD_SIZE": "2", **MASTER}.items():
+        monkeypatch.setenv(variable, value)
+    ran: list[tuple[list[str], bool]] = []
+    module = SimpleNamespace(run=lambda args: ran.append((args, "WORLD_SIZE" in os.environ)))
+    monkeypatch.setattr("importlib.import_module", lambda name: module)
+    main([name])
+    assert ran == [([name], False)]
+    assert capsys.readouterr().err == (
+        f"mnist-amp: warning: {name} runs in one process. The others of 2 processes, started by hand, have ended.\n"
+    )
 
 
 def test_all_variables_are_cleared() -> None:

@@ -95,6 +95,7 @@ def test_commands_score_the_average(run: Run, average: tuple[str, ...]) -> None:
     out = run("validate", "--ckpt_path=last")
     assert f"{row['val_accuracy']:.2%}" in out
     assert "step 80, averaged weights" in out
+    assert ", step 80, averaged weights)" in run("export", "--ckpt_path=last", "--formats=[pth]")
 
 
 def test_without_its_callback_a_run_resumes_from_the_trained_weights(run: Run, fitted: Run) -> None:

@@ -151,8 +151,13 @@ def _from_mpi(env: Mapping[str, str], size: str, rank: str, local_rank: str, loc
 
 
 def _is_slurm_job(env: Mapping[str, str]) -> bool:
-    """Whether SLURM has started this process, and not an interactive shell. Lightning tells them apart by name."""
-    return "SLURM_NTASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+    """Whether SLURM has started this process, and not an interactive shell.
+
+    Lightning tells them apart by the name of the job. srun may also start several tasks from such a shell.
+    """
+    interactive = env.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    by_srun = env.get("SLURM_STEP_NUM_TASKS", "1") != "1"
+    return by_srun or ("SLURM_NTASKS" in env and not interactive)
 
 
 def _from_slurm(env: Mapping[str, str]) -> Launch:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -227,8 +226,8 @@ class MnistAmpCLI(OpenCLI):
         for callback in callbacks:
             run_callbacks.hide_unused_hooks(callback)
         plugins = run_callbacks.as_list(config.plugins)
-        if self.launch is not None and self.launch.launcher in ("hand", "mpirun"):
-            plugins.append(LightningEnvironment())  # it reads the variables that `launchers.prepare` has set
+        if self.launch is not None:
+            plugins += processes.environment_of(self.launch)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(AtomicCheckpointIO())
         try:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from jsonargparse import Namespace
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -69,6 +70,17 @@ def use_all(launch: Launch, trainer: Namespace, args: Sequence[str]) -> None:
         trainer[name] = number
 
 
+def environment_of(launch: Launch) -> list[ClusterEnvironment]:
+    """Return the plugin by which Lightning knows a launcher; none for torchrun, which Lightning detects itself.
+
+    It takes srun within an interactive job for a single process.
+    """
+    if launch.launcher == "torchrun":
+        return []
+    # the second reads the variables that `launchers.prepare` has set
+    return [SLURMEnvironment() if launch.launcher == "srun" else LightningEnvironment()]
+
+
 def meet_others(launch: Launch | None, num_nodes: int) -> None:
     """Wait for the processes that this one does not start itself.
 
@@ -90,7 +102,7 @@ def meet_others(launch: Launch | None, num_nodes: int) -> None:
             return
         place = _place_of_node(num_nodes)
     else:
-        environment = SLURMEnvironment() if launch.launcher == "srun" else LightningEnvironment()
+        (environment,) = environment_of(launch)
         place = Place(environment.main_address, environment.main_port, launch.rank, launch.world_size)
     meetings.append(meet(place))
 

@@ -38,6 +38,7 @@ from mnist_amp.networks.simple_nn import SimpleNN
 from mnist_amp.runs import checkpoint_contents, folders, resume
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.signals import Stopped
+from mnist_amp.training.averaged_weights import TRAINED_WEIGHTS
 from mnist_amp.training.precision import versions
 from mnist_amp.wording import counted, nearest
 
@@ -129,7 +130,7 @@ def _load_reference(checkpoint: dict[str, Any], path: Path, data_dir: Path) -> R
     images, labels = mnist.load(data_dir, train=False)
     epochs, step = checkpoint_contents.known_progress(checkpoint) or (None, None)
     precision = checkpoint_contents.RunInfo.of(checkpoint).precision
-    run = SourceRun(str(path), epochs, step, width, precision)
+    run = SourceRun(str(path), epochs, step, TRAINED_WEIGHTS in checkpoint, width, precision)
     logits = compute_logits(lambda batch: module.model(normalize(batch)), images)
     return Reference(module.model, run, images, labels, logits)
 

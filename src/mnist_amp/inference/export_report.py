@@ -52,6 +52,7 @@ def terminal(results: ExportResults, folder: str, uses: dict[str, str]) -> str:
     """
     run, accuracy = results.run, results.accuracy
     progress = "weights alone" if run.epochs is None else f"{counted(run.epochs, 'epoch')}, step {run.step:,}"
+    progress += ", averaged weights" if run.averaged else ""
     lines = {
         "checkpoint": f"{run.checkpoint} ({progress}), {accuracy.share:.2%} of {accuracy.images:,} images",
         "files": f"{folder}/ (results.json has all results)",

@@ -44,6 +44,7 @@ class SourceRun:
         checkpoint: path of the file.
         epochs: complete epochs of training; None for weights alone.
         step: optimizer steps; None for weights alone.
+        averaged: whether the weights are averages, such as those of EMAWeightAveraging.
         hidden_dim: width of the network.
         precision: that it was trained in, such as `16-mixed`; None if the checkpoint does not tell.
     """
@@ -51,6 +52,7 @@ class SourceRun:
     checkpoint: str
     epochs: int | None
     step: int | None
+    averaged: bool
     hidden_dim: int
     precision: str | None
 
