@@ -202,7 +202,7 @@ def test_the_first_process_runs_alone(
     module = SimpleNamespace(run=lambda args: ran.append((args, "WORLD_SIZE" in os.environ)))
     monkeypatch.setattr("importlib.import_module", lambda name: module)
     main([name])
-    assert ran == [([name], False)]
+    assert ran == [([name, "--trainer.accelerator=cpu"], False)]  # as conftest.py sets it
     assert capsys.readouterr().err == (
         f"mnist-amp: warning: {name} runs in one process. The others of 2 processes, started by hand, have ended.\n"
     )

@@ -155,7 +155,14 @@ def test_the_files_the_results_and_the_printed_table(exported: str) -> None:
     assert [file["bytes"] for file in record["files"]] == [(FOLDER / name).stat().st_size for name in FILES]
     assert record["command"].startswith("mnist-amp export --data.data_dir=")
     assert record["run"] == {
-        **{"checkpoint": CHECKPOINT, "epochs": 1, "step": 8, "hidden_dim": 16, "precision": "bf16-mixed"},
+        **{
+            "checkpoint": CHECKPOINT,
+            "epochs": 1,
+            "step": 8,
+            "averaged": False,
+            "hidden_dim": 16,
+            "precision": "bf16-mixed",
+        },
     }
     lines = exported.splitlines()
     assert lines[0].split("  ")[0] == "file"
@@ -479,7 +486,7 @@ def test_another_root_a_wide_network_and_real_fp16(run: Run) -> None:
     record = json.loads((Path("here") / FOLDER / "results.json").read_text())
     assert record["run"] == {
         "checkpoint": f"here/{CHECKPOINT}",
-        **{"epochs": 1, "step": 3, "hidden_dim": 256, "precision": "16-mixed"},
+        **{"epochs": 1, "step": 3, "averaged": False, "hidden_dim": 256, "precision": "16-mixed"},
     }
     assert torch.get_float32_matmul_precision() == "highest"
     again = run("export", "--formats=[pth]", f"--ckpt_path=here/{CHECKPOINT}")
