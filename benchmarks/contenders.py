@@ -77,7 +77,7 @@ def batches_in_memory(settings: argparse.Namespace, trainer: Any) -> ShuffledLoa
     every = torch.arange(len(labels))
 
     def position() -> tuple[int, int]:
-        return trainer.current_epoch, trainer.fit_loop.batch_idx + 1
+        return trainer.current_epoch, (trainer.fit_loop.batch_idx + 1) * settings.batch_size
 
     return ShuffledLoader(images, labels, every, settings.batch_size, position, settings.seed)
 

@@ -113,6 +113,6 @@ def test_a_killed_node_ends_the_other(nodes: Nodes, tmp_path: Path, data_dir: Pa
     assert process.returncode == 0, err
     assert re.search(r"\nchanged     .*trainer\.num_nodes 2 -> 1", out)
     assert (
-        "mnist-amp: warning: the checkpoint is from 2 processes, and now there are 1. The batches differ, so the run "
-        "does not resume exactly.\n"
+        "mnist-amp: warning: the checkpoint is from 2 processes, and now there are 1. The rest of the epoch trains on "
+        "the images that are left, but in other batches, so the run does not resume exactly.\n"
     ) in err

@@ -16,7 +16,9 @@ def test_the_readme_is_short() -> None:
     assert len(text_of("README.md").splitlines()) <= 200
 
 
-@pytest.mark.parametrize(("page", "least"), [("docs/reliability.md", 60), ("docs/devices.md", 5)])
+@pytest.mark.parametrize(
+    ("page", "least"), [("docs/reliability.md", 60), ("docs/devices.md", 5), ("docs/resume.md", 20)]
+)
 def test_pages_name_tests_that_exist(page: str, least: int) -> None:
     named = re.findall(r"`(\w+/test_\w+\.py)::(test_\w+)`", text_of(page))
     assert len(named) > least

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -49,6 +49,9 @@ class MemoryDataModule(LightningDataModule):
         )
 
 
+IMAGES_AHEAD = "images_ahead"
+
+
 class MNISTDataModule(MemoryDataModule):
     """MNIST, kept as uint8 on the device that trains, and normalised there.
 
@@ -84,7 +87,25 @@ class MNISTDataModule(MemoryDataModule):
             )
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.data_dir, self.batch_size, self.val_size, self.seed = Path(data_dir), batch_size, val_size, seed
+        # images of an epoch that are done beyond its batches, after another batch size; see `runs.epoch_position`
+        self.ahead = {"epoch": 0, IMAGES_AHEAD: 0}
         self.save_hyperparameters()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return by how many images the position in this epoch is ahead of its batches, if it is."""
+        assert self.trainer is not None
+        is_ahead = self.ahead[IMAGES_AHEAD] and self.ahead["epoch"] == self.trainer.current_epoch
+        return dict(self.ahead) if is_ahead else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.ahead = state_dict
+
+    def _position(self) -> tuple[int, int]:
+        """Return the epoch, and the number of its images that are done in all processes."""
+        assert self.trainer is not None
+        epoch, batches = self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
+        ahead = self.ahead[IMAGES_AHEAD] if self.ahead["epoch"] == epoch else 0
+        return epoch, batches * self.batch_size * self.trainer.world_size + ahead
 
     def prepare_data(self) -> None:
         mnist.prepare(self.data_dir)
@@ -103,7 +124,7 @@ class MNISTDataModule(MemoryDataModule):
             self.labels,
             self.split()[0],
             self.batch_size,
-            position=lambda: (trainer.current_epoch, trainer.fit_loop.batch_idx + 1),
+            position=self._position,
             # Lightning does the same with a DataLoader: overfitting repeats the same batches
             seed=None if trainer.overfit_batches else self.seed,  # type: ignore[attr-defined]
             rank=trainer.global_rank,

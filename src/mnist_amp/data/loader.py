@@ -36,8 +36,9 @@ class ShuffledLoader:
         labels: (M,) int64, on the same device.
         indices: which of the M images to train on.
         batch_size: images per batch and process.
-        position: returns the epoch and the number of its batches that are done. It is called at the first batch of an
-            epoch, because Lightning makes the iterator before it restores the progress of a checkpoint.
+        position: returns the epoch and the number of its images that are done, in all processes. It is called at the
+            first batch of an epoch, because Lightning makes the iterator before it restores the progress of a
+            checkpoint.
         seed: of the order; None keeps the order of `indices` in every epoch.
         rank: of this process.
         world_size: number of processes.
@@ -74,7 +75,8 @@ class ShuffledLoader:
     def __iter__(self) -> Iterator[Batch]:
         started = time.perf_counter()
         epoch, done = self.position()
-        shard = self._order(epoch)[done * self.batch_size :].to(self.images.device)
+        left = self._order(epoch)[done:]
+        shard = left[self.rank : len(left) - len(left) % self.world_size : self.world_size].to(self.images.device)
         size = max(BLOCK // self.batch_size, 1) * self.batch_size
         for start in range(0, len(shard), size):
             block = _batch(self.images, self.labels, shard[start : start + size])
@@ -84,12 +86,9 @@ class ShuffledLoader:
             started = time.perf_counter()
 
     def _order(self, epoch: int) -> Tensor:
-        count = len(self.indices)
         if self.seed is None:
-            order = self.indices
-        else:
-            order = self.indices[torch.randperm(count, generator=generator(self.seed, epoch))]
-        return order[self.rank : count - count % self.world_size : self.world_size]
+            return self.indices
+        return self.indices[torch.randperm(len(self.indices), generator=generator(self.seed, epoch))]
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the Trainer keeps the position in the epoch. Lightning warns about a loader without this."""

@@ -52,7 +52,7 @@ class ImagesInMemory(Protocol):
 
 @runtime_checkable
 class Resumes(Protocol):
-    """A loader that begins at a position, (epoch, batches done), which it asks for."""
+    """A loader that begins at a position, (epoch, images done), which it asks for."""
 
     position: Callable[[], tuple[int, int]]
 

@@ -89,6 +89,7 @@ CHECKPOINT: dict[str, Any] = {
             "validated?": TENSORS,
         }
     },
+    "MNISTDataModule?": {"epoch": is_count, "images_ahead": int},
     "current_model_state?": TENSORS,
     "averaging_state?": TENSORS,
     "train_means?": is_epoch_means,

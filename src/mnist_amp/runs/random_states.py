@@ -44,7 +44,8 @@ class RandomStates(Callback):
         if before != trainer.world_size:
             warn(
                 f"the checkpoint is from {before} processes, and now there are {trainer.world_size}. "
-                "The batches differ, so the run does not resume exactly."
+                "The rest of the epoch trains on the images that are left, but in other batches, so the run does not "
+                "resume exactly."
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

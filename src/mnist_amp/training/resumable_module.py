@@ -12,9 +12,11 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mnist_amp.data.datamodule import MNISTDataModule
 from mnist_amp.errors import RequestError
 from mnist_amp.lightning_internals import QuickHooksModule, set_step_result
 from mnist_amp.runs import checkpoint_files
+from mnist_amp.runs.epoch_position import Batches, convert_position
 from mnist_amp.runs.trust import trusted_settings
 from mnist_amp.training.averaged_weights import use_trained_weights
 from mnist_amp.training.clipping import clip_gradients
@@ -172,6 +174,7 @@ class ResumableModule(QuickHooksModule):
         self._load_means(checkpoint.get("train_means"))
         if self.trainer.state.fn == TrainerFn.FITTING:
             use_trained_weights(self.trainer, checkpoint)
+            self._convert_position(checkpoint)
         self.override_checkpoint(checkpoint)
 
     def override_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -190,6 +193,18 @@ class ResumableModule(QuickHooksModule):
             self.lr_scheduler_interval,
             counts_skipped=on_gpu and bool(settings["init_args"].get("fused")),
         )
+
+    def _convert_position(self, checkpoint: dict[str, Any]) -> None:
+        """Let the rest of an epoch train on the images that are left, in batches of another size."""
+        data, trainer = getattr(self.trainer, "datamodule", None), self.trainer
+        saved = checkpoint.get("datamodule_hyper_parameters", {}).get("batch_size")
+        if not isinstance(data, MNISTDataModule) or saved is None or trainer.overfit_batches:  # type: ignore[attr-defined]
+            return
+        limit = trainer.limit_train_batches
+        now = Batches(data.batch_size, trainer.world_size, len(data.split()[0]), None if limit == 1.0 else limit)
+        rows = checkpoint.get("train_means")
+        processes = trainer.world_size if rows is None else len(rows)
+        convert_position(checkpoint, type(data).__qualname__, saved, processes, now)
 
     def _load_means(self, rows: Tensor | None) -> None:
         """Load the rows of this process from those of all processes, (processes, steps, 3)."""
