@@ -71,7 +71,7 @@ def use_all(launch: Launch, trainer: Namespace, args: Sequence[str]) -> None:
 
 
 def environment_of(launch: Launch) -> list[ClusterEnvironment]:
-    """Return the plugin by which Lightning knows a launcher; none for torchrun, which Lightning detects itself.
+    """Return the plugin that tells Lightning of a launcher; none for torchrun, which Lightning detects itself.
 
     It takes srun within an interactive job for a single process.
     """

@@ -43,8 +43,7 @@ def convert_position(checkpoint: dict[str, Any], key: str, size: int, processes:
 
     Args:
         checkpoint: is changed.
-        key: of the state of the data module, which gets the number of images by which the position is ahead of the
-            number of batches.
+        key: of the state of the data module, which gets how many images more are done than the batches of now have.
         size: images of a batch in each process of the checkpoint's run.
         processes: of the checkpoint's run.
         now: the batches of this run.
