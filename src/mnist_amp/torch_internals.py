@@ -28,8 +28,11 @@ METADATA_ASSERT = torch.ops.aten._assert_tensor_metadata.default
 
 
 def metadata_of(state_dict: Any) -> dict[str, Any]:
-    """Return the metadata of a module's state_dict, which is saved with it. They may be changed."""
-    metadata: dict[str, Any] = state_dict._metadata
+    """Return the metadata of a module's state_dict, which is saved with it. They may be changed.
+
+    Weights in a plain dict have none.
+    """
+    metadata: dict[str, Any] = getattr(state_dict, "_metadata", {})
     return metadata
 
 

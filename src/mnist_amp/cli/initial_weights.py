@@ -38,7 +38,7 @@ class InitialWeights:
         Raises:
             UsageError: they name both.
         """
-        if not {None, "null"} & {peek(args, "weights"), peek(args, "ckpt_path")}:
+        if all(peek(args, option) not in (None, "null") for option in ("weights", "ckpt_path")):
             raise UsageError("weights begins a new run, and ckpt_path resumes one. Leave one of them out.", "weights")
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from mnist_amp.errors import RequestError
+from mnist_amp.torch_internals import metadata_of
 
 WEIGHTS_ALONE = "mnist_amp_weights_alone"  # the key of a content that `as_checkpoint` made
 PREFIXES = ("model.", "module.", "_orig_mod.")
@@ -67,7 +68,7 @@ def as_checkpoint(path: Path, content: Mapping[str, Tensor], version: str) -> di
     Raises:
         RequestError: they are not those of a SimpleNN.
     """
-    metadata = getattr(content, "_metadata", {}).get("mnist_amp", {})  # written by `mnist-amp export`
+    metadata = metadata_of(content).get("mnist_amp", {})  # written by `mnist-amp export`
     weights = _for_normalized_images(without_prefixes(content), metadata.get("input", {}))
     first = weights.get("fc1.weight")
     if first is None or first.ndim != 2 or not all(value.is_floating_point() for value in weights.values()):
