@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from mnist_amp.errors import RequestError, RunError
 from mnist_amp.runs import checkpoint_files
@@ -138,3 +139,26 @@ def test_a_run_writes_its_checkpoints_with_it(run: Run, monkeypatch: pytest.Monk
     monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", noted)
     run("fit", *SMOKE, "--checkpoint.every_n_train_steps=3")
     assert written == ["last.ckpt", "last.ckpt", "best.ckpt", "last.ckpt"]
+
+
+class KeepsObject(Callback):
+    """Its state is no plain value."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"path": Path("here")}
+
+
+def test_a_state_that_could_not_be_loaded_stops_the_run_at_its_first_checkpoint(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise the run would train to its end, and no command would read its checkpoints."""
+    own = "--trainer.callbacks=tests.runs.test_checkpoint_io.KeepsObject"
+    with pytest.raises(SystemExit) as exit_info:
+        run("fit", *SMOKE, own, "--trainer.max_epochs=9")
+    assert exit_info.value.code == 1
+    assert capsys.readouterr().err == (
+        "mnist-amp: error: the part callbacks.KeepsObject of the checkpoint holds objects other than tensors and plain "
+        "values. No command would load it, because that could run code, so the run is stopped. Give the state plain "
+        "values.\n"
+    )
+    assert not list(Path().glob("lightning_logs/version_0/checkpoints/*.ckpt"))

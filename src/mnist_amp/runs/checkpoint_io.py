@@ -1,12 +1,14 @@
 """How checkpoints are written and read: atomically, and without running code from them."""
 
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
+from mnist_amp.errors import RunError
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.atomic_files import atomic_write
 
@@ -23,10 +25,17 @@ class AtomicCheckpointIO(CheckpointIO):
         >>> trainer = Trainer(plugins=[AtomicCheckpointIO()], logger=False, enable_checkpointing=False)
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.checked = False
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         # to memory first: when the disk is full, torch.save raises an error that does not mention the disk
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
+        if not self.checked:  # the first one shows it, and later ones have the same kinds of values
+            check_plain(checkpoint)
+            self.checked = True
         with atomic_write(Path(path)) as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
@@ -35,3 +44,23 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def check_plain(checkpoint: dict[str, Any]) -> None:
+    """Check that a checkpoint can be loaded without running code from it.
+
+    Raises:
+        RunError: a part of it, such as the state of a callback, holds other objects than tensors and plain values.
+    """
+    callbacks = {f"callbacks.{name}": state for name, state in checkpoint.get("callbacks", {}).items()}
+    for name, part in {**checkpoint, "callbacks": None, **callbacks}.items():
+        file = io.BytesIO()
+        torch.save(part, file)
+        file.seek(0)
+        try:
+            torch.load(file, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise RunError(
+                f"the part {name} of the checkpoint holds objects other than tensors and plain values. No command "
+                "would load it, because that could run code, so the run is stopped. Give the state plain values."
+            ) from error
