@@ -9,8 +9,9 @@ from jsonargparse import Namespace
 from torch import Tensor, nn
 
 from mnist_amp.cli.arguments import peek
-from mnist_amp.errors import RequestError, UsageError
+from mnist_amp.errors import RequestError, UsageError, warn
 from mnist_amp.runs import checkpoint_files
+from mnist_amp.runs.config_text import to_yaml
 
 
 @dataclass
@@ -19,7 +20,8 @@ class InitialWeights:
 
     Attributes:
         path: the file: a checkpoint, weights alone, or a .safetensors file.
-        weights: by their names in the module, float32.
+        weights: by their names in the module.
+        hidden_dim: width of the network in the file.
         strict: whether all layers must fit.
         fresh: layers of the network that the file does not have in their shape, so they stay random.
         unused: layers of the file that the network does not have.
@@ -27,45 +29,66 @@ class InitialWeights:
 
     path: Path
     weights: dict[str, Tensor]
-    strict: bool
+    hidden_dim: int
+    strict: bool = True
     fresh: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
 
     @staticmethod
-    def check(args: Sequence[str]) -> None:
+    def check_arguments(args: Sequence[str]) -> None:
         """Check that the arguments name a file to begin with or a checkpoint to resume from, and not both.
 
         Raises:
-            UsageError: they name both.
+            UsageError: they name both, or the name is empty.
         """
         if all(peek(args, option) not in (None, "null") for option in ("weights", "ckpt_path")):
             raise UsageError("weights begins a new run, and ckpt_path resumes one. Leave one of them out.", "weights")
+        if peek(args, "weights") == "":
+            raise UsageError("weights is empty; name a file, or leave it out.", "weights")
 
     @classmethod
-    def find(cls, config: Namespace, args: Sequence[str], resumes: bool) -> Self | None:
-        """Read the file that the settings of a fit name, and set the width of the network to that of the file.
+    def find(cls, args: Sequence[str]) -> Self | None:
+        """Find and read the file to begin a fit with.
 
         Args:
-            config: settings of the fit; `model.hidden_dim` is changed if the arguments do not give it.
             args: the arguments after the command.
-            resumes: whether the fit resumes from a checkpoint.
 
         Returns:
-            None if no file is named, or if a requeued job resumes.
+            None if no file is named.
 
         Raises:
-            RequestError: the file can't be read.
+            RequestError: the file can't be read, or has no weights.
         """
-        if not config.weights:
+        wanted = peek(args, "weights")
+        if wanted in (None, "null"):
+            if str(peek(args, "weights_strict")).lower() == "false":
+                warn("weights_strict has no effect: no weights are given.")
             return None
-        if resumes:
-            return None
-        root = Path(config.trainer.default_root_dir or ".")
-        path = checkpoint_files.resolve(config.weights, root, folder_means="best")
+        root = Path(str(peek(args, "trainer.default_root_dir") or "."))
+        path = checkpoint_files.resolve(str(wanted), root, folder_means="best", option="weights")
         content = checkpoint_files.read(path)
-        if peek(args, "model.hidden_dim") is None:
-            config.model.hidden_dim = content["hyper_parameters"]["hidden_dim"]
-        return cls(path, content["state_dict"], config.weights_strict)
+        return cls(path, content["state_dict"], content["hyper_parameters"]["hidden_dim"])
+
+    def as_argument(self) -> str:
+        """Return the width of the network as an argument, weaker than the arguments that follow it."""
+        return f"--config={to_yaml({'model': {'hidden_dim': self.hidden_dim}})}"
+
+    def apply_settings(self, config: Namespace) -> None:
+        """Take over whether all layers must fit, and check the width of the network.
+
+        Args:
+            config: the parsed settings of the fit.
+
+        Raises:
+            RequestError: another width is set, and all layers must fit.
+        """
+        self.strict = config.weights_strict
+        if self.strict and config.model.hidden_dim != self.hidden_dim:
+            raise RequestError(
+                f"model.hidden_dim is {config.model.hidden_dim}, but {self.path} holds a network of hidden_dim "
+                f"{self.hidden_dim}. Leave model.hidden_dim out, or keep the layers that differ random with "
+                "--weights_strict false."
+            )
 
     def load_into(self, module: nn.Module) -> None:
         """Copy the weights into a module.

@@ -121,9 +121,11 @@ class MnistAmpCLI(OpenCLI):
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
         subcommand, *own = args
-        InitialWeights.check(own)
+        InitialWeights.check_arguments(own)
         self.start = StartingCheckpoint.find(self.name, subcommand, own)
-        inherited = [] if self.start is None else [self.start.as_argument()]
+        if self.start is None and self.name == "fit":  # a requeued job resumes, although its command names weights
+            self.weights = InitialWeights.find(own)
+        inherited = [each.as_argument() for each in (self.start, self.weights) if each is not None]
         self.config = parser.parse_args([subcommand, *inherited, *restore_capitals(own, os.environ, inherited)])
         if self.launch is not None:
             processes.use_all(self.launch, self.config[subcommand].trainer, own)
@@ -133,8 +135,8 @@ class MnistAmpCLI(OpenCLI):
             self.config[subcommand].ckpt_path, self.config[subcommand].weights_only = path, True
             self.changes = self.start.changes(subcommand, self.config[subcommand])
         config = self.config[subcommand]
-        if subcommand == "fit" and "weights" in config:  # a measured fit has no such option
-            self.weights = InitialWeights.find(config, own, self.start is not None)
+        if self.weights is not None:
+            self.weights.apply_settings(config)
         settings.check_times(config.as_dict(), written(own))
         settings.check(config.as_dict())
         if config.seed_everything is True:
@@ -206,7 +208,8 @@ class MnistAmpCLI(OpenCLI):
 
     def _config_text(self) -> str:
         config = self.config[self.subcommand].clone()
-        config.ckpt_path = config.weights = None  # or a command with this configuration would start from there again
+        # or a command with this configuration would start from there again
+        config.ckpt_path, config.weights, config.weights_strict = None, None, True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of jsonargparse, about objects in it
             return without_objects(self.subcommand_parsers[self.command].dump(config, skip_unset=False))

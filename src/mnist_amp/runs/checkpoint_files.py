@@ -18,23 +18,26 @@ from mnist_amp.runs import weights_file
 from mnist_amp.runs.checkpoint_contents import RunInfo
 from mnist_amp.runs.checkpoint_schema import CHECKPOINT, schema_error
 from mnist_amp.runs.folders import logs_dir, run_dirs
+from mnist_amp.runs.weights_file import WEIGHTS_ALONE
 
+OLD_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # a pickled number
 REQUIRED = {"state_dict", "global_step", "loops", "hyper_parameters"}
 
 
-def resolve(ckpt_path: str, root: Path, *, folder_means: str) -> Path:
+def resolve(ckpt_path: str, root: Path, *, folder_means: str, option: str = "ckpt_path") -> Path:
     """Return the checkpoint file that `--ckpt_path` names.
 
     Args:
         ckpt_path: `best` or `last` (of the newest run that has it), a file, or the folder of a run.
         root: folder that holds `lightning_logs`.
         folder_means: the checkpoint to use if a folder is named, `best` or `last`.
+        option: the one that names the checkpoint, for messages.
 
     Raises:
         RequestError: there is no such checkpoint.
     """
     if ckpt_path in ("best", "last"):
-        return _newest(root, ckpt_path)
+        return _newest(root, ckpt_path, option)
     if "://" in ckpt_path:
         raise RequestError(f"{ckpt_path} is not a local file. Download the checkpoint first.")
     path = Path(ckpt_path)
@@ -70,22 +73,20 @@ def read(path: Path) -> dict[str, Any]:
         >>> read(Path("lightning_logs/version_0/checkpoints/last.ckpt"))["global_step"]  # doctest: +SKIP
         4300
     """
-    checkpoint = weights_file.read_safetensors(path) if path.suffix == ".safetensors" else _load(path)
-    if weights_file.is_plain_weights(checkpoint):
-        checkpoint = weights_file.as_checkpoint(path, checkpoint, lightning.__version__)
+    checkpoint = _load_any(path)
     if not isinstance(checkpoint, dict) or not set(checkpoint) >= REQUIRED:
-        raise RequestError(
-            f"{path} is not a training checkpoint. A run keeps its checkpoints in its folder checkpoints/."
-        )
+        raise RequestError(f"{path} is not a training checkpoint. {_advice(checkpoint)}")
     if (problem := schema_error(checkpoint, CHECKPOINT)) is not None:
         raise RequestError(f"{path} is damaged, or a checkpoint of another project: its {problem}.")
     trained = checkpoint.get("current_model_state", {})  # while a callback averages the weights
     tensors = {**checkpoint["state_dict"], **trained, **dict(_optimizer_tensors(checkpoint))}
     non_finite = [name for name, value in tensors.items() if not value.isfinite().all()]
+    names = ", ".join(non_finite)
+    if non_finite and WEIGHTS_ALONE in checkpoint:
+        raise RequestError(f"{path} has values in {names} that are not finite in float32. Use other weights.")
     if non_finite:
         raise RequestError(
-            f"{path} has non-finite values in {', '.join(non_finite)}, because its training diverged. "
-            "Use an earlier checkpoint."
+            f"{path} has non-finite values in {names}, because its training diverged. Use an earlier checkpoint."
         )
     return checkpoint
 
@@ -125,6 +126,26 @@ def _optimizer_tensors(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Tensor
                     yield f"{name} of parameter {number}", value
 
 
+def _load_any(path: Path) -> Any:
+    """Load a file of any format; weights alone become a checkpoint."""
+    if weights_file.is_safetensors(path):
+        weights, source = weights_file.read_safetensors(path)
+        return weights_file.as_checkpoint(path, weights, source, lightning.__version__)
+    content = _load(path)
+    if not weights_file.is_plain_weights(content):
+        return content
+    return weights_file.as_checkpoint(path, content, weights_file.exported_input(content), lightning.__version__)
+
+
+def _advice(content: Any) -> str:
+    """Return what to do with a file that is no checkpoint, such as one of a training loop of plain PyTorch."""
+    parts = content.items() if isinstance(content, dict) else []
+    key = next((key for key, value in parts if weights_file.is_plain_weights(value)), None)
+    if key is None:
+        return "A run keeps its checkpoints in its folder checkpoints/."
+    return f"The part {key!r} of its content holds weights: save this part in a file of its own, with torch.save."
+
+
 def _load(path: Path) -> Any:
     """Load a file that torch.save wrote, after its checksums are verified. torch.load does not verify them."""
     try:
@@ -134,6 +155,8 @@ def _load(path: Path) -> Any:
         raise RequestError(f"{path} can't be read: {error.strerror or error}.") from error
     except Exception as error:  # zipfile raises many kinds of errors for damaged files
         torn = str(error)
+    if torn is not None and _is_of_old_torch(path):
+        raise RequestError(f"{path} has the format of torch before 1.6. Load it with torch, and save it again.")
     if torn is not None:
         size = path.stat().st_size
         raise RequestError(f"{path} ({size:,} bytes) is not a checkpoint, or it is truncated or damaged.")
@@ -147,7 +170,13 @@ def _load(path: Path) -> Any:
         ) from error
 
 
-def _newest(root: Path, name: str) -> Path:
+def _is_of_old_torch(path: Path) -> bool:
+    """Whether a file begins as torch.save began its files before 1.6: they have no checksums."""
+    with path.open("rb") as file:
+        return file.read(len(OLD_TORCH)) == OLD_TORCH
+
+
+def _newest(root: Path, name: str, option: str) -> Path:
     """Return the `best` or `last` of the newest run. A missing `last` may have others beside it that can replace it."""
     found = [folder / "checkpoints" / f"{name}.ckpt" for folder in run_dirs(root)]
     there = [path for path in found if path.is_file() or path.is_symlink()]  # a broken link is damage to report
@@ -160,5 +189,5 @@ def _newest(root: Path, name: str) -> Path:
         return there[0]
     raise RequestError(
         f"there is no run with a checkpoint under {logs_dir(root).absolute()}. "
-        "Train one with `mnist-amp fit`, or name a checkpoint with --ckpt_path."
+        f"Train one with `mnist-amp fit`, or name a checkpoint with --{option}."
     )

@@ -23,6 +23,7 @@ GROUPS = {f"{name}?": {str: object} for name in ("model", "data", "trainer", "sc
 # each command has its own
 NOT_INHERITED = ("max_time", "fast_dev_run", "default_root_dir", "num_nodes")
 # not reported as changed: the length of the run; the precision has a line of its own, with the loss scale
+STARTING_POINT = ("ckpt_path", "weights_only", "weights", "weights_strict")  # of a command, not settings of its run
 UNREPORTED = (
     *("max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "plugins"),
     *("max_time", "fast_dev_run", "default_root_dir"),
@@ -80,7 +81,7 @@ def check_loops(path: Path, checkpoint: dict[str, Any], loops: Mapping[str, Any]
 
 def reported_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """List the settings that differ from the saved ones, without those that have a line of their own."""
-    known = {key: value for key, value in before.items() if key not in ("ckpt_path", "weights_only")}
+    known = {key: value for key, value in before.items() if key not in STARTING_POINT}
     known["trainer"] = {key: value for key, value in before["trainer"].items() if key not in UNREPORTED}
     known.setdefault("lr_scheduler", None)  # a schedule may be added
     return changed_settings(known, after)

@@ -4,11 +4,13 @@ Such a file has no progress, no optimizer and no settings. Its width is read fro
 prefixes of LightningModules, of `torch.compile` and of DataParallel.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mnist_amp.errors import RequestError
@@ -18,6 +20,7 @@ WEIGHTS_ALONE = "mnist_amp_weights_alone"  # the key of a content that `as_check
 PREFIXES = ("model.", "module.", "_orig_mod.")
 FIRST_LAYER = ("fc1.weight", "fc1.bias")
 PIXELS = [0, 255]  # the range of the input for which `mnist-amp export` writes weights
+SHOWN = 8  # layers in a message
 NO_PROGRESS: dict[str, Any] = {
     "fit_loop": {
         "epoch_progress": {"current": {"ready": 0}},
@@ -27,8 +30,19 @@ NO_PROGRESS: dict[str, Any] = {
 }
 
 
-def read_safetensors(path: Path) -> dict[str, Any]:
-    """Return the weights of a .safetensors file, by name.
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is of the format safetensors: its content or its name says so.
+
+    A file of safetensors begins with eight bytes, the length of a header in JSON.
+    """
+    start = b""
+    with contextlib.suppress(OSError), path.open("rb") as file:  # whoever reads the file reports the error
+        start = file.read(9)
+    return start[8:] == b"{" or path.suffix.lower() == ".safetensors"
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Return the weights of a .safetensors file by name, and its input if `mnist-amp export` wrote the file.
 
     Raises:
         RequestError: the package safetensors is missing, or the file is damaged.
@@ -48,7 +62,9 @@ def read_safetensors(path: Path) -> dict[str, Any]:
         raise RequestError(f"{path} can't be read: {error.strerror or error}.") from error
     except SafetensorError as error:
         raise RequestError(f"{path} is not a .safetensors file, or it is truncated or damaged: {error}.") from error
-    return _for_normalized_images(weights, json.loads(metadata.get("input", "{}")))
+    with contextlib.suppress(ValueError, RecursionError):  # another program's metadata may be any text
+        return weights, json.loads(metadata.get("input", "null"))
+    return weights, None
 
 
 def is_plain_weights(content: Any) -> bool:
@@ -57,22 +73,30 @@ def is_plain_weights(content: Any) -> bool:
     return named and bool(content) and all(isinstance(value, Tensor) for value in content.values())
 
 
-def as_checkpoint(path: Path, content: Mapping[str, Tensor], version: str) -> dict[str, Any]:
+def exported_input(content: Any) -> Any:
+    """Return the input of a state_dict that `mnist-amp export` wrote; None for other weights."""
+    metadata: Any = metadata_of(content)  # another program's may be of any type
+    ours = metadata.get("mnist_amp") if isinstance(metadata, Mapping) else None
+    return ours.get("input") if isinstance(ours, Mapping) else None
+
+
+def as_checkpoint(path: Path, content: Mapping[str, Tensor], source: Any, version: str) -> dict[str, Any]:
     """Return weights in the form of a checkpoint of LitSimpleNN that has trained nothing.
 
     Args:
         path: of the file, named in messages.
         content: the weights by name, of any floating dtype.
+        source: the input of an exported file, from its metadata; anything else for other files.
         version: of Lightning.
 
     Raises:
         RequestError: they are not those of a SimpleNN.
     """
-    metadata = metadata_of(content).get("mnist_amp", {})  # written by `mnist-amp export`
-    weights = _for_normalized_images(without_prefixes(content), metadata.get("input", {}))
-    first = weights.get("fc1.weight")
-    if first is None or first.ndim != 2 or not all(value.is_floating_point() for value in weights.values()):
-        raise RequestError(f"{path} does not hold the weights of a SimpleNN: its layers are {', '.join(weights)}.")
+    weights = without_prefixes(content)
+    width = _width(weights) if all(map(_is_dense_float, weights.values())) else 0
+    if width == 0:
+        raise RequestError(f"{path} does not hold the weights of a SimpleNN. Its layers are {_described(weights)}.")
+    weights = _for_normalized_images(weights, source)
     none = dict.fromkeys(("optimizer", "lr_scheduler"))
     return {
         "pytorch-lightning_version": version,
@@ -80,7 +104,7 @@ def as_checkpoint(path: Path, content: Mapping[str, Tensor], version: str) -> di
         "global_step": 0,
         "loops": NO_PROGRESS,
         "state_dict": {f"model.{name}": value.float().contiguous() for name, value in weights.items()},
-        "hyper_parameters": {"hidden_dim": len(first), "lr_scheduler_interval": "epoch", **none},
+        "hyper_parameters": {"hidden_dim": width, "lr_scheduler_interval": "epoch", **none},
         WEIGHTS_ALONE: True,
     }
 
@@ -97,7 +121,29 @@ def without_prefixes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _for_normalized_images(weights: dict[str, Tensor], source: Mapping[str, Any]) -> dict[str, Tensor]:
+def _width(weights: Mapping[str, Tensor]) -> int:
+    """Return the width of the hidden layer, from the shape of either layer; 0 if there is neither."""
+    shapes = [(weights[name].shape, axis) for name, axis in (("fc1.weight", 0), ("fc2.weight", 1)) if name in weights]
+    return next((shape[axis] for shape, axis in shapes if len(shape) == 2), 0)
+
+
+def _is_dense_float(value: Tensor) -> bool:
+    return value.is_floating_point() and value.layout == torch.strided and value.device.type == "cpu"
+
+
+def _described(weights: Mapping[str, Tensor]) -> str:
+    """Return the first layers with their shapes and types."""
+    layers = [f"{name} ({' x '.join(map(str, value.shape))} {_kind(value)})" for name, value in weights.items()]
+    more = [f"and {len(layers) - SHOWN} more"] if len(layers) > SHOWN else []
+    return ", ".join([*layers[:SHOWN], *more]) or "missing"
+
+
+def _kind(value: Tensor) -> str:
+    layout = [] if value.layout == torch.strided else [str(value.layout)]
+    return " ".join([str(value.dtype), *layout]).replace("torch.", "")
+
+
+def _for_normalized_images(weights: dict[str, Tensor], source: Any) -> dict[str, Tensor]:
     """Return weights that take normalised images; `mnist-amp export` writes some that take pixels.
 
     Those take pixels v from 0 to 255: their first layer is W v + b. A normalised image is x = 2 v / 255 - 1, so
@@ -105,10 +151,13 @@ def _for_normalized_images(weights: dict[str, Tensor], source: Mapping[str, Any]
 
     Args:
         weights: by the names of the network.
-        source: the input of an exported file, from its metadata.
+        source: the input of an exported file, from its metadata; anything else for other files.
     """
-    if source.get("range") != PIXELS or not set(FIRST_LAYER) <= set(weights):
+    takes_pixels = isinstance(source, Mapping) and source.get("range") == PIXELS
+    if not takes_pixels or not set(FIRST_LAYER) <= set(weights):
         return weights
+    if weights["fc1.weight"].shape[:-1] != weights["fc1.bias"].shape:
+        return weights  # they fit no network, which is reported later
     weight, bias = (weights[name].double() for name in FIRST_LAYER)
     first = {"fc1.weight": weight * 127.5, "fc1.bias": bias + (weight * 127.5).sum(dim=1)}
     return {name: first[name].float() if name in first else value for name, value in weights.items()}
