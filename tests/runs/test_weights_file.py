@@ -202,8 +202,8 @@ NONE = "Give the network the shape of the file, or keep these layers random with
     [
         (
             ("fit", "--weights=model.pth", "--model.hidden_dim=8"),
-            "model.pth does not fit the network. These layers differ (file -> network): model.fc1.weight 16 x 784 -> "
-            f"8 x 784, model.fc1.bias 16 -> 8, model.fc2.weight 10 x 16 -> 10 x 8. {NONE}",
+            "model.hidden_dim is 8, but model.pth holds a network of hidden_dim 16. Leave model.hidden_dim out, or "
+            "keep the layers that differ random with --weights_strict false.",
         ),
         (
             ("fit", "--weights=more.pth"),
@@ -218,16 +218,15 @@ NONE = "Give the network the shape of the file, or keep these layers random with
         ),
         (
             ("fit", "--weights=other.pth"),
-            "other.pth does not hold the weights of a SimpleNN: its layers are conv.weight.",
+            "other.pth does not hold the weights of a SimpleNN. Its layers are conv.weight (2 x 2 float32).",
         ),
         (
             ("fit", "--weights=counts.pth"),
-            "counts.pth does not hold the weights of a SimpleNN: its layers are fc1.weight.",
+            "counts.pth does not hold the weights of a SimpleNN. Its layers are fc1.weight (2 x 2 int64).",
         ),
         (
             ("fit", "--weights=nan.pth"),
-            "nan.pth has non-finite values in model.fc2.bias, because its training diverged. Use an earlier "
-            "checkpoint.",
+            "nan.pth has values in model.fc2.bias that are not finite in float32. Use other weights.",
         ),
         (("fit", "--weights=http://a.b/c.pth"), "http://a.b/c.pth is not a local file. Download the checkpoint first."),
         (
