@@ -319,7 +319,7 @@ def test_checkpoints_of_other_projects(fitted: Run, refused: Refused, tmp_path: 
     )
     torch.save({"conv": torch.zeros(1)}, "it.ckpt")
     assert message("test") == (
-        f"does not hold the weights of a SimpleNN: its layers are conv. The newest checkpoint that can be read is {good}."
+        f"does not hold the weights of a SimpleNN. Its layers are conv (1 float32). The newest checkpoint that can be read is {good}."
     )
     Path("it.ckpt").write_bytes(good.read_bytes()[:10_000])
     assert message(*more) == (
