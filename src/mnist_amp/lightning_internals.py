@@ -190,6 +190,15 @@ def resume_average(trainer: Trainer, callback: StochasticWeightAveraging) -> Non
         group.update(before)
 
 
+def align_logged_step(trainer: Trainer) -> None:
+    """Count as many steps for the loggers as the optimizer has taken, at the start of a batch.
+
+    When Lightning resumes, it adds the newest step to that count or not, by the number of batches that are done. This
+    is wrong if that number is in batches of another size, or if another number of batches makes a step.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+
 # --- several optimizer steps in one iteration of the training loop ----------------------------------------------------
 # Lightning's loop takes one step per iteration, and has no public way to take several. These functions do for each
 # further step what the loop does for the first one.

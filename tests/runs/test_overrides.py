@@ -1,5 +1,6 @@
 """Settings that are overridden on resume, as the table in docs/resume.md has them."""
 
+import csv
 import itertools
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from mnist_amp.runs.epoch_position import Batches, convert_position
-from tests.conftest import Run
+from tests.conftest import Refused, Run
 from tests.runs.test_exact import SETTINGS, interrupted, last
 from tests.runs.test_resume import flat
 
@@ -101,3 +102,71 @@ def test_the_end_of_an_epoch_is_kept() -> None:
     there["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = True
     convert_position(there, "data", 64, 1, Batches(16, 1, 10_000))
     assert there["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"] == 15
+
+
+SMALL = (*FEW, "--data.val_size=59000")  # 16 batches of 64 in an epoch
+NO_LIMIT = ("--ckpt_path=lightning_logs/version_0", "--trainer.max_steps=-1", "--trainer.callbacks=null")
+
+
+@pytest.mark.parametrize("stop", ["--trainer.max_steps=5", "--checkpoint.every_n_train_steps=5"])
+@pytest.mark.parametrize(
+    ("override", "steps"),
+    [
+        ("--data.batch_size=32", 5 + 22),
+        ("--data.batch_size=100", 5 + 7),
+        ("--data.batch_size=700", 5 + 1),
+        ("--data.batch_size=1000", 5 + 1),  # batch 0 of the Trainer follows
+        # 11 batches are left: one, because the sixth ends a pair, and then five pairs
+        ("--trainer.accumulate_grad_batches=2", 5 + 1 + 5),
+        ("--trainer.limit_train_batches=16", 5 + 11),
+    ],
+)
+def test_means_and_log_rows_of_other_batches(run: Run, stop: str, override: str, steps: int) -> None:
+    """The means of the epoch have all its images. Each step has one log row."""
+    if "every" in stop:
+        interrupted(run, 7, *SMALL, stop)
+    else:
+        run("fit", *SMALL, stop)
+    run("fit", *NO_LIMIT, "--trainer.max_epochs=1", override)
+    assert last(1)["global_step"] == steps
+    assert last(1)["train_means"][..., 2].sum() == 1000
+    assert logged_steps(1) == list(range(steps))
+    run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
+    assert last(2)["train_means"][..., 2].sum() == 1000
+
+
+def logged_steps(version: int) -> list[int]:
+    with Path(f"lightning_logs/version_{version}/metrics.csv").open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file) if row["train_loss_step"]]
+
+
+@pytest.mark.parametrize("override", ["--trainer.limit_train_batches=4", "--data.val_size=59900"])
+def test_an_epoch_of_fewer_batches_than_are_done_ends_after_one_more(run: Run, override: str) -> None:
+    run("fit", *SMALL, "--trainer.max_steps=5")
+    run("fit", *NO_LIMIT, override, "--trainer.max_epochs=1")
+    history = last(1)["callbacks"]["RunCheckpoint"]["history"]
+    assert [(row["step"], "val_loss" in row) for row in history] == [(6, True)]
+
+
+def test_a_schedule_by_steps_counts_the_steps_of_the_new_size(run: Run, refused: Refused) -> None:
+    """5 steps are done; 22 of 32 images and then 32 follow, so two epochs take 59 steps."""
+    schedule = ("--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.01", "--model.lr_scheduler_interval=step")
+    run("fit", *SMALL, *schedule, "--lr_scheduler.total_steps=32", "--trainer.max_steps=5")
+    assert refused("fit", *NO_LIMIT, "--data.batch_size=32", "--lr_scheduler.total_steps=58").endswith(
+        "error: the schedule OneCycleLR ends after 58 optimizer steps, but the run takes 59 optimizer steps. Give the "
+        "schedule as many steps (OneCycleLR: total_steps), or train for less.\n"
+    )
+    run("fit", *NO_LIMIT, "--data.batch_size=32", "--lr_scheduler.total_steps=59")
+    assert last(1)["global_step"] == last(1)["lr_schedulers"][0]["last_epoch"] == 59
+
+
+def test_a_schedule_of_the_accumulation_resumes_exactly_within_an_epoch(run: Run) -> None:
+    """Lightning's callback sets the number at the start of an epoch, which the resumed run does not see."""
+    scheduling = ("--trainer.callbacks=GradientAccumulationScheduler", "--trainer.callbacks.scheduling={1: 3}")
+    settings = (*SMALL, *scheduling, "--trainer.max_epochs=3")
+    run("fit", *settings)
+    run("fit", *settings, "--trainer.max_steps=18")
+    assert "changed" not in run("fit", "--ckpt_path=last", "--trainer.max_steps=-1")
+    assert last(0)["global_step"] == 16 + 6 + 6
+    for key in TRAINED:
+        assert flat(last(2).get(key)) == flat(last(0).get(key)), key

@@ -39,7 +39,9 @@ class Batches(NamedTuple):
 
 
 def convert_position(checkpoint: dict[str, Any], key: str, size: int, processes: int, now: Batches) -> None:
-    """Change a checkpoint within an epoch so that its position counts batches of now.
+    """Change a checkpoint within an epoch so that its position counts batches of now. At least one batch is left.
+
+    Otherwise an epoch that has more batches done than it has now would end without its validation.
 
     Args:
         checkpoint: is changed.
@@ -50,9 +52,11 @@ def convert_position(checkpoint: dict[str, Any], key: str, size: int, processes:
     """
     loop = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     current: dict[str, int] = loop["current"]
-    if loop["is_last_batch"] or not current["processed"] or (size, processes) == (now.size, now.processes):
+    fits = (size, processes) == (now.size, now.processes) and current["processed"] < now.longest()
+    if loop["is_last_batch"] or not current["processed"] or fits:
         return
     done = current["processed"] * size * processes + checkpoint.get(key, {}).get(IMAGES_AHEAD, 0)
+    done = min(done, now.images - now.processes)  # fewer images may be left to train on than are done
     # the epoch ends with the last image, so the batches are counted from its end
     batches = max(min(now.count() - now.count(done), now.longest() - 1), 0)
     added = batches - current["processed"]

@@ -120,7 +120,8 @@ def check_settings(path: Path, checkpoint: dict[str, Any], subcommand: str, conf
 def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any], within: str = "") -> list[str]:
     """List the settings that differ, as `data.batch_size 64 -> 32`, for those that `before` has."""
     found = []
-    for key, value in before.items():
+    after = {str(key): value for key, value in after.items()}  # a number may be a key; in a file it is text
+    for key, value in ((str(key), value) for key, value in before.items()):
         name = f"{within}{key}".replace(".init_args", "")
         names = _class_name(value), _class_name(after.get(key))
         if any(names) and names[0] != names[1]:

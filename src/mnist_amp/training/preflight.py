@@ -60,10 +60,12 @@ def _try(trainer: Trainer, pl_module: LightningModule, checkpoint: tuple[str, di
             problem = f"{path} is damaged: the state of its optimizer can't be loaded"
             _try_steps(made["optimizer"], problem, saved, scaled)
         trainer.fit_loop.setup_data()
+        overridden = None if checkpoint is None else copy.deepcopy(checkpoint[1])
+        if overridden is not None and isinstance(pl_module, ResumableModule):
+            pl_module.convert_position(overridden)
         if "lr_scheduler" in made:
-            _check_length(trainer, None if checkpoint is None else checkpoint[1], **made["lr_scheduler"])
-        if checkpoint is not None and isinstance(pl_module, ResumableModule):
-            overridden = copy.deepcopy(checkpoint[1])
+            _check_length(trainer, overridden, **made["lr_scheduler"])
+        if checkpoint is not None and overridden is not None and isinstance(pl_module, ResumableModule):
             pl_module.override_checkpoint(overridden)
             # for example Adam's amsgrad
             problem = (

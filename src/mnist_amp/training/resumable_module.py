@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.trainer.states import TrainerFn
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 
 from mnist_amp.data.datamodule import MNISTDataModule
 from mnist_amp.errors import RequestError
-from mnist_amp.lightning_internals import QuickHooksModule, set_step_result
+from mnist_amp.lightning_internals import QuickHooksModule, align_logged_step, set_step_result
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.epoch_position import Batches, convert_position
 from mnist_amp.runs.trust import trusted_settings
@@ -80,6 +81,7 @@ class ResumableModule(QuickHooksModule):
         self.train_means = EpochMeans()
         self.loss: Tensor
         self.grad_norm: Tensor | None = None
+        self.continues_epoch = False  # whether the next batch is the first of a resumed epoch
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's other options would only weaken the checks
@@ -128,6 +130,11 @@ class ResumableModule(QuickHooksModule):
 
     def on_train_start(self) -> None:
         self.execution.start()
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, GradientAccumulationScheduler):
+                # it sets the number at the start of an epoch, which a run that resumes within an epoch does not see
+                number = callback.get_accumulate_grad_batches(self.trainer.current_epoch)
+                self.trainer.accumulate_grad_batches = number
 
     def configure_gradient_clipping(
         self,
@@ -142,7 +149,10 @@ class ResumableModule(QuickHooksModule):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0:
+        if self.continues_epoch:  # even with batch 0, if the batches are larger now than all images that are done
+            self.continues_epoch = False
+            align_logged_step(self.trainer)
+        elif batch_idx == 0:
             self.train_means.reset()
 
     def optimizer_step(
@@ -172,9 +182,11 @@ class ResumableModule(QuickHooksModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._load_means(checkpoint.get("train_means"))
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        if self.trainer.state.fn == TrainerFn.FITTING and "loops" in checkpoint:
             use_trained_weights(self.trainer, checkpoint)
-            self._convert_position(checkpoint)
+            batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            self.continues_epoch = not batches["is_last_batch"] and batches["current"]["processed"] > 0
+            self.convert_position(checkpoint)
         self.override_checkpoint(checkpoint)
 
     def override_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -194,8 +206,8 @@ class ResumableModule(QuickHooksModule):
             counts_skipped=on_gpu and bool(settings["init_args"].get("fused")),
         )
 
-    def _convert_position(self, checkpoint: dict[str, Any]) -> None:
-        """Let the rest of an epoch train on the images that are left, in batches of another size."""
+    def convert_position(self, checkpoint: dict[str, Any]) -> None:
+        """Let the rest of a checkpoint's epoch train on the images that are left, in batches of another size."""
         data, trainer = getattr(self.trainer, "datamodule", None), self.trainer
         saved = checkpoint.get("datamodule_hyper_parameters", {}).get("batch_size")
         if not isinstance(data, MNISTDataModule) or saved is None or trainer.overfit_batches:  # type: ignore[attr-defined]
