@@ -3,22 +3,24 @@
 Optimizers, schedules, the GradScaler and the averages of the weights are torch's own. Nothing of Lightning is used.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_avg_fn
 
 from mnist_amp.data.loader import Batch
 
-BATCHES = 6  # of an epoch
+IMAGES = 384  # of an epoch
 DTYPES = {"32-true": None, "bf16-mixed": torch.bfloat16, "fp16-cpu": torch.float16}
 EMA, SWA, STOPPING = "EMAWeightAveraging", "StochasticWeightAveraging", "EarlyStopping"
+ACCUMULATION = "GradientAccumulationScheduler"
 NEVER_BETTER = {"monitor": "train_loss", "min_delta": 99.0}
 # No optimizer is fused, because fused optimizers round differently. A setting that is left out on resume is the
 # checkpoint's, so each class always gets the same settings.
@@ -51,6 +53,7 @@ CALLBACKS: list[tuple[str, dict[str, Any]] | None] = [
     *((EMA, {"decay": decay}) for decay in (0.9, 0.5)),
     *((SWA, {"swa_lrs": 0.01, "swa_epoch_start": start}) for start in (2, 3)),
     *((STOPPING, {**NEVER_BETTER, "patience": patience}) for patience in (1, 3)),
+    *((ACCUMULATION, {"scheduling": scheduling}) for scheduling in ({1: 3}, {0: 2, 2: 1})),
 ]
 CHOICES: dict[str, list[Any]] = {
     "optimizer": [(name, settings) for name, all_settings in OPTIMIZERS.items() for settings in all_settings],
@@ -58,9 +61,11 @@ CHOICES: dict[str, list[Any]] = {
     "callback": CALLBACKS,
     "precision": list(DTYPES),
     "clip": [None, None, 0.5],
-    "accumulate": [1, 1, 2, 4],
+    "accumulate": [1, 1, 1, 2, 4],
+    "batch_size": [64, 64, 64, 32, 100, 500],
     "max_epochs": [2, 3, 4, 5],
     "steps_per_execution": [1, 1, 3],
+    "log_every_n_steps": [1, 1, 3],
 }
 
 
@@ -74,8 +79,10 @@ class Settings:
     precision: str
     clip: float | None
     accumulate: int
+    batch_size: int
     max_epochs: int
     steps_per_execution: int
+    log_every_n_steps: int
 
     @classmethod
     def drawn(cls, source: Random) -> Self:
@@ -99,6 +106,29 @@ class Settings:
         swa = self.of(SWA)
         return float("inf") if swa is None else float(swa["swa_epoch_start"] - 1)
 
+    def batches_of_step(self, epoch: int) -> int:
+        """Return the number of batches whose gradients are accumulated for an optimizer step of an epoch."""
+        scheduling = (self.of(ACCUMULATION) or {}).get("scheduling", {})
+        return int(
+            scheduling.get(max((begin for begin in scheduling if begin <= epoch), default=None), self.accumulate)
+        )
+
+    def batches(self, done: int = 0) -> int:
+        """Return the number of batches of an epoch, without its first `done` images."""
+        return math.ceil((IMAGES - done) / self.batch_size)
+
+    def place(self, done: int) -> int:
+        """Return how many batches come before the next one. The batches end with the epoch."""
+        return self.batches() - self.batches(done)
+
+    def steps(self, epoch: int, done: int = 0) -> int:
+        """Return the number of optimizer steps of an epoch, without its first `done` images."""
+        return math.ceil(self.batches() / self.batches_of_step(epoch)) - self.place(done) // self.batches_of_step(epoch)
+
+    def steps_until_end(self, epoch: int = 0, done: int = 0) -> int:
+        """Return the number of optimizer steps that are left after whole epochs and `done` images."""
+        return self.steps(epoch, done) + sum(map(self.steps, range(epoch + 1, self.max_epochs)))
+
 
 def make_optimizer(settings: Settings, model: nn.Module) -> Optimizer:
     name, init_args = settings.optimizer
@@ -120,9 +150,12 @@ class PlainLoop:
         steps: optimizer steps that were taken.
         skipped: those of them that the scaler skipped.
         epoch: the current epoch, from 0.
-        batch: batches of it that are done.
+        done: images of it that are done.
         since: the epoch in which the EarlyStopping began.
         ended: whether the EarlyStopping has ended the run.
+        means: of each batch of this epoch, or of the newest one that has ended: loss, correct guesses, images.
+        history: of each epoch: its number, the steps at its end, and its mean loss.
+        logged: the loss of each step that has a log row, by the steps before it.
     """
 
     settings: Settings
@@ -134,9 +167,12 @@ class PlainLoop:
     steps: int = 0
     skipped: int = 0
     epoch: int = 0
-    batch: int = 0
+    done: int = 0
     since: int = 0
     ended: bool = False
+    means: list[list[float]] = field(default_factory=list)
+    history: list[tuple[int, int, float]] = field(default_factory=list)
+    logged: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.optimizer = make_optimizer(self.settings, self.model)
@@ -158,19 +194,19 @@ class PlainLoop:
         elif self.average is not None and (ema := settings.of(EMA)) is not None:
             self.average.avg_fn = get_ema_avg_fn(ema["decay"])  # type: ignore[no-untyped-call]
 
-    def run(self, batches: dict[int, list[Batch]], until: int | None = None) -> None:
+    def run(self, epochs: list[Batch], until: int | None = None) -> None:
         """Train until a number of optimizer steps, or to the end.
 
         Args:
-            batches: of each epoch.
+            epochs: the images of each epoch.
             until: the number of steps; None for the end.
         """
         while self.epoch < self.settings.max_epochs and not self.ended and self.steps != until:
-            if self.batch == 0 and self.epoch >= self.settings.averages_from():
-                self._average_stochastically()
-            self._micro_batch(batches[self.epoch][self.batch])
-            self.batch += 1
-            if self.batch == BATCHES:
+            if self.done == 0:
+                self._begin_epoch()
+            begin, self.done = self.done, min(self.done + self.settings.batch_size, IMAGES)
+            self._micro_batch(*(part[begin : self.done] for part in epochs[self.epoch][:2]))
+            if self.done == IMAGES:
                 self._end_epoch()
 
     def rates(self) -> dict[str, Any]:
@@ -192,6 +228,11 @@ class PlainLoop:
         if (ema := self.settings.of(EMA)) is not None:
             self.average = AveragedModel(self.model, avg_fn=get_ema_avg_fn(ema["decay"]))  # type: ignore[no-untyped-call]
 
+    def _begin_epoch(self) -> None:
+        self.means = []
+        if self.epoch >= self.settings.averages_from():
+            self._average_stochastically()
+
     def _average_stochastically(self) -> None:
         """Average the weights with which an epoch begins; the first time, begin the schedule of the average."""
         swa = self.settings.of(SWA)
@@ -204,12 +245,15 @@ class PlainLoop:
         assert self.average is not None
         self.average.update_parameters(self.model)
 
-    def _micro_batch(self, batch: Batch) -> None:
-        dtype = DTYPES[self.settings.precision]
+    def _micro_batch(self, images: Tensor, labels: Tensor) -> None:
+        number, dtype = self.settings.batches_of_step(self.epoch), DTYPES[self.settings.precision]
         with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            loss = F.cross_entropy(self.model(batch.images), batch.labels) / self.settings.accumulate
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels)
+        self.means.append([loss.item(), int((logits.argmax(dim=1) == labels).sum()), len(labels)])
+        loss = loss / number
         torch.autograd.backward(loss if self.scaler is None else self.scaler.scale(loss))
-        if (self.batch + 1) % self.settings.accumulate == 0 or self.batch + 1 == BATCHES:
+        if self.settings.place(self.done) % number == 0 or self.done == IMAGES:
             self._step()
 
     def _step(self) -> None:
@@ -228,12 +272,16 @@ class PlainLoop:
             self.skipped += self.scaler.get_scale() < before
         self.optimizer.zero_grad()
         self.steps += 1
+        if self.steps % self.settings.log_every_n_steps == 0:
+            self.logged[self.steps - 1] = self.means[-1][0]
         if self.average is not None and self.swa is None:
             self.average.update_parameters(self.model)
 
     def _end_epoch(self) -> None:
         if self.swa is not None:
             self.swa.step()
-        self.epoch, self.batch = self.epoch + 1, 0
+        mean = torch.tensor(math.fsum(loss * count for loss, _, count in self.means) / IMAGES)
+        self.history.append((self.epoch, self.steps, mean.item()))
+        self.epoch, self.done = self.epoch + 1, 0
         if (stopping := self.settings.of(STOPPING)) is not None:
             self.ended = self.epoch - self.since > stopping["patience"]

@@ -3,18 +3,18 @@
     python benchmarks/resume_fuzz.py --pairs 200
 
 A pair is a run that is cut off after a random optimizer step, and a fit that resumes from its last checkpoint with up
-to three other settings: optimizer, schedule, callbacks, precision, clipping, accumulation, length, steps per execution.
-The loop (`plain_loop`) trains to the same step with the settings before, and then to the end with those after; its
-learning rates come from a schedule that had the settings after from its first step. Weights, averaged weights and the
-state of the optimizer must be equal to the last bit. A pair that can't be continued must be refused, with one line
-before anything is made.
+to three other settings: optimizer, schedule, callbacks, precision, clipping, accumulation, size of a batch, length,
+steps per execution, log rows. The loop (`plain_loop`) trains to the same step with the settings before, and then to the
+end with those after; its learning rates come from a schedule that had the settings after from its first step. Weights,
+averaged weights, the state of the optimizer, the means of the epochs and the log rows must be equal to the last bit. A
+pair that can't be continued must be refused, with one line before anything is made.
 """
 
 import argparse
 import contextlib
+import csv
 import io
 import json
-import math
 import os
 import random
 import sys
@@ -35,13 +35,13 @@ from mnist_amp.data.loader import Batch
 from mnist_amp.networks import SimpleNN
 from mnist_amp.runs import checkpoint_contents, checkpoint_files
 from mnist_amp.runs.checkpoint_contents import Progress
-from plain_loop import BATCHES, CHOICES, STOPPING, PlainLoop, Settings
+from plain_loop import ACCUMULATION, CHOICES, IMAGES, STOPPING, PlainLoop, Settings
 
 EVERY = 2  # optimizer steps between two checkpoints
 SEED = 42
 FIXED = [
-    *("--config=configs/smoke.yaml", f"--trainer.limit_train_batches={BATCHES}", "--trainer.limit_val_batches=1"),
-    *("--trainer.accelerator=cpu", "--trainer.logger=false", f"--checkpoint.every_n_train_steps={EVERY}"),
+    *("--config=configs/smoke.yaml", "--trainer.limit_train_batches=1.0", f"--data.val_size={60_000 - IMAGES}"),
+    *("--trainer.accelerator=cpu", "--trainer.limit_val_batches=1", f"--checkpoint.every_n_train_steps={EVERY}"),
     *("--trainer.num_sanity_val_steps=0", "--trainer.enable_progress_bar=false", f"--seed_everything={SEED}"),
 ]
 
@@ -87,6 +87,8 @@ def arguments(settings: Settings) -> list[str]:
         "trainer.callbacks": [callback(*settings.callback)] if settings.callback else [],
         "trainer.gradient_clip_val": settings.clip,
         "trainer.accumulate_grad_batches": settings.accumulate,
+        "trainer.log_every_n_steps": settings.log_every_n_steps,
+        "data.batch_size": settings.batch_size,
         "trainer.max_epochs": settings.max_epochs,
         "model.steps_per_execution": settings.steps_per_execution,
     }
@@ -102,20 +104,22 @@ def callback(class_path: str, init_args: dict[str, Any]) -> dict[str, Any]:
     return {"class_path": class_path, "init_args": init_args}
 
 
-def problem(settings: Settings, done: Progress, batch: int) -> str | None:
+def problem(settings: Settings, done: Progress, images: int) -> str | None:
     """Return why a fit with these settings must be refused, whatever was before; None if it must not.
 
     Args:
         settings: of the fit.
         done: what is trained already.
-        batch: batches of the current epoch that are done.
+        images: those of the current epoch that are done.
     """
-    if settings.steps_per_execution > 1 and settings.accumulate > 1:
+    scheduled = settings.of(ACCUMULATION) is not None
+    if settings.steps_per_execution > 1 and (settings.accumulate > 1 or scheduled):
         return "several steps per execution, and accumulation"
-    per_epoch = math.ceil(BATCHES / settings.accumulate)
-    steps = done.step + (settings.max_epochs - done.epochs) * per_epoch - math.ceil(batch / settings.accumulate)
-    rates = settings.schedule[1] if settings.schedule else {}
-    return "the schedule ends before the run" if steps > rates.get("total_steps", math.inf) else None
+    if settings.accumulate > 1 and scheduled:
+        return "accumulation, and a schedule of it"
+    end = settings.schedule[1].get("total_steps") if settings.schedule else None
+    is_short = end is not None and done.step + settings.steps_until_end(done.epochs, images) > end
+    return "the schedule ends before the run" if is_short else None
 
 
 def problem_on_resume(before: Settings, after: Settings, loop: PlainLoop, done: Progress) -> str | None:
@@ -124,7 +128,7 @@ def problem_on_resume(before: Settings, after: Settings, loop: PlainLoop, done: 
         return "another optimizer"
     if after.max_epochs <= done.epochs:
         return "nothing is left to train"
-    if (general := problem(after, done, loop.batch)) is not None:
+    if (general := problem(after, done, loop.done)) is not None:
         return general
     if loop.swa is not None:
         fixed = ("callback", "optimizer", "schedule")
@@ -138,12 +142,12 @@ def problem_on_resume(before: Settings, after: Settings, loop: PlainLoop, done: 
     return "stopped early" if loop.ended and stopping and stopping["patience"] < done.epochs else None
 
 
-def run_pair(source: random.Random, data: dict[int, list[Batch]]) -> str:
+def run_pair(source: random.Random, epochs: list[Batch]) -> str:
     """Run a pair in the current folder.
 
     Args:
         source: draws the pair.
-        data: the batches of each epoch.
+        epochs: the images of each epoch.
 
     Returns:
         How it ended: `exact continuation`, `equal to its yardstick`, or `refused` with the reason.
@@ -154,13 +158,13 @@ def run_pair(source: random.Random, data: dict[int, list[Batch]]) -> str:
     before = Settings.drawn(source)
     while problem(before, Progress(0, 0), 0) is not None:
         before = Settings.drawn(source)
-    after, cut = before.changed(source), source.randint(EVERY + 1, before.max_epochs * BATCHES)
+    after, cut = before.changed(source), source.randint(EVERY + 1, max(before.steps_until_end(), EVERY + 1))
     fit(before, f"--trainer.callbacks+={json.dumps([callback('resume_fuzz.Cut', {'step': cut})])}")
     done = checkpoint_contents.progress(read_last(0))
     name = f"{before}\n-> {after}\ncut at step {cut}, resumed from {done}"
     torch.manual_seed(SEED)
     loop = PlainLoop(before, SimpleNN(128))
-    loop.run(data, until=done.step)
+    loop.run(epochs, until=done.step)
     files = sorted(Path().rglob("*"))
     resumed = fit(after, "--ckpt_path=lightning_logs/version_0")
     if (refusal := problem_on_resume(before, after, loop, done)) is not None:
@@ -172,13 +176,21 @@ def run_pair(source: random.Random, data: dict[int, list[Batch]]) -> str:
     if before != after:
         loop.change(after)
     loop.ended = False
-    loop.run(data)
+    loop.run(epochs)
     assert_equal(read_last(1), loop, name)
+    assert logged_losses(1) == [*loop.logged.items()], f"log rows: {name}"
     return "exact continuation" if before == after else "equal to its yardstick"
 
 
 def read_last(version: int) -> dict[str, Any]:
     return checkpoint_files.read(Path(f"lightning_logs/version_{version}/checkpoints/last.ckpt"))
+
+
+def logged_losses(version: int) -> list[tuple[int, float]]:
+    """Return the loss of each log row that has the loss of a step."""
+    with Path(f"lightning_logs/version_{version}/metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["train_loss_step"]]
+    return [(int(row["step"]), float(row["train_loss_step"])) for row in rows]
 
 
 def assert_equal(found: dict[str, Any], loop: PlainLoop, name: str) -> None:
@@ -192,6 +204,9 @@ def assert_equal(found: dict[str, Any], loop: PlainLoop, name: str) -> None:
     state = loop.optimizer.state_dict()["state"]
     for key, values in found["optimizer_states"][0]["state"].items():
         assert_same(values, state[key], f"state of the optimizer: {name}")
+    assert found["train_means"][0].tolist() == loop.means, f"means of the epoch: {name}"
+    history = [(row.epoch, row.step, row.train_loss) for row in checkpoint_contents.history(found)]
+    assert history == loop.history, f"history: {history}, not {loop.history}: {name}"
 
 
 def named(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -205,20 +220,20 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any], name: str) -> N
         assert same, f"{key} of {name}"
 
 
-def batches() -> dict[int, list[Batch]]:
-    """Return the batches of each epoch."""
-    data = MNISTDataModule(seed=SEED)
+def images_of_epochs() -> list[Batch]:
+    """Return the images of each epoch, in their order."""
+    data = MNISTDataModule(batch_size=IMAGES, val_size=60_000 - IMAGES, seed=SEED)
     quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     data.trainer = Trainer(accelerator="cpu", enable_checkpointing=False, **quiet)
     data.prepare_data()
     data.setup("fit")
-    return {epoch: _batches_of(data, epoch) for epoch in range(max(CHOICES["max_epochs"]))}
+    return [_images_of(data, epoch) for epoch in range(max(CHOICES["max_epochs"]))]
 
 
-def _batches_of(data: MNISTDataModule, epoch: int) -> list[Batch]:
+def _images_of(data: MNISTDataModule, epoch: int) -> Batch:
     loader = data.train_dataloader()
     loader.position = lambda: (epoch, 0)
-    return [batch for batch, _ in zip(loader, range(BATCHES), strict=False)]
+    return next(iter(loader))
 
 
 @contextlib.contextmanager
@@ -237,11 +252,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the first pair; the others count up from it")
     args = parser.parse_args()
-    data, counts = batches(), Counter[str]()
+    epochs, counts = images_of_epochs(), Counter[str]()
     for seed in range(args.seed, args.seed + args.pairs):
         with new_folder():
             try:
-                counts[run_pair(random.Random(seed), data)] += 1
+                counts[run_pair(random.Random(seed), epochs)] += 1
             except AssertionError:
                 counts["wrong"] += 1
                 print(f"seed {seed}: {traceback.format_exc(limit=0)}", flush=True)

@@ -11,12 +11,12 @@ from tests.conftest import Run
 
 
 @pytest.fixture(scope="module")
-def batches() -> dict[int, list[Batch]]:
-    return resume_fuzz.batches()
+def epochs() -> list[Batch]:
+    return resume_fuzz.images_of_epochs()
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_pair(run: Run, batches: dict[int, list[Batch]], seed: int) -> None:
+def test_a_pair(run: Run, epochs: list[Batch], seed: int) -> None:
     """The fixture `run` makes the folder."""
-    outcome = resume_fuzz.run_pair(random.Random(seed), batches)
+    outcome = resume_fuzz.run_pair(random.Random(seed), epochs)
     assert Path("lightning_logs/version_1").exists() == (not outcome.startswith("refused"))
