@@ -89,8 +89,8 @@ class Settings:
         return cls(**{name: source.choice(values) for name, values in CHOICES.items()})
 
     def changed(self, source: Random) -> Self:
-        """Return these settings with up to three of them drawn again; mostly the optimizer keeps its class."""
-        names = source.sample(list(CHOICES), source.randint(0, 3))
+        """Return these settings with up to four of them drawn again; mostly the optimizer keeps its class."""
+        names = source.sample(list(CHOICES), source.randint(0, 4))
         other = replace(self, **{name: source.choice(CHOICES[name]) for name in names})
         kept = self.optimizer[0]
         if other.optimizer[0] != kept and source.random() < 0.8:

@@ -3,7 +3,7 @@
     python benchmarks/resume_fuzz.py --pairs 200
 
 A pair is a run that is cut off after a random optimizer step, and a fit that resumes from its last checkpoint with up
-to three other settings: optimizer, schedule, callbacks, precision, clipping, accumulation, size of a batch, length,
+to four other settings: optimizer, schedule, callbacks, precision, clipping, accumulation, size of a batch, length,
 steps per execution, log rows. The loop (`plain_loop`) trains to the same step with the settings before, and then to the
 end with those after; its learning rates come from a schedule that had the settings after from its first step. Weights,
 averaged weights, the state of the optimizer, the means of the epochs and the log rows must be equal to the last bit. A

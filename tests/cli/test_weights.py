@@ -44,12 +44,23 @@ def test_the_new_run_equals_a_loop_of_plain_pytorch(run: Run, fitted: Run, kind:
     save_all(Path())
     path = {"model.pth": RUN / kind, "best.ckpt": RUN / "checkpoints" / kind}.get(kind, Path(kind))
     adam = ("Adam", {"lr": 0.001, "amsgrad": False, "fused": False})
-    settings = Settings(adam, None, None, "32-true", None, 1, 2, 1)
+    settings = Settings(
+        optimizer=adam,
+        schedule=None,
+        callback=None,
+        precision="32-true",
+        clip=None,
+        accumulate=1,
+        batch_size=64,
+        max_epochs=2,
+        steps_per_execution=1,
+        log_every_n_steps=1,
+    )
     assert resume_fuzz.fit(settings, f"--weights={path}").status == 0
     module = LitSimpleNN(hidden_dim=16)
     module.model.load_state_dict(network())
     loop = PlainLoop(settings, module.model)
-    loop.run(resume_fuzz.batches())
+    loop.run(resume_fuzz.images_of_epochs())
     resume_fuzz.assert_equal(resume_fuzz.read_last(1), loop, kind)
 
 

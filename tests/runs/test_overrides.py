@@ -170,3 +170,27 @@ def test_a_schedule_of_the_accumulation_resumes_exactly_within_an_epoch(run: Run
     assert last(0)["global_step"] == 16 + 6 + 6
     for key in TRAINED:
         assert flat(last(2).get(key)) == flat(last(0).get(key)), key
+
+
+SCHEDULED = '--trainer.callbacks=[{"class_path":"GradientAccumulationScheduler","init_args":{"scheduling":{"1":3}}}]'
+
+
+@pytest.mark.parametrize(
+    ("override", "steps"),
+    [
+        # 11 batches are left: one, because the sixth ends a pair, and then five pairs
+        ("--trainer.accumulate_grad_batches=2", 5 + 1 + 5 + 8),
+        (SCHEDULED, 5 + 11 + 6),
+    ],
+)
+def test_a_schedule_by_steps_counts_the_steps_of_the_accumulation(
+    run: Run, refused: Refused, override: str, steps: int
+) -> None:
+    """5 of 16 batches are done."""
+    schedule = ("--lr_scheduler=OneCycleLR", "--lr_scheduler.max_lr=0.01", "--model.lr_scheduler_interval=step")
+    run("fit", *SMALL, *schedule, "--lr_scheduler.total_steps=40", "--trainer.max_steps=5")
+    again = ("--ckpt_path=lightning_logs/version_0", "--trainer.max_steps=-1", override)
+    message = f"the schedule OneCycleLR ends after {steps - 1} optimizer steps, but the run takes {steps} "
+    assert message in refused("fit", *again, f"--lr_scheduler.total_steps={steps - 1}")
+    run("fit", *again, f"--lr_scheduler.total_steps={steps}")
+    assert last(1)["global_step"] == last(1)["lr_schedulers"][0]["last_epoch"] == steps

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -26,6 +26,7 @@ from mnist_amp.lightning_internals import (
     step_inputs,
     transfer_batch,
 )
+from mnist_amp.training.accumulation import accumulates
 from mnist_amp.training.batch_hooks import single_step_reason, weight_averages
 from mnist_amp.training.cuda_graph import ONLY_ON_CUDA, StepGraph, SteppedModule, has_hook, obstacle
 
@@ -97,8 +98,7 @@ class Execution:
         Raises:
             RequestError: it accumulates gradients over batches.
         """
-        scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        if self.steps > 1 and (scheduled or trainer.accumulate_grad_batches != 1):
+        if self.steps > 1 and accumulates(trainer):
             raise RequestError(
                 f"model.steps_per_execution is {self.steps}, and gradients are accumulated over batches. These can't "
                 "be combined. Leave one of them out."

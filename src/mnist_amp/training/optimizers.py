@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import ReduceLROnPlateau, instantiate_class
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.nn import Parameter
 
 from mnist_amp.errors import RequestError
+from mnist_amp.training.accumulation import accumulates
 from mnist_amp.training.schedules import make_schedule
 
 ADAM: dict[str, Any] = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}
@@ -80,12 +80,11 @@ def check_closure(class_path: str, trainer: Trainer) -> None:
     closure = inspect.signature(_class(class_path).step).parameters.get("closure")
     if closure is None or closure.default is not closure.empty:
         return
-    scheduled = any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     problem = None
     if getattr(trainer.precision_plugin, "scaler", None) is not None:
         # the scaler decides once in a step whether to skip it, and then changes the scale
         problem = "can't be done with a GradScaler. Use --trainer.precision bf16-mixed or 32-true"
-    elif scheduled or trainer.accumulate_grad_batches != 1:
+    elif accumulates(trainer):
         # Lightning would compute the last of the batches again, and add its gradients each time
         problem = "can't be done with gradients accumulated over batches. Use a larger data.batch_size"
     elif trainer.world_size > 1:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import Tensor
 from torch.optim import Optimizer
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 from mnist_amp.errors import RequestError, warn
 from mnist_amp.runs import checkpoint_contents
 from mnist_amp.training import schedules
+from mnist_amp.training.accumulation import batches_of_step, check_accumulation, newest_change
 from mnist_amp.training.averaged_weights import check_start
 from mnist_amp.training.gradient_scaler import scaler_of
 from mnist_amp.training.precision import effective_precision
@@ -39,6 +39,7 @@ class Preflight(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         check_start(trainer)
+        check_accumulation(trainer)
         _try(trainer, pl_module, self.checkpoint)
 
 
@@ -100,28 +101,39 @@ def _check_length(
 def planned_steps(trainer: Trainer, interval: str, checkpoint: dict[str, Any] | None = None) -> float:
     """Return the number of epochs, or of optimizer steps, that a run has taken when it ends.
 
-    Infinity without a limit; 0 if the number is unknown because the accumulation of gradients changes by epoch.
+    Infinity without a limit.
 
     Args:
         trainer: with its data.
         interval: `epoch` or `step`.
         checkpoint: that the run resumes from; its steps may be of another size.
     """
-    if any(isinstance(callback, GradientAccumulationScheduler) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-        return 0.0
-    per_epoch = max(math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches), 1)
-    done, begun = (0, 0), 0  # epochs and steps, and the steps of the epoch that has begun
-    if checkpoint is not None:
-        batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        done = checkpoint_contents.progress(checkpoint)
-        processed = 0 if batches["is_last_batch"] else batches["current"].get("processed", 0)
-        begun = math.ceil(processed / trainer.accumulate_grad_batches)
     epochs = math.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs)
-    steps = done[1] + (epochs - done[0]) * per_epoch - begun
-    if trainer.max_steps != -1:
-        steps = min(steps, trainer.max_steps)
-        epochs = min(epochs, done[0] + math.ceil((steps - done[1] + begun) / per_epoch))
-    return epochs if interval == "epoch" else steps
+    limit = math.inf if trainer.max_steps == -1 else trainer.max_steps
+    epoch, steps = _done(trainer, checkpoint)
+    while epoch < min(epochs, newest_change(trainer)) and steps < limit:
+        steps += _steps_of(trainer, epoch)
+        epoch += 1
+    per_epoch, left = _steps_of(trainer, epoch), epochs - epoch
+    if limit < math.inf:
+        left = min(left, math.ceil((limit - steps) / per_epoch))
+    return epoch + left if interval == "epoch" else min(steps + left * per_epoch, limit)
+
+
+def _steps_of(trainer: Trainer, epoch: int) -> int:
+    return max(math.ceil(trainer.num_training_batches / batches_of_step(trainer, epoch)), 1)
+
+
+def _done(trainer: Trainer, checkpoint: dict[str, Any] | None) -> tuple[int, int]:
+    """Return the complete epochs, and the optimizer steps before the epoch that has begun, as it would be now."""
+    if checkpoint is None:
+        return 0, 0
+    done, batches = (
+        checkpoint_contents.progress(checkpoint),
+        checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"],
+    )
+    processed = 0 if batches["is_last_batch"] else batches["current"].get("processed", 0)
+    return done.epochs, done.step - processed // batches_of_step(trainer, done.epochs)
 
 
 def _try_steps(optimizer: Optimizer, problem: str, checkpoint: dict[str, Any] | None, is_scaled: bool) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.trainer.states import TrainerFn
@@ -19,6 +18,7 @@ from mnist_amp.lightning_internals import QuickHooksModule, align_logged_step, s
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.epoch_position import Batches, convert_position
 from mnist_amp.runs.trust import trusted_settings
+from mnist_amp.training.accumulation import batches_of_step
 from mnist_amp.training.averaged_weights import use_trained_weights
 from mnist_amp.training.clipping import clip_gradients
 from mnist_amp.training.execution import Execution
@@ -130,11 +130,8 @@ class ResumableModule(QuickHooksModule):
 
     def on_train_start(self) -> None:
         self.execution.start()
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, GradientAccumulationScheduler):
-                # it sets the number at the start of an epoch, which a run that resumes within an epoch does not see
-                number = callback.get_accumulate_grad_batches(self.trainer.current_epoch)
-                self.trainer.accumulate_grad_batches = number
+        # a callback may set it at the start of an epoch, which a run that resumes within an epoch does not see
+        self.trainer.accumulate_grad_batches = batches_of_step(self.trainer, self.trainer.current_epoch)
 
     def configure_gradient_clipping(
         self,
