@@ -158,7 +158,7 @@ def run_pair(source: random.Random, epochs: list[Batch]) -> str:
     before = Settings.drawn(source)
     while problem(before, Progress(0, 0), 0) is not None:
         before = Settings.drawn(source)
-    after, cut = before.changed(source), source.randint(EVERY + 1, max(before.steps_until_end(), EVERY + 1))
+    after, cut = before.changed(source), source.randint(EVERY, max(before.steps_until_end(), EVERY))
     fit(before, f"--trainer.callbacks+={json.dumps([callback('resume_fuzz.Cut', {'step': cut})])}")
     done = checkpoint_contents.progress(read_last(0))
     name = f"{before}\n-> {after}\ncut at step {cut}, resumed from {done}"
