@@ -23,7 +23,7 @@ from torchvision import datasets, transforms
 
 from mnist_amp.data import mnist
 from mnist_amp.data.loader import ShuffledLoader
-from mnist_amp.data.normalization import normalize
+from mnist_amp.data.normalization import Normalization
 from mnist_amp.networks.simple_nn import SimpleNN
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -74,6 +74,7 @@ def quiet(settings: argparse.Namespace) -> tuple[nn.Module, float]:
 def batches_in_memory(settings: argparse.Namespace, trainer: Any) -> ShuffledLoader:
     mnist.prepare(settings.data_dir)
     images, labels = (part.to(settings.device) for part in mnist.load(settings.data_dir, train=True))
+    images = images.unsqueeze(1)  # (N, C, H, W)
     every = torch.arange(len(labels))
 
     def position() -> tuple[int, int]:
@@ -136,7 +137,7 @@ def hand_written(settings: argparse.Namespace) -> tuple[nn.Module, float]:
     device, dtype = torch.device(settings.device), DTYPES[settings.precision]
     mnist.prepare(settings.data_dir)
     loaded, digits = mnist.load(settings.data_dir, train=True)
-    images, labels = normalize(loaded).to(device), digits.to(device)
+    images, labels = Normalization()(loaded).to(device), digits.to(device)
     model = SimpleNN(settings.hidden_dim).to(device)
     capturable = device.type == "cuda"
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001, fused=True, capturable=capturable)
@@ -200,7 +201,7 @@ def accuracy(weights: Path, data_dir: Path) -> float:
     model = SimpleNN(len(state["fc1.bias"]))
     model.load_state_dict(state)
     with torch.no_grad():
-        return float((model(normalize(images)).argmax(dim=1) == labels).float().mean())
+        return float((model(Normalization()(images)).argmax(dim=1) == labels).float().mean())
 
 
 def synchronize(device: torch.device) -> None:

@@ -53,7 +53,7 @@ def table(record: dict[str, Any]) -> str:
         [
             markdown([head, *([f"`{file}`", *others] for file, *others in rows)]),
             "",
-            f"The checkpoint, of hidden_dim {run['hidden_dim']} after {counted(run['epochs'], 'epoch')} in "
+            f"The checkpoint, {network(found)} after {counted(run['epochs'], 'epoch')} in "
             f"{run['precision']}, is right on {accuracy['correct'] / accuracy['images']:.2%} of the "
             f"{accuracy['images']:,} test images; its largest logit there is {found['largest_logit']:.1f}.",
             "",
@@ -66,6 +66,13 @@ def table(record: dict[str, Any]) -> str:
 
 def row(file: dict[str, Any]) -> FileRow:
     return FileRow(**{name: file[name] for name in FileRow._fields} | {"accuracy": Accuracy(**file["accuracy"])})
+
+
+def network(found: dict[str, Any]) -> str:
+    """Return the name of the network, and its arguments."""
+    init = found["files"][0]["network"]
+    arguments = ", ".join(f"{name}={value!r}" for name, value in init.get("init_args", {}).items())
+    return f"{init['class_path'].rpartition('.')[2]}({arguments})"
 
 
 def onnxruntime(found: dict[str, Any]) -> str:

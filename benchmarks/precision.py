@@ -83,7 +83,7 @@ def by_hand(hidden_dim: int, batch_size: int, precision: str, data_dir: str) -> 
 
 def by_compare(hidden_dim: int, batch_size: int, precision: str, data_dir: str) -> float:
     """Return the seconds of a step, by the measurement of `compare`."""
-    own = {"model.hidden_dim": hidden_dim, "data.batch_size": batch_size, "data.data_dir": data_dir}
+    own = {"network.hidden_dim": hidden_dim, "data.batch_size": batch_size, "data.data_dir": data_dir}
     own |= {"data.val_size": 0, "model.steps_per_execution": 50}
     measured, _ = measure_speed({}, {**PRECISIONS[precision], **own}, SECONDS)
     return measured.seconds

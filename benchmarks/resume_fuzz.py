@@ -30,7 +30,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mnist_amp.__main__ import main as mnist_amp
-from mnist_amp.data import MNISTDataModule
+from mnist_amp.data import ClassificationDataModule
 from mnist_amp.data.loader import Batch
 from mnist_amp.networks import SimpleNN
 from mnist_amp.runs import checkpoint_contents, checkpoint_files
@@ -222,7 +222,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any], name: str) -> N
 
 def images_of_epochs() -> list[Batch]:
     """Return the images of each epoch, in their order."""
-    data = MNISTDataModule(batch_size=IMAGES, val_size=60_000 - IMAGES, seed=SEED)
+    data = ClassificationDataModule(batch_size=IMAGES, val_size=60_000 - IMAGES, seed=SEED)
     quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     data.trainer = Trainer(accelerator="cpu", enable_checkpointing=False, **quiet)
     data.prepare_data()
@@ -230,7 +230,7 @@ def images_of_epochs() -> list[Batch]:
     return [_images_of(data, epoch) for epoch in range(max(CHOICES["max_epochs"]))]
 
 
-def _images_of(data: MNISTDataModule, epoch: int) -> Batch:
+def _images_of(data: ClassificationDataModule, epoch: int) -> Batch:
     loader = data.train_dataloader()
     loader.position = lambda: (epoch, 0)
     return next(iter(loader))

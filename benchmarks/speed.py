@@ -133,7 +133,7 @@ def command(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Pat
         options = {"hidden_dim": hidden_dim, "batch_size": batch_size, "precision": precision, "epochs": epochs}
         options |= {"seed": seed, "data_dir": folder / "data", "weights": folder / "model.pth"}
         return [sys.executable, contenders.__file__, name, *(f"--{key}={value}" for key, value in options.items())]
-    options = {"model.hidden_dim": hidden_dim, "data.batch_size": batch_size, "data.data_dir": folder / "data"}
+    options = {"network.hidden_dim": hidden_dim, "data.batch_size": batch_size, "data.data_dir": folder / "data"}
     options |= {"trainer.precision": precision, "trainer.max_epochs": epochs, "seed_everything": seed}
     configs = ["--config=configs/guide.yaml", *(["--config=configs/fast.yaml"] if name == "fast" else [])]
     program = [sys.executable, "-m", "mnist_amp", "fit"]

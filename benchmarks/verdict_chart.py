@@ -15,6 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mnist_amp.measuring.compare_records import Setting, short_names, value_text
+
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 GRAY, COLORS = "#777777", ("#3f51b5", "#ff9800", "#4caf50", "#9c27b0")
 
@@ -43,33 +45,37 @@ def measured_precisions(record: dict[str, Any]) -> list[str]:
     return [name for name in record["precisions"] if name in by_effective.values()]
 
 
-def speeds(record: dict[str, Any]) -> dict[tuple[int, int, str], float]:
-    """Return the speed against the baseline by (width, batch size, precision): the median of the rounds."""
-    seconds: dict[tuple[int, int, str], dict[int, float]] = {}
+def speeds(record: dict[str, Any]) -> dict[tuple[Setting, str], float]:
+    """Return the speed against the baseline by setting and precision: the median of the rounds."""
+    seconds: dict[tuple[Setting, str], dict[int, float]] = {}
     for cell in record["cells"]:
         if cell["kind"] == "speed" and "seconds" in cell:
-            key = (cell["hidden_dim"], cell["batch_size"], cell["precision"])
+            key = (Setting.of(cell["setting"]), cell["precision"])
             seconds.setdefault(key, {})[cell["number"]] = cell["seconds"]
     found = {}
-    for (width, batch, precision), rounds in seconds.items():
-        base = seconds.get((width, batch, record["precisions"][0]), {})
+    for (setting, precision), rounds in seconds.items():
+        base = seconds.get((setting, record["precisions"][0]), {})
         if ratios := [base[turn] / rounds[turn] for turn in rounds if turn in base]:
-            found[width, batch, precision] = statistics.median(ratios)
+            found[setting, precision] = statistics.median(ratios)
     return found
 
 
-def draw_speeds(axes: Axes, found: dict[tuple[int, int, str], float], baseline: str, others: list[str]) -> None:
-    settings = sorted({key[:2] for key in found})
+def draw_speeds(axes: Axes, found: dict[tuple[Setting, str], float], baseline: str, others: list[str]) -> None:
+    settings = list(dict.fromkeys(setting for setting, _ in found))  # in the order of the axes
     thickness = 0.7 / max(len(others), 1)
     for index, precision in enumerate(others):
-        heights = [found.get((*setting, precision), np.nan) for setting in settings]
+        heights = [found.get((setting, precision), np.nan) for setting in settings]
         offsets = np.arange(len(settings)) + (index - (len(others) - 1) / 2) * thickness
         bars = axes.bar(offsets, heights, 0.92 * thickness, color=COLORS[index + 1], label=precision)
         axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=9)
     axes.axhline(1, color=COLORS[0], linewidth=2, label=baseline)
     axes.text(len(settings) - 0.55, 1.02, "faster ↑", color=GRAY, ha="right", va="bottom")
     axes.text(len(settings) - 0.55, 0.98, "slower ↓", color=GRAY, ha="right", va="top")
-    axes.set_xticks(range(len(settings)), [f"width {width:,}\nbatch {batch}" for width, batch in settings])
+    values = ["\n".join(value_text(value) for _, value in setting.values) for setting in settings]
+    axes.set_xticks(range(len(settings)), values)
+    names = "\n".join(short_names(settings[0].as_dict()).values())
+    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate(names, (0, 0), (-4, -7), ha="right", va="top", color=GRAY, **place)
     axes.set(title=f"speed of a training step ({baseline} = 1)", ylim=(0, 1.25 * max(1.0, *found.values())))
     axes.legend(loc="upper left", ncols=4, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -53,6 +53,11 @@ def filled(wanted: str, found: str) -> str:
     return found if fits else wanted
 
 
+def simple_nn(hidden_dim: int) -> dict[str, Any]:
+    """Return class_path and init_args of a SimpleNN."""
+    return {"class_path": "mnist_amp.networks.SimpleNN", "init_args": {"hidden_dim": hidden_dim}}
+
+
 # the smallest checkpoint, without weights
 WHOLE: dict[str, Any] = {
     "pytorch-lightning_version": "2.6.6",
@@ -64,7 +69,14 @@ WHOLE: dict[str, Any] = {
             "epoch_loop.batch_progress": {"current": {"ready": 2}, "is_last_batch": True},
         }
     },
-    "hyper_parameters": {"hidden_dim": 4, "optimizer": None, "lr_scheduler": None, "lr_scheduler_interval": "epoch"},
+    "hyper_parameters": {
+        "network": simple_nn(4),
+        "num_classes": 10,
+        "image_shape": [1, 28, 28],
+        "optimizer": None,
+        "lr_scheduler": None,
+        "lr_scheduler_interval": "epoch",
+    },
 }
 
 

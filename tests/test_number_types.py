@@ -58,10 +58,18 @@ def test_another_kind_of_value_is_refused_by_the_name_of_the_kind(text: str) -> 
 
 def test_values_are_plain_in_checkpoints_and_configurations(run: Run) -> None:
     scaler = ("--scaler.init_scale=1024", "--scaler.growth_interval=7", "--config=configs/fp16-cpu.yaml")
-    run("fit", "--config=configs/smoke.yaml", "--model.hidden_dim=16", "--data.batch_size=32", "--data.seed=3", *scaler)
+    run(
+        "fit",
+        "--config=configs/smoke.yaml",
+        "--network.hidden_dim=16",
+        "--data.batch_size=32",
+        "--data.seed=3",
+        *scaler,
+    )
     folder = Path("lightning_logs/version_0")
     checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-    hyperparameters = {**checkpoint["hyper_parameters"], **checkpoint["datamodule_hyper_parameters"]}
+    network = checkpoint["hyper_parameters"]["network"]["init_args"]
+    hyperparameters = {**network, **checkpoint["hyper_parameters"], **checkpoint["datamodule_hyper_parameters"]}
     names = ("hidden_dim", "steps_per_execution", "batch_size", "val_size", "seed")
     assert [(type(hyperparameters[name]), hyperparameters[name]) for name in names] == [
         (int, number) for number in (16, 1, 32, 5000, 3)

@@ -1,4 +1,7 @@
-from mnist_amp.wording import counted, nearest
+import os
+from pathlib import Path
+
+from mnist_amp.wording import counted, nearest, printable
 
 
 def test_counted() -> None:
@@ -9,3 +12,7 @@ def test_counted() -> None:
 def test_nearest() -> None:
     assert nearest("tset", ["fit", "test"]) == " (did you mean test?)"
     assert nearest("export", ["fit", "test"]) == ""
+
+
+def test_printable_names() -> None:
+    assert printable(Path(os.fsdecode(b"\xff7\n\x1b[31m\xc3\xa4.png"))) == "\\udcff7\\n\\x1b[31mä.png"

@@ -1,4 +1,4 @@
-"""The LightningModule of SimpleNN: its loss, its steps, its metrics. Begin here.
+"""The LightningModule of a classifier: its network, its loss, its steps, its metrics. Begin here.
 
 The optimizer and its schedule are created in `mnist_amp.training.optimizers`. The base class, in
 `mnist_amp.training.resumable_module`, makes a fit resumable to the bit, and fast.
@@ -11,25 +11,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mnist_amp.data.loader import Batch
-from mnist_amp.errors import RequestError
-from mnist_amp.networks import SimpleNN
-from mnist_amp.number_types import PositiveInt, PositiveInt32
+from mnist_amp.networks.factory import NETWORK, Init, make_network, with_path
+from mnist_amp.number_types import PositiveInt
 from mnist_amp.training.metrics import Scores, epoch_means, loss_and_accuracy
 from mnist_amp.training.resumable_module import ResumableModule
 
 
-class LitSimpleNN(ResumableModule):
-    """SimpleNN, trained by cross-entropy. The Trainer's `precision` sets autocast and scaling.
+class LitClassifier(ResumableModule):
+    """A network of images, trained by cross-entropy. The Trainer's `precision` sets autocast and scaling.
 
         from lightning.pytorch import Trainer
-        from mnist_amp.data import MNISTDataModule
-        from mnist_amp.module import LitSimpleNN
+        from mnist_amp.data import ClassificationDataModule
+        from mnist_amp.module import LitClassifier
 
         trainer = Trainer(max_epochs=5, precision="16-mixed")
-        trainer.fit(LitSimpleNN(), MNISTDataModule())
+        trainer.fit(LitClassifier(), ClassificationDataModule())
 
     Args:
-        hidden_dim: width of the hidden layer
+        network: class_path and init_args of the network; by default SimpleNN, see `mnist_amp.networks`
+        num_classes: number of classes of the data
+        image_shape: channels, height and width of the images
         optimizer: class_path and init_args of the optimizer; by default Adam at 0.001
         lr_scheduler: class_path and init_args of the learning-rate schedule; by default none
         lr_scheduler_interval: whether the schedule advances every epoch or every optimizer step
@@ -37,26 +38,28 @@ class LitSimpleNN(ResumableModule):
             per step, and on a CUDA device the steps are captured as a CUDA graph
 
     Raises:
-        RequestError: hidden_dim or steps_per_execution is less than 1.
+        RequestError: the network can't be made, or does not fit the images and classes; or steps_per_execution is
+            less than 1.
     """
 
     def __init__(
         self,
-        hidden_dim: PositiveInt32 = 128,
+        network: Init | None = None,
+        num_classes: int = 10,
+        image_shape: tuple[int, int, int] = (1, 28, 28),
         optimizer: dict[str, Any] | None = None,
         lr_scheduler: dict[str, Any] | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         steps_per_execution: PositiveInt = 1,
     ) -> None:
         super().__init__(optimizer, lr_scheduler, lr_scheduler_interval, steps_per_execution)
-        if hidden_dim < 1:
-            raise RequestError(f"model.hidden_dim is {hidden_dim}; it must be at least 1.")
+        network = with_path(network or NETWORK)
         self.save_hyperparameters()
-        self.model = SimpleNN(hidden_dim)
-        self.scores = Scores()
+        self.model = make_network(network, num_classes, image_shape)
+        self.scores, self.num_classes = Scores(), num_classes
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, 10) of normalised images (N, 1, 28, 28)."""
+        """Return the logits (N, classes) of normalised images (N, C, H, W)."""
         logits: Tensor = self.model(images.to(self.dtype))  # the weights are not float32 in 16-true and bf16-true
         return logits
 
@@ -66,7 +69,7 @@ class LitSimpleNN(ResumableModule):
         return loss
 
     def loss_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the logits (N, 10) and the mean cross-entropy () of a batch."""
+        """Return the logits (N, classes) and the mean cross-entropy () of a batch."""
         logits = self(batch.images)
         return logits, F.cross_entropy(logits, batch.labels)
 
@@ -96,15 +99,16 @@ class LitSimpleNN(ResumableModule):
         self.scores.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the probabilities (N, 10) of a batch; `scores` keeps the logits of all batches."""
+        """Return the probabilities (N, classes) of a batch; `scores` keeps the logits of all batches."""
         return self._score(batch).float().softmax(dim=1)
 
     def _score(self, batch: Batch) -> Tensor:
-        logits: Tensor = self(batch.images)
+        # a process may have no images of the last batch, which not every network takes
+        logits: Tensor = self(batch.images) if len(batch.labels) else batch.images.new_empty(0, self.num_classes)
         self.scores.update(batch.indices, batch.labels, logits)
         return logits
 
     def _log_scores(self, stage: str) -> None:
-        metrics = loss_and_accuracy(self.scores.compute())._asdict()
+        metrics = loss_and_accuracy(self.scores.scored())._asdict()
         # without sync_dist, because each process has the scores of all processes
         self.log_dict({f"{stage}_{name}": value for name, value in metrics.items()}, prog_bar=True, sync_dist=False)

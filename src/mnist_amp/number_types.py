@@ -51,10 +51,12 @@ if TYPE_CHECKING:
     FloatAbove1: TypeAlias = float
     LossScale: TypeAlias = float
     OpenUnitInterval: TypeAlias = float
+    ClosedUnitInterval: TypeAlias = float
 else:
     PositiveInt = _plain(jsonargparse.typing.PositiveInt, int)
     NonNegativeInt = _plain(jsonargparse.typing.NonNegativeInt, int)
     OpenUnitInterval = _plain(jsonargparse.typing.OpenUnitInterval, float)
+    ClosedUnitInterval = _plain(jsonargparse.typing.ClosedUnitInterval, float)
     PositiveInt32 = number_type("int from 1 to 2147483647", int, (">=", 1), ("<=", 2**31 - 1))
     Seed = number_type("int from 0 to 4294967295", int, (">=", 0), ("<=", 2**32 - 1))  # numpy's limit
     Port = number_type("int from 0 to 65535", int, (">=", 0), ("<=", 65535))

@@ -1,7 +1,8 @@
 """Every private name of torch's that this project uses, each with the reason; see also `lightning_internals`."""
 
 import platform
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ __all__ = [
     "schedules_within",
     "tree_leaves",
     "unscales_by_itself",
+    "with_metadata",
 ]
 
 # an exported program uses this operation to check that its inputs are on the device of the export
@@ -34,6 +36,13 @@ def metadata_of(state_dict: Any) -> dict[str, Any]:
     """
     metadata: dict[str, Any] = getattr(state_dict, "_metadata", {})
     return metadata
+
+
+def with_metadata(state_dict: Mapping[str, Tensor], entry: str, metadata: dict[str, Any]) -> dict[str, Tensor]:
+    """Return a state_dict with an entry in its metadata, which `load_state_dict` ignores."""
+    found = OrderedDict(state_dict)
+    found._metadata = OrderedDict({**metadata_of(state_dict), entry: metadata})  # type: ignore[attr-defined]
+    return found
 
 
 def inner_schedules(schedule: Any) -> list[Any]:

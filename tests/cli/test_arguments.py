@@ -52,7 +52,7 @@ def test_finds_the_value_of_an_option_and_where_it_is_set(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("{data: {val_size: 7}, optimizer: {class_path: SGD, init_args: {lr: 0.5}}}")
     env = {"MNIST_AMP_DATA__SEED": "8"}
-    args = arrange(["fit", "-c", "a.yaml", "--data.batch_size", "9", "--model.hidden_dim=3"], env)
+    args = arrange(["fit", "-c", "a.yaml", "--data.batch_size", "9", "--network.hidden_dim=3"], env)
     found = {
         key: (peek(args, key), source(args, env, key)) for key in ("data.val_size", "data.seed", "data.batch_size")
     }

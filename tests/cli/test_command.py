@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mnist_amp.data import mnist
-from mnist_amp.data.normalization import normalize
+from mnist_amp.data.normalization import Normalization
 from mnist_amp.networks.simple_nn import SimpleNN
 from tests.conftest import command, files, forked
 from tests.forked import Forked
@@ -41,7 +41,9 @@ def test_the_guides_job(tmp_path: Path) -> None:
     images, labels = mnist.load(tmp_path / "data", train=False)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         # in the command's batches, as a CPU may round others otherwise
-        guesses = torch.cat([model(normalize(batch)).argmax(dim=1) for batch in torch.split(images, 64)])
+        guesses = torch.cat(
+            [model(Normalization()(batch.unsqueeze(1))).argmax(dim=1) for batch in torch.split(images, 64)]
+        )
     assert (guesses == labels).sum().item() == round(tested["accuracy"] * 10_000)
 
     forked("validate", cwd=tmp_path)
@@ -52,9 +54,9 @@ def test_the_guides_job(tmp_path: Path) -> None:
     forked("predict", cwd=tmp_path)
     with (logs / "version_0" / "predict_best" / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["index", "digit", "guess", *(f"p{digit}" for digit in range(10))]
+    assert list(rows[0]) == ["index", "class", "guess", "probability", *(f"p{digit}" for digit in range(10))]
     assert [int(row["index"]) for row in rows] == list(range(10_000))
-    assert sum(row["digit"] == row["guess"] for row in rows) == round(tested["accuracy"] * 10_000)
+    assert sum(row["class"] == row["guess"] for row in rows) == round(tested["accuracy"] * 10_000)
     assert all(abs(sum(float(row[f"p{digit}"]) for digit in range(10)) - 1) < 1e-4 for row in rows)
 
     resumed = forked("fit", "--ckpt_path", "last", "--trainer.max_epochs", "6", cwd=tmp_path)

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from mnist_amp.cli.arguments import shipped_configs
-from mnist_amp.data import MNISTDataModule
+from mnist_amp.data import ClassificationDataModule
 from mnist_amp.runs import checkpoint_files
 from tests.conftest import Refused, Run, command, forked
 
@@ -134,7 +134,7 @@ def test_each_of_two_processes_trains_on_its_half_once(tmp_path: Path, data_dir:
     command("fit", *args, *seen, cwd=tmp_path, env={"PYTHONPATH": str(Path(__file__).parents[2])})
     halves = [set(map(int, (tmp_path / f"seen_{rank}.txt").read_text().split())) for rank in (0, 1)]
     assert [len(half) for half in halves] == [27_500, 27_500]
-    assert halves[0] | halves[1] == set(MNISTDataModule(seed=42).split()[0].tolist())
+    assert halves[0] | halves[1] == set(ClassificationDataModule(seed=42).split()[0].tolist())
 
 
 def test_two_processes(tmp_path: Path, data_dir: Path) -> None:

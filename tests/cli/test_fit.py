@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
 from mnist_amp.runs import checkpoint_files
 from tests.conftest import THEIRS, Refused, Run, filled
 
@@ -55,14 +55,14 @@ def test_an_invalid_optimizer_leaves_nothing(refused: Refused, tmp_path: Path) -
 
 
 def test_a_gpu_out_of_memory(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def exhausted(self: LitSimpleNN, batch: Any, batch_idx: int) -> None:
+    def exhausted(self: LitClassifier, batch: Any, batch_idx: int) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
-    monkeypatch.setattr(LitSimpleNN, "training_step", exhausted)
+    monkeypatch.setattr(LitClassifier, "training_step", exhausted)
     with pytest.raises(SystemExit) as exit_info:
         run("fit", *SMOKE)
     assert exit_info.value.code == 1
     assert capsys.readouterr().err == (
-        "mnist-amp: error: the GPU is out of memory. Lower data.batch_size or model.hidden_dim, or free the GPU. CUDA "
-        "out of memory. Tried to allocate 2 GiB.\n"
+        "mnist-amp: error: the GPU is out of memory. Lower data.batch_size, make the network smaller, or free the GPU. "
+        "CUDA out of memory. Tried to allocate 2 GiB.\n"
     )

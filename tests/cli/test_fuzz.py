@@ -22,7 +22,7 @@ from tests.conftest import WHOLE, Run
 pytestmark = pytest.mark.drawn  # the plots are drawn, with any numbers that a checkpoint holds
 
 OPTIONS = (
-    *("data.batch_size", "data.val_size", "data.seed", "model.hidden_dim", "model.lr_scheduler_interval"),
+    *("data.batch_size", "data.val_size", "data.seed", "network.hidden_dim", "model.lr_scheduler_interval"),
     *("optimizer", "optimizer.lr", "optimizer.betas", "lr_scheduler", "seed_everything", "ckpt_path", "config"),
     *("checkpoint.every_n_train_steps", "trainer.max_epochs", "trainer.max_steps", "trainer.max_time"),
     *("trainer.precision", "trainer.accelerator", "trainer.callbacks", "trainer.logger", "trainer.plugins"),

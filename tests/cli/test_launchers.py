@@ -155,8 +155,29 @@ NO_ADDRESS = (
         ),
         (
             {**TORCHRUN, "RANK": "8"},
-            "the process 8 of 8, with 4 on each node, can't be number 1 on its node. The variables of torchrun "
+            "the number of this process is 8, but there are 8 processes, which are numbered from 0. The variables of "
+            "torchrun contradict each other; start the command again.",
+        ),
+        (
+            {**TORCHRUN, "LOCAL_RANK": "3"},
+            "the process 5 of 8, with 4 on each node, can't be number 3 on its node. The variables of torchrun "
             "contradict each other; start the command again.",
+        ),
+        (
+            {"TORCHELASTIC_RUN_ID": "none"},
+            f"the environment has TORCHELASTIC_RUN_ID=none, but not RANK and WORLD_SIZE. {NOT_SET}",
+        ),
+        (
+            {"OMPI_COMM_WORLD_SIZE": "2"},
+            f"the environment has OMPI_COMM_WORLD_SIZE=2, but not OMPI_COMM_WORLD_LOCAL_SIZE. {NOT_SET}",
+        ),
+        (
+            {**HAND, "MASTER_PORT": "abc"},
+            "MASTER_PORT is 'abc' in the environment, but must be a port from 1 to 65535.",
+        ),
+        (
+            {**HAND, "MASTER_PORT": "99999"},
+            "MASTER_PORT is '99999' in the environment, but must be a port from 1 to 65535.",
         ),
         (
             BATCH,

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from mnist_amp import __version__
-from tests.conftest import Refused, Run
+from tests.conftest import Refused, Run, simple_nn
 
 SMOKE = ("--config", "configs/smoke.yaml")
 Printed = Callable[..., str]
@@ -40,8 +40,11 @@ def settings(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 def test_the_defaults_are_those_of_the_guide(settings: Callable[..., Any]) -> None:
     config = settings()
-    assert config["model"] == {"hidden_dim": 128, "lr_scheduler_interval": "epoch", "steps_per_execution": 1}
-    assert config["data"] == {"data_dir": "data", "batch_size": 64, "val_size": 5000, "seed": None}
+    assert config["network"] == simple_nn(128)
+    assert config["model"] == {"lr_scheduler_interval": "epoch", "steps_per_execution": 1}
+    assert {key: value for key, value in config["data"].items() if value is not None} == {
+        **{"data_dir": "data", "dataset": "MNIST", "mean": 0.5, "std": 0.5, "batch_size": 64}
+    }
     assert config["optimizer"]["class_path"] == "torch.optim.Adam"
     assert config["optimizer"]["init_args"]["lr"] == 0.001
     assert config["lr_scheduler"] is None
@@ -53,13 +56,15 @@ def test_the_defaults_are_those_of_the_guide(settings: Callable[..., Any]) -> No
 def test_the_command_line_overrides_the_environment_and_that_overrides_files(
     settings: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "a.yaml").write_text("{data: {batch_size: 1, val_size: 1}, model: {hidden_dim: 1}, seed_everything: 1}")
-    (tmp_path / "b.yaml").write_text("{data: {val_size: 2}, model: {hidden_dim: 2}, seed_everything: 2}")
-    monkeypatch.setenv("MNIST_AMP_MODEL__HIDDEN_DIM", "3")
+    (tmp_path / "a.yaml").write_text(
+        "{data: {batch_size: 1, val_size: 1}, network: {init_args: {hidden_dim: 1}}, seed_everything: 1}"
+    )
+    (tmp_path / "b.yaml").write_text("{data: {val_size: 2}, network: {hidden_dim: 2}, seed_everything: 2}")
+    monkeypatch.setenv("MNIST_AMP_NETWORK__HIDDEN_DIM", "3")
     monkeypatch.setenv("MNIST_AMP_SEED_EVERYTHING", "3")
     config = settings("--seed_everything", "4", "--config", "a.yaml", "--config", "b.yaml")
     given = (config["data"]["batch_size"], config["data"]["val_size"])
-    assert (*given, config["model"]["hidden_dim"], config["seed_everything"]) == (1, 2, 3, 4)
+    assert (*given, config["network"]["init_args"]["hidden_dim"], config["seed_everything"]) == (1, 2, 3, 4)
 
 
 def test_an_optimizer_and_a_schedule_by_name(settings: Callable[..., Any]) -> None:
@@ -86,10 +91,10 @@ def test_version(printed: Printed) -> None:
 def test_help_has_one_line_for_each_command(printed: Printed) -> None:
     assert """
 commands:
-  fit       Train a network on MNIST, or resume a run.
+  fit       Train a network, or resume a run.
   validate  Evaluate a run on its validation images.
-  test      Evaluate a run on the 10,000 test images.
-  predict   Write a run's predictions for the 10,000 test images, or for your own images (--images).
+  test      Evaluate a run on the test images.
+  predict   Write a run's predictions for the test images, or for your own images (--images).
   compare   Measure time, memory and accuracy in each precision, and recommend one for this machine.
   profile   Measure how long each part of a training step takes, and the precision of each operation.
   export    Write a run's network to files for other programs, each checked against the checkpoint.
@@ -103,10 +108,14 @@ options:
 def test_help_begins_with_this_projects_options(printed: Printed, subcommand: str) -> None:
     text = printed(subcommand, "--help")
     assert text.startswith(f"usage: mnist-amp {subcommand} [options]\n")
-    titles = ["\nModel:", "\nData:", "\nOptimizer:", "\nLearning-rate schedule:", "\nTrainer, with", "\nCheckpoint:"]
+    titles = [
+        *("\nNetwork:", "\nModel:", "\nData:", "\nOptimizer:", "\nLearning-rate schedule:"),
+        *("\nTrainer, with", "\nCheckpoint:"),
+    ]
     indices = [text.index(title) for title in titles]
     assert indices == sorted(indices)
-    for option in ("--model.hidden_dim", "--data.batch_size", "--data.val_size", "--data.data_dir", "--ckpt_path"):
+    assert "known subclasses" not in text.partition("\nModel:")[0]
+    for option in ("--network", "--data.batch_size", "--data.val_size", "--data.data_dir", "--ckpt_path"):
         described = text[text.index(f"  {option} ") :].split("(type:")[0]
         assert len(described.split()) > 5, option
 
@@ -130,8 +139,9 @@ def test_the_banner_reports_the_effective_precision(run: Run) -> None:
     assert lines[2].startswith(f"versions   mnist-amp {__version__}, python 3.")
     assert ", torch 2." in lines[2]
     assert ", lightning 2." in lines[2]
-    assert lines[3:6] == [
-        "model      LitSimpleNN, 101,770 parameters",
+    assert lines[3:7] == [
+        "network    SimpleNN (hidden_dim 128), 101,770 parameters",
+        "data       MNIST, images of 1 x 28 x 28 in 10 classes",
         "seed       42",
         "writes to  lightning_logs/version_0",
     ]
@@ -188,8 +198,8 @@ def test_validate_is_refused_without_validation_images(run: Run, refused: Refuse
     ("args", "message"),
     [
         (
-            ("--model.hidden_dim", "-3"),
-            "mnist-amp: error: model.hidden_dim is -3; it must be at least 1. See mnist-amp fit --help.\n",
+            ("--network.hidden_dim", "-3"),
+            "mnist-amp: error: network.hidden_dim is -3; it must be at least 1. See mnist-amp fit --help.\n",
         ),
         (
             ("--ckpt_path", "no.ckpt"),

@@ -38,7 +38,6 @@ SETTINGS = [
     # of the wrong type
     ("--data.batch_size=many", f"data.batch_size can't be many; it takes int.{SEE}"),
     ("--data.batch_size=1.5", f"data.batch_size can't be 1.5; it takes int.{SEE}"),
-    ("--data.val_size=null", f"data.val_size can't be None; it takes int.{SEE}"),
     ("--optimizer.lr=abc", f"optimizer.lr can't be abc; it takes float.{SEE}"),
     ("--seed_everything=abc", f"seed_everything can't be abc; it takes bool or int.{SEE}"),
     (
@@ -47,16 +46,16 @@ SETTINGS = [
     ),
     (
         "--model=3",
-        f"model can't be 3; set its parts one by one, such as --model.hidden_dim.{SEE}",
+        f"model can't be 3; set its parts one by one, such as --model.lr_scheduler_interval.{SEE}",
     ),
     ("--data=3", f"data can't be 3; set its parts one by one, such as --data.data_dir.{SEE}"),
     # out of range
     ("--data.batch_size=0", f"data.batch_size is 0; it must be at least 1.{SEE}"),
     ("--data.batch_size=-4", f"data.batch_size is -4; it must be at least 1.{SEE}"),
-    ("--model.hidden_dim=0", f"model.hidden_dim is 0; it must be at least 1.{SEE}"),
+    ("--network.hidden_dim=0", f"network.hidden_dim is 0; it must be at least 1.{SEE}"),
     (
         "--data.val_size=60000",
-        f"data.val_size is 60000; it must be below 60000.{SEE}",
+        "data.val_size is 60000; it must be at least 0 and leave some of the 60,000 images to train on.",
     ),
     ("--trainer.max_epochs=0", f"trainer.max_epochs is 0; it must be at least 1, or -1 for no limit.{SEE}"),
     ("--trainer.max_epochs=-2", f"trainer.max_epochs is -2; it must be at least 1, or -1 for no limit.{SEE}"),
@@ -83,8 +82,11 @@ SETTINGS = [
         "--trainer.val_check_interval=99",
         f"`val_check_interval` (99) {THEIRS}",
     ),
-    (f"--data.batch_size={2**63}", f"data.batch_size is {2**63}; it must be at most 60000.{SEE}"),
-    (f"--model.hidden_dim={10**28}", f"model.hidden_dim is {10**28}; it must be at most 2147483647.{SEE}"),
+    (
+        f"--data.batch_size={2**63}",
+        f"data.batch_size is {2**63}; it must be at most 60000, the number of training images.",
+    ),
+    (f"--network.hidden_dim={10**28}", f"network.hidden_dim is {10**28}; it must be at most 2147483647.{SEE}"),
     ("--trainer.max_time=00:00:00:00", f"trainer.max_time is 00:00:00:00; it must be above 0.{SEE}"),
     ("--trainer.max_time=-1:00:00:00", f"trainer.max_time is -1:00:00:00; it must be above 0.{SEE}"),
     ("--trainer.max_time={hours: -1}", f"trainer.max_time is {{'hours': -1}}; it must be above 0.{SEE}"),
@@ -308,18 +310,19 @@ def test_checkpoints_of_other_projects(fitted: Run, refused: Refused, tmp_path: 
     more = ("fit", "--trainer.max_epochs=2")
     torch.save({**checkpoint, "hyper_parameters": {"dropout": 0.1}}, "it.ckpt")
     assert message(*more) == (
-        "is damaged, or a checkpoint of another project: its hyper_parameters.hidden_dim is missing. The newest "
+        "is damaged, or a checkpoint of another project: its hyper_parameters.network is missing. The newest "
         f"checkpoint that can be read is {good}."
     )
     weights = checkpoint["state_dict"]
     torch.save({**checkpoint, "state_dict": {**weights, "model.fc3.bias": torch.zeros(10)}}, "it.ckpt")
     assert message(*more) == (
         "holds another network. These weights differ in name or shape: model.fc3.bias. This network has "
-        "model.fc1.weight, model.fc1.bias, model.fc2.weight, model.fc2.bias."
+        "model.fc1.weight, model.fc1.bias, model.fc2.weight, model.fc2.bias. Name the network of the file with --network; if it is this one, its code has changed."
     )
     torch.save({"conv": torch.zeros(1)}, "it.ckpt")
     assert message("test") == (
-        f"does not hold the weights of a SimpleNN. Its layers are conv (1 float32). The newest checkpoint that can be read is {good}."
+        "holds another network. These weights differ in name or shape: model.conv, model.fc1.bias, model.fc1.weight, model.fc2.bias, model.fc2.weight. "
+        "This network has model.fc1.weight, model.fc1.bias, model.fc2.weight, model.fc2.bias. Name the network of the file with --network; if it is this one, its code has changed."
     )
     Path("it.ckpt").write_bytes(good.read_bytes()[:10_000])
     assert message(*more) == (

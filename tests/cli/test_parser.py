@@ -95,7 +95,7 @@ def test_a_file_that_is_named_like_a_value_changes_nothing(
     without = printed(*args)
     touch_all(words)
     assert printed(*args) == without
-    assert without["data"]["val_size"] == 5000
+    assert without["data"]["batch_size"] == 64
 
 
 def test_a_resumed_run_is_the_same_with_files_named_like_its_settings(fitted: Run, run: Run) -> None:

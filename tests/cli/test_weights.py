@@ -16,11 +16,11 @@ from torch import Tensor
 
 import resume_fuzz
 from mnist_amp.__main__ import main
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.weights_file import without_prefixes
 from plain_loop import PlainLoop, Settings
-from tests.conftest import ROOT, Refused, Run, files, started
+from tests.conftest import ROOT, Refused, Run, files, simple_nn, started
 from tests.runs.test_resume import flat
 from tests.runs.test_weights_file import KINDS, RUN, SMOKE, network
 
@@ -57,7 +57,7 @@ def test_the_new_run_equals_a_loop_of_plain_pytorch(run: Run, fitted: Run, kind:
         log_every_n_steps=1,
     )
     assert resume_fuzz.fit(settings, f"--weights={path}").status == 0
-    module = LitSimpleNN(hidden_dim=16)
+    module = LitClassifier(simple_nn(16))
     module.model.load_state_dict(network())
     loop = PlainLoop(settings, module.model)
     loop.run(resume_fuzz.images_of_epochs())
@@ -80,7 +80,7 @@ def test_a_file_with_one_layer(run: Run, fitted: Run, refused: Refused, part: st
     other = {"fc1": "fc2", "fc2": "fc1"}[part]
     out = run(*FIT, "--weights=part.pth", "--weights_strict=false", ONE_STEP)
     assert f"\nweights    from part.pth; random: model.{other}.weight, model.{other}.bias\n" in out
-    assert "\nmodel      LitSimpleNN, 12,730 parameters\n" in out
+    assert ", 12,730 parameters\n" in out
     shapes = {"fc1": ("16 x 784", "16"), "fc2": ("10 x 16", "10")}[other]
     assert refused(*FIT, "--weights=part.pth") == (
         "mnist-amp: error: part.pth does not fit the network. These layers differ (file -> network): "
@@ -89,20 +89,23 @@ def test_a_file_with_one_layer(run: Run, fitted: Run, refused: Refused, part: st
     )
 
 
-@pytest.mark.parametrize("way", ["argument", "environment", "config", "group"])
+@pytest.mark.parametrize("way", ["argument", "environment", "config"])
 def test_another_width(run: Run, fitted: Run, refused: Refused, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """However it is given, it is refused, or taken if layers may differ."""
     fitted(*SMOKE)
-    Path("width.yaml").write_text("model: {hidden_dim: 8}\n")
-    Path("group.yaml").write_text("hidden_dim: 8\n")
+    Path("width.yaml").write_text("network: {init_args: {hidden_dim: 8}}\n")
     if way == "environment":
-        monkeypatch.setenv("MNIST_AMP_MODEL__HIDDEN_DIM", "8")
-    given = {"argument": ["--model.hidden_dim=8"], "config": ["--config=width.yaml"], "group": ["--model=group.yaml"]}
+        monkeypatch.setenv("MNIST_AMP_NETWORK__HIDDEN_DIM", "8")
+    given = {
+        "argument": ["--network.hidden_dim=8"],
+        "config": ["--config=width.yaml"],
+        "group": ["--network=group.yaml"],
+    }
     args = (*FIT, *given.get(way, []), f"--weights={RUN}/model.pth")
     before = files(Path())
     assert refused(*args) == (
-        f"mnist-amp: error: model.hidden_dim is 8, but {RUN}/model.pth holds a network of hidden_dim 16. Leave "
-        "model.hidden_dim out, or keep the layers that differ random with --weights_strict false.\n"
+        f"mnist-amp: error: {RUN}/model.pth holds another network (file -> now): network.hidden_dim 16 -> 8. Leave "
+        "network.hidden_dim out, or keep the layers that differ random with --weights_strict false.\n"
     )
     assert files(Path()) == before
     random = "random: model.fc1.weight, model.fc1.bias, model.fc2.weight"
@@ -173,7 +176,7 @@ def no_width(weights: dict[str, Tensor], path: Path) -> None:
     torch.save({name: torch.zeros(size) for name, size in sizes.items()}, path)
 
 
-NO_NETWORK = "w.pth does not hold the weights of a SimpleNN. Its layers are"
+NO_NETWORK = "w.pth does not hold the weights of a network. Its layers are"
 NO_CHECKPOINT = "w.pth is not a training checkpoint."
 PLACE = "A run keeps its checkpoints in its folder checkpoints/."
 PART = "of its content holds weights: save this part in a file of its own, with torch.save."
@@ -183,8 +186,8 @@ BAD: dict[str, tuple[Callable[[dict[str, Tensor], Path], Any], str]] = {
     "integers": (converted(Tensor.int), f"{NO_NETWORK} {listed('int32')}."),
     "no width": (no_width, f"{NO_NETWORK} {listed('float32', 0)}."),
     "scalars": (
-        lambda weights, path: torch.save({f"a{i}": torch.zeros(1) for i in range(10)}, path),
-        f"{NO_NETWORK} {', '.join(f'a{i} (1 float32)' for i in range(8))}, and 2 more.",
+        lambda weights, path: torch.save({f"a{i}": torch.zeros(1).int() for i in range(10)}, path),
+        f"{NO_NETWORK} {', '.join(f'a{i} (1 int32)' for i in range(8))}, and 2 more.",
     ),
     "no layers": (lambda weights, path: safetensors.torch.save_file({}, path), f"{NO_NETWORK} missing."),
     "overflow": (

@@ -1,16 +1,17 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from mnist_amp.data import MNISTDataModule
+from mnist_amp.data import ClassificationDataModule
 from mnist_amp.data.loader import SequentialLoader
 from mnist_amp.errors import RequestError
 
 
-def attached(data_dir: Path, stage: str, **settings: int) -> MNISTDataModule:
-    data = MNISTDataModule(str(data_dir), **settings)
+def attached(data_dir: Path, stage: str, **settings: Any) -> ClassificationDataModule:
+    data = ClassificationDataModule(str(data_dir), **settings)
     data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     data.prepare_data()
     data.setup(stage)
@@ -18,21 +19,26 @@ def attached(data_dir: Path, stage: str, **settings: int) -> MNISTDataModule:
 
 
 def test_defaults_are_the_guides() -> None:
-    assert dict(MNISTDataModule().hparams) == {"data_dir": "data", "batch_size": 64, "val_size": 5000, "seed": 0}
+    assert dict(ClassificationDataModule().hparams) == {
+        **{"data_dir": "data", "dataset": "MNIST", "dataset_args": None, "folder": None},
+        **{"image_size": None, "channels": None, "mean": 0.5, "std": 0.5},
+        **{"batch_size": 64, "val_size": 5000, "seed": 0},
+        **{"classes": list("0123456789"), "train_size": 60_000},
+    }
 
 
 def test_seed_is_that_of_seed_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")
-    assert MNISTDataModule().seed == MNISTDataModule().hparams["seed"] == 7
-    assert MNISTDataModule(seed=3).seed == 3
+    assert ClassificationDataModule().seed == ClassificationDataModule().hparams["seed"] == 7
+    assert ClassificationDataModule(seed=3).seed == 3
 
 
 def test_holds_out_validation_images_by_seed() -> None:
-    train, val = MNISTDataModule(seed=1).split()
+    train, val = ClassificationDataModule(seed=1).split()
     assert (len(train), len(val)) == (55_000, 5_000)
     assert torch.equal(torch.cat([train, val]).sort().values, torch.arange(60_000))
-    assert torch.equal(val, MNISTDataModule(seed=1).split()[1])
-    assert not torch.equal(val, MNISTDataModule(seed=2).split()[1])
+    assert torch.equal(val, ClassificationDataModule(seed=1).split()[1])
+    assert not torch.equal(val, ClassificationDataModule(seed=2).split()[1])
 
 
 def test_loaders(data_dir: Path) -> None:
@@ -72,7 +78,7 @@ def test_normalises_after_the_transfer(data_dir: Path) -> None:
         ),
     ],
 )
-def test_refuses_sizes_out_of_range(settings: dict[str, int], message: str) -> None:
+def test_refuses_sizes_out_of_range(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError) as error:
-        MNISTDataModule(**settings)  # type: ignore[arg-type]
+        ClassificationDataModule(**settings)
     assert str(error.value) == message

@@ -6,9 +6,9 @@ import torch
 
 from mnist_amp.data import loader as loader_module
 from mnist_amp.data.loader import SequentialLoader, ShuffledLoader
-from mnist_amp.data.normalization import normalize
+from mnist_amp.data.normalization import Normalization
 
-IMAGES = torch.arange(11, dtype=torch.uint8).reshape(11, 1, 1).expand(11, 28, 28).contiguous()
+IMAGES = torch.arange(11, dtype=torch.uint8).reshape(11, 1, 1, 1).expand(11, 1, 28, 28).contiguous()
 LABELS = torch.arange(11) % 10
 
 
@@ -26,7 +26,7 @@ def indices(loader: ShuffledLoader | SequentialLoader) -> list[list[int]]:
 
 def test_a_batch_holds_the_images_of_its_indices() -> None:
     for batch in shuffled():
-        assert torch.equal(batch.images, normalize(IMAGES[batch.indices]))
+        assert torch.equal(batch.images, Normalization()(IMAGES[batch.indices]))
         assert torch.equal(batch.labels, LABELS[batch.indices])
 
 

@@ -18,7 +18,7 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 from mnist_amp.data import mnist
-from mnist_amp.data.normalization import normalize
+from mnist_amp.data.normalization import Normalization
 from mnist_amp.errors import RequestError
 from tests.conftest import Refused
 from tests.forked import CONTEXT
@@ -42,7 +42,7 @@ def test_every_pixel_equals_torchvisions(data_dir: Path, train: bool, count: int
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
     theirs = MNIST(str(data_dir), train=train, transform=transform)
     assert len(images) == len(theirs) == count
-    ours = normalize(images)
+    ours = Normalization()(images.unsqueeze(1))
     for index in range(count):
         image, label = theirs[index]
         assert torch.equal(ours[index], image), index

@@ -1,5 +1,6 @@
 """`mnist-amp demo`: the command, from its start to its stop."""
 
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from mnist_amp.inference.drawing_reader import SIDE
 from mnist_amp.inference.mnist_form import mnist_form
 from mnist_amp.inference.pixel_network import DTYPES
 from strokes import draw_digit
-from tests.conftest import Refused, started
+from tests.conftest import Refused, Run, started
 from tests.inference.test_demo_server import BINARY, ask
 
 SEVEN = ImageOps.invert(draw_digit(7, SIDE, 22))
@@ -64,12 +65,35 @@ def test_refused_in_one_line(refused: Refused, kept: Path) -> None:
             ),
             (("--trainer.devices=2",), "demo uses one device; leave trainer.devices and trainer.num_nodes at 1."),
             (
-                ("--model.hidden_dim=3",),
-                f"model.hidden_dim is 3, but {kept} holds a network of hidden_dim 128. Leave model.hidden_dim out, or "
-                "start without this checkpoint.",
+                ("--network.hidden_dim=3",),
+                f"{kept} holds another network (checkpoint -> now): network.hidden_dim 128 -> 3. Leave "
+                "network.hidden_dim out, or start without this checkpoint.",
             ),
         ]:
             assert refused("demo", f"--ckpt_path={kept}", *args) == f"mnist-amp: error: {message}\n"
+
+
+def test_refused_for_other_images(run: Run, refused: Refused) -> None:
+    run("fit", "--config=smoke.yaml", "--data.image_size=32", "--data.channels=3", "--trainer.max_steps=1")
+    assert refused("demo", "--port=0") == (
+        "mnist-amp: error: demo takes drawings for networks of 1 x 28 x 28 images; this one takes 3 x 32 x 32. Use "
+        "`mnist-amp predict --images`.\n"
+    )
+
+
+def test_the_page_gets_the_names_of_the_classes(run: Run, tmp_path: Path) -> None:
+    for part, name in itertools.product(("train", "test"), ("alpha", "beta", "gamma")):
+        Path("letters", part, name).mkdir(parents=True)
+        for number in range(8):
+            ImageOps.invert(draw_digit(number, 28, 2)).save(f"letters/{part}/{name}/{number}.png")
+    run("fit", "--data.folder=letters", "--data.batch_size=4", "--trainer.max_epochs=1", "--trainer.logger=false")
+    with started("demo", "--port=0", cwd=tmp_path) as process:
+        assert process.stdout is not None
+        page = next(line.split()[1] for line in process.stdout if line.startswith("page "))
+        port = int(page.rstrip("/").rpartition(":")[2])
+        assert json.loads(ask(port, "GET", "/about")[2])["classes"] == ["alpha", "beta", "gamma"]
+        answer = json.loads(ask(port, "POST", ALL, SEVEN.tobytes(), **BINARY)[2])
+        assert [len(reading["probabilities"]) for reading in answer["readings"].values()] == [3, 3, 3]
 
 
 @pytest.mark.usefixtures("checkpoint")
@@ -102,7 +126,8 @@ def test_stops_within_a_request(tmp_path: Path, kept: Path) -> None:
             "ends": "on Ctrl-C",
         }
         about = json.loads(ask(port, "GET", "/about")[2])
-        assert list(about) == ["checkpoint", "accuracy", "device", "precisions", "repeats"]
+        assert list(about) == ["checkpoint", "accuracy", "device", "precisions", "repeats", "classes"]
+        assert about["classes"] == list("0123456789")
         assert about["precisions"]["float32"] == {"emulated": False}
         answer = json.loads(ask(port, "POST", ALL, SEVEN.tobytes(), **BINARY)[2])
         assert answer["image"] == mnist_form(SEVEN).flatten().tolist()

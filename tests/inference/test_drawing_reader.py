@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import ImageOps
 
+from mnist_amp.data.normalization import TO_UNIT
 from mnist_amp.inference.drawing_reader import SIDE, SIZE, DrawingReader, ReadDrawing
 from mnist_amp.inference.mnist_form import mnist_form
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
@@ -20,7 +21,7 @@ def network() -> SimpleNN:
 
 @pytest.fixture(scope="module")
 def reader() -> DrawingReader:
-    return DrawingReader(network(), torch.device("cpu"))
+    return DrawingReader(network(), TO_UNIT, torch.device("cpu"))
 
 
 def test_reads_the_digit_that_the_network_reads(reader: DrawingReader) -> None:
@@ -30,7 +31,9 @@ def test_reads_the_digit_that_the_network_reads(reader: DrawingReader) -> None:
     assert list(read.readings) == list(DTYPES)
     for name, reading in read.readings.items():
         with torch.inference_mode():
-            wanted = PixelNetwork(network(), DTYPES[name])(torch.from_numpy(image)[None])[0].softmax(dim=0)
+            wanted = PixelNetwork(network(), TO_UNIT, DTYPES[name])(torch.from_numpy(image)[None, None])[0].softmax(
+                dim=0
+            )
         assert reading.probabilities is not None
         assert reading.probabilities == wanted.tolist()
         assert abs(sum(reading.probabilities) - 1) < 1e-6
@@ -42,7 +45,7 @@ def test_an_overflow_is_no_guess() -> None:
     model = network()
     with torch.no_grad():
         model.fc2.weight.mul_(1e6)
-    readings = DrawingReader(model, torch.device("cpu"))(SEVEN.tobytes(), ["float16", "bfloat16"]).readings
+    readings = DrawingReader(model, TO_UNIT, torch.device("cpu"))(SEVEN.tobytes(), ["float16", "bfloat16"]).readings
     assert (readings["float16"].guess, readings["float16"].probabilities) == (None, None)
     guess, probabilities = readings["bfloat16"].guess, readings["bfloat16"].probabilities
     assert guess is not None
@@ -62,7 +65,8 @@ def test_a_drawing_without_ink_has_no_reading(reader: DrawingReader) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_reads_the_same() -> None:
     on_cpu, on_cuda = (
-        DrawingReader(network(), torch.device(kind))(SEVEN.tobytes(), list(DTYPES)).readings for kind in ("cpu", "cuda")
+        DrawingReader(network(), TO_UNIT, torch.device(kind))(SEVEN.tobytes(), list(DTYPES)).readings
+        for kind in ("cpu", "cuda")
     )
     for name, reading in on_cpu.items():
         assert on_cuda[name].guess == reading.guess

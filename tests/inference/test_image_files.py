@@ -15,7 +15,8 @@ from PIL import Image, TiffImagePlugin
 from mnist_amp.errors import RequestError
 from mnist_amp.inference import image_files
 from mnist_amp.inference.image_files import find_images, load_image, read_image
-from mnist_amp.inference.mnist_form import ImageError, as_is, mnist_form
+from mnist_amp.inference.image_readers import make_reader
+from mnist_amp.inference.mnist_form import ImageError, mnist_form
 from tests.inference.test_mnist_form import SEVEN, apart, apart_except_a_shift, seven
 
 
@@ -198,15 +199,11 @@ def test_each_file_is_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(map(str, find_images(["~/a/1.png", "a/.hidden.png"]))) == [f"{tmp_path}/a/1.png", "a/.hidden.png"]
 
 
-def test_printable_names() -> None:
-    assert image_files.printable(Path(os.fsdecode(b"\xff7\n\x1b[31m\xc3\xa4.png"))) == "\\udcff7\\n\\x1b[31mä.png"
-
-
 def test_an_image_that_can_not_be_used_is_loaded_as_zeros(tmp_path: Path) -> None:
     seven().save(tmp_path / "seven.png")
-    loaded = load_image(tmp_path / "seven.png", mnist_form)
+    loaded = load_image(tmp_path / "seven.png", make_reader("mnist", (1, 28, 28)), (1, 28, 28))
     assert (loaded.path, loaded.error) == (tmp_path / "seven.png", None)
-    np.testing.assert_array_equal(loaded.pixels, SEVEN)
-    loaded = load_image(tmp_path / "seven.png", as_is)
-    assert str(loaded.error) == "not 28 x 28 pixels; leave out --preprocess none"
-    np.testing.assert_array_equal(loaded.pixels, np.zeros((28, 28), dtype=np.uint8))
+    np.testing.assert_array_equal(loaded.pixels, SEVEN[None])
+    loaded = load_image(tmp_path / "seven.png", make_reader("none", (3, 32, 24)), (3, 32, 24))
+    assert str(loaded.error) == "not 32 x 24 pixels; leave out --preprocess none"
+    np.testing.assert_array_equal(loaded.pixels, np.zeros((3, 32, 24), dtype=np.uint8))

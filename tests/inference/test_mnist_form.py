@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from mnist_amp.data import mnist
-from mnist_amp.inference.mnist_form import ImageError, NoInkError, as_is, mnist_form
+from mnist_amp.inference.mnist_form import NoInkError, mnist_form
 
 
 @pytest.fixture(scope="module")
@@ -148,12 +148,3 @@ def test_extreme_shapes() -> None:
         image = Image.new("L", size, 255)
         image.paste(0, (0, 0, max(size[0] // 8, 1), max(size[1] // 8, 1)))
         assert mnist_form(image).max() == 255
-
-
-def test_as_is_takes_images_of_28_x_28() -> None:
-    image = np.arange(784, dtype=np.uint32).reshape(28, 28).astype(np.uint8)
-    np.testing.assert_array_equal(as_is(Image.fromarray(image)), image)
-    with pytest.raises(ImageError, match=r"^not 28 x 28 pixels; leave out --preprocess none$"):
-        as_is(Image.new("L", (30, 28)))
-    with pytest.raises(ImageError, match=r"^transparent parts; leave out --preprocess none$"):
-        as_is(Image.new("RGBA", (28, 28)))

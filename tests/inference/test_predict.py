@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def test_wrong_requests_are_refused(refused: Refused, kept: Path, checkpoint: di
     Path("empty.yaml").write_text("images: []\n", encoding="utf-8")
     assert predict("--config=empty.yaml") == nothing
     assert predict("--images", "own.png", "--preprocess", "crop") == (
-        "mnist-amp: error: preprocess can't be crop; it takes mnist, none. See mnist-amp predict --help.\n"
+        "mnist-amp: error: preprocess can't be crop; it takes auto, mnist, resize, none. "
+        "See mnist-amp predict --help.\n"
     )
     assert not Path("lightning_logs").exists()
 
@@ -142,3 +144,22 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
         "images  5 (2 unsure, 3 not scored)",
         "files   lightning_logs/predict/version_0/ (predictions.csv, predictions.png)",
     ]
+
+
+def test_a_network_of_colour_images(run: Run, refused: Refused, tmp_path: Path) -> None:
+    """The images are resized; the normalisation is that of the training."""
+    colours = {"blue": (20, 30, 200), "red": (200, 20, 30)}
+    for part, name in itertools.product(("train", "test"), colours):
+        Path("photos", part, name).mkdir(parents=True)
+        for number in range(12):
+            size = (40 + number, 60)
+            Image.new("RGB", size, colours[name]).save(f"photos/{part}/{name}/{number}.png")
+    data = ("--data.folder=photos", "--data.image_size=16", "--data.channels=3", "--data.batch_size=4")
+    run("fit", *data, "--network=CNN", "--optimizer.lr=0.01", "--trainer.max_epochs=8", "--data.mean=[0.4,0.1,0.4]")
+    Image.new("RGBA", (90, 30), (210, 40, 20, 255)).save("mine.png")
+    run("predict", "--images", "mine.png", "photos/test/blue/0.png")
+    assert [row["guess"] for row in rows()] == ["red", "blue"]
+    assert refused("predict", "--images", "mine.png", "--preprocess=mnist") == (
+        "mnist-amp: error: preprocess is mnist, which is for MNIST, QMNIST, EMNIST, KMNIST, USPS in images of 1 x 28 x "
+        "28, but the network takes images of photos of 3 x 16 x 16. Leave preprocess out, and the images are resized.\n"
+    )

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-TINY = {"model.hidden_dim": 16, "data.batch_size": 32, "trainer.accelerator": "cpu", "trainer.precision": "32-true"}
+TINY = {"network.hidden_dim": 16, "data.batch_size": 32, "trainer.accelerator": "cpu", "trainer.precision": "32-true"}
 ENDLESS: dict[str, Any] = {"max_epochs": -1, "limit_val_batches": 0}
 
 

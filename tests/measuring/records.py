@@ -17,11 +17,20 @@ CPU = "CPU (x86_64, threads: 2)"
 MEMORY = MemoryUse(1_000_000, 1_000_000, 2_000_000, 3_000_000, 1_000_000, peak=None, data=None)
 
 
+def sized(width: int, batch: int) -> Setting:
+    return Setting.of({"network.hidden_dim": width, "data.batch_size": batch})
+
+
 def speeds(precision: str, effective: str, width: int, batch: int, *seconds: float, **more: Any) -> list[Measurement]:
     """Return a measurement for each round."""
+    return speeds_at(sized(width, batch), precision, effective, *seconds, **more)
+
+
+def speeds_at(setting: Setting, precision: str, effective: str, *seconds: float, **more: Any) -> list[Measurement]:
+    """Return a measurement for each round, at any setting."""
     return [
         Measurement(
-            Cell("speed", precision, width, batch, turn),
+            Cell("speed", precision, setting, turn),
             Speed(**{"steps": 900, "memory": MEMORY, "data_seconds": 1e-4, **more}, effective=effective, seconds=value),
         )
         for turn, value in enumerate(seconds)
@@ -33,18 +42,19 @@ def scores(precision: str, effective: str, *accuracies: float, **more: Any) -> l
     curve = [(1.0, 2.3), (2.0, 1.9)]
     return [
         Measurement(
-            Cell("accuracy", precision, 128, 64, seed), Accuracy(effective, accuracy, "val_accuracy", 2, curve, **more)
+            Cell("accuracy", precision, sized(128, 64), seed),
+            Accuracy(effective, accuracy, "val_accuracy", 2, curve, **more),
         )
         for seed, accuracy in enumerate(accuracies)
     ]
 
 
 def failed_speed(precision: str, width: int, error: str) -> Measurement:
-    return Measurement(Cell("speed", precision, width, 64, 0), Failure(error))
+    return Measurement(Cell("speed", precision, sized(width, 64), 0), Failure(error))
 
 
 def failed_score(precision: str, error: str) -> Measurement:
-    return Measurement(Cell("accuracy", precision, 128, 64, 0), Failure(error))
+    return Measurement(Cell("accuracy", precision, sized(128, 64), 0), Failure(error))
 
 
 def comparison(cells: list[Measurement], **changed: Any) -> Comparison:
@@ -52,15 +62,17 @@ def comparison(cells: list[Measurement], **changed: Any) -> Comparison:
         "command": "mnist-amp compare",
         "date": "2026-11-24",
         "versions": {"torch": "2.15.0"},
-        "own": Setting(128, 64),
+        "own": sized(128, 64),
         "precisions": ["32-true", "bf16-mixed", "16-mixed"],
-        "hidden_dims": [128, 512],
-        "batch_sizes": [64],
+        "axes": {"network.hidden_dim": [128, 512], "data.batch_size": [64]},
         "seeds": 2,
         "rounds": 3,
         "seconds": 1.0,
         "epochs": 5,
-        "config": {"seed_everything": 0},
+        "config": {
+            "seed_everything": 0,
+            "network": {"class_path": "mnist_amp.networks.SimpleNN", "init_args": {"hidden_dim": 128}},
+        },
         "device": CPU,
         "half_hardware": True,
         "cells": cells,

@@ -12,13 +12,18 @@ from typing import Any
 
 import pytest
 
-from mnist_amp.errors import RunError
+from mnist_amp.errors import RequestError, RunError
 from mnist_amp.measuring import compare
 from mnist_amp.measuring.isolated_process import run_isolated
 from tests.conftest import Refused, Run, files
 
-SMALL = ("--hidden_dims=[8]", "--model.hidden_dim=8", "--batch_sizes=[64]", "--seconds=0.01", "--rounds=2", "--seeds=1")
-QUICK = (*SMALL, "--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.limit_val_batches=2")
+FAST = (
+    *("--seconds=0.01", "--rounds=2", "--seeds=1", "--trainer.max_epochs=1"),
+    *("--trainer.limit_train_batches=4", "--trainer.limit_val_batches=2"),
+)
+QUICK = ("--axes={network.hidden_dim: [8], data.batch_size: [64]}", "--network.hidden_dim=8", *FAST)
+ONCE = ("--rounds=1", "--seeds=0")
+TWO = "--precisions=[32-true,bf16-mixed]"
 FOLDER = Path("lightning_logs/compare/version_0")
 WRITTEN = {"results.json", "report.md", "time.png", "memory.png", "accuracy.png", "loss.png"}
 
@@ -61,7 +66,7 @@ def test_a_failed_measurement_is_a_row_with_its_error(run: Run, monkeypatch: pyt
         return run_isolated(function, config, overrides, *args)
 
     monkeypatch.setattr(compare, "run_isolated", isolated)
-    printed = run("compare", *QUICK, "--precisions=[32-true,bf16-mixed]")
+    printed = run("compare", *QUICK, TWO)
     assert [(cell["precision"], cell.get("error")) for cell in results()["cells"]] == [
         ("32-true", None),
         ("bf16-mixed", "the GPU is out of memory"),
@@ -94,7 +99,7 @@ def test_a_stopped_comparison_resumes_where_it_stopped(run: Run, tmp_path: Path,
         "compare",
         *QUICK,
         "--rounds=200",
-        "--precisions=[32-true,bf16-mixed]",
+        TWO,
     ]
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     wait_for(FOLDER / "results.json", process)
@@ -130,9 +135,68 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         ),
         (("--precisions=[32-true]",), "precisions needs at least two that differ."),
         (("--precisions=[32-true,32-true]",), "precisions needs at least two that differ."),
-        (("--hidden_dims=[0]",), "hidden_dims has 0; it must be at least 1. See mnist-amp compare --help."),
-        (("--batch_sizes=[64,-1]",), "batch_sizes has -1; it must be at least 1. See mnist-amp compare --help."),
-        (("--batch_sizes=[60001]",), "batch_sizes has 60001, but there are 55,000 images to train on."),
+        (("--axes={network.hidden_dim: [wide]}",), "axes: network.hidden_dim can't be wide; it takes int."),
+        (("--axes={data.batch_size: [64, -1]}",), "axes: data.batch_size is -1; it must be at least 1."),
+        (
+            ("--axes={data.batch_size: [60001]}",),
+            "axes: data.batch_size is 60001, but there are 55,000 images to train on.",
+        ),
+        (
+            ("--axes={data.batch_size: [500], data.val_size: [0, 59600]}",),
+            "axes: data.batch_size is 500, but there are 400 images to train on.",
+        ),
+        (("--data.batch_size=56000",), "data.batch_size is 56000, but there are 55,000 images to train on."),
+        (("--axes={optimizer.lr: [0.1, 0]}",), "axes: optimizer.lr is 0.0; it must be above 0."),
+        (
+            ("--axes={data.bach_size: [8]}",),
+            "axes: there is no option data.bach_size (did you mean data.batch_size?).",
+        ),
+        (("--axes={optimizer.fused: [maybe]}",), "axes: optimizer.fused can't be maybe; it takes bool."),
+        (
+            ("--axes={trainer.devices: [1, 2]}",),
+            "axes: compare measures one device; leave trainer.devices and trainer.num_nodes at 1.",
+        ),
+        (
+            ("--axes={data.batch_size: 64}",),
+            "axes can't be 64; it takes a list, as in '[A,B]'. See mnist-amp compare --help.",
+        ),
+        (
+            ("--axes=64",),
+            "axes can't be 64; it takes names with values, as in '{A: B}'. See mnist-amp compare --help.",
+        ),
+        (
+            ("--axes={}",),
+            "axes is empty; give at least one option of fit with its values, as in '{data.batch_size: [64, 512]}'.",
+        ),
+        (
+            ("--axes={rounds: [1, 2]}",),
+            "axes has rounds, which is no setting of fit. Give settings as in '{data.batch_size: [64, 512]}'.",
+        ),
+        (
+            ("--axes={data: [{batch_size: 8}]}",),
+            "axes has data, which is no setting of fit. Give settings as in '{data.batch_size: [64, 512]}'.",
+        ),
+        (
+            ("--axes={trainer.precision: [16-mixed]}",),
+            "axes has trainer.precision, but the precisions are those of --precisions.",
+        ),
+        (
+            ("--axes={trainer.plugins: [null]}",),
+            "axes has trainer.plugins, but the precisions are those of --precisions, which has fp16-cpu as well.",
+        ),
+        (
+            ("--axes={matmul_precision: [high]}",),
+            "axes has matmul_precision, but TF32 is the precision tf32 of --precisions.",
+        ),
+        (
+            ("--axes={seed_everything: [1, 2]}",),
+            "axes has seed_everything, but --seeds is the number of seeds, and --seed_everything the first of them.",
+        ),
+        (
+            ("--axes={trainer.accelerator: [cpu, gpu]}",),
+            "axes has trainer.accelerator, but compare measures one device, which --trainer.accelerator chooses.",
+        ),
+        (("--hidden_dims=[8]",), "there is no option hidden_dims. See mnist-amp compare --help."),
         (("--rounds=0",), "rounds is 0; it must be at least 1. See mnist-amp compare --help."),
         (("--seeds=-1",), "seeds is -1; it must be at least 0. See mnist-amp compare --help."),
         (("--seconds=0",), "seconds is 0; it must be above 0. See mnist-amp compare --help."),
@@ -163,3 +227,118 @@ def test_a_file_that_is_not_a_comparison_is_refused(refused: Refused, tmp_path: 
         refused("compare", f"--resume={tmp_path}")
         == f"mnist-amp: error: {tmp_path}/results.json is not the results.json of a comparison.\n"
     )
+    (tmp_path / "results.json").write_text('{"hidden_dims": [8], "batch_sizes": [64]}')
+    assert refused("compare", f"--resume={tmp_path}") == (
+        f"mnist-amp: error: {tmp_path}/results.json is of a former version, with hidden_dims and batch_sizes instead "
+        "of axes; start a new comparison.\n"
+    )
+
+
+NETWORK = """
+from torch import Tensor, nn
+
+
+class MyNet(nn.Module):
+    def __init__(self, width: int = 4, num_classes: int = 10) -> None:
+        super().__init__()
+        layers = [nn.Conv2d(1, width, 3, stride=4), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width, num_classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+"""
+
+
+@pytest.fixture
+def my_net(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the class path of a network in the current folder."""
+    (tmp_path / "compared_net.py").write_text(NETWORK)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "compared_net", raising=False)
+    return "compared_net.MyNet"
+
+
+def speed_settings(record: dict[str, Any], precision: str = "32-true", turn: int = 0) -> list[dict[str, Any]]:
+    cells = [cell for cell in record["cells"] if (cell["kind"], cell["precision"]) == ("speed", precision)]
+    return [cell["setting"] for cell in cells if cell["number"] == turn]
+
+
+def test_axes_of_a_network_of_the_user(run: Run, my_net: str) -> None:
+    axes = "--axes={network.width: [8, 2], data.batch_size: [32]}"
+    printed = run("compare", *FAST, TWO, axes, f"--network={my_net}", "--rounds=1")
+    record = results()
+    assert record["own"] == {"network.width": 4, "data.batch_size": 64}
+    assert record["axes"] == {"network.width": [2, 4, 8], "data.batch_size": [32, 64]}
+    assert speed_settings(record) == [
+        {"network.width": width, "data.batch_size": size} for width in (2, 4, 8) for size in (32, 64)
+    ]
+    assert [cell["setting"] for cell in record["cells"] if cell["kind"] == "accuracy"] == [record["own"]] * 2
+    weights = [cell["memory"]["weights"] for cell in record["cells"] if cell["kind"] == "speed"][::4]
+    assert weights == [4 * (9 * width + width + 2 * width + 10 * width + 10) for width in (2, 4, 8)]
+    assert re.search(r"^precision +ran as +width +batch_size +ms per step", printed, re.MULTILINE)
+    assert "\nWith width 4 and batch_size 64 on CPU" in printed
+    assert "- network: MyNet (width 4)\n" in (FOLDER / "report.md").read_text()
+
+
+def test_the_default_axis_of_a_network_without_a_hidden_dim(
+    run: Run, my_net: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("compare", *FAST, TWO, f"--network={my_net}", *ONCE, "--data.val_size=59900")
+    assert results()["axes"] == {"data.batch_size": [64]}  # 512 are more than the images
+
+
+def test_an_axis_without_numbers_and_the_order_of_its_values(run: Run) -> None:
+    printed = run("compare", *FAST, TWO, "--axes={optimizer.fused: [true, false]}", *ONCE)
+    assert results()["axes"] == {"optimizer.fused": [True, False, None]}
+    assert "\nWith fused null on CPU" in printed
+
+
+def test_an_axis_of_classes_keeps_their_arguments(run: Run) -> None:
+    command = ("--axes={optimizer: [SGD, {class_path: SGD, init_args: {momentum: 0.9}}]}", "--optimizer.amsgrad=true")
+    run("compare", *FAST, TWO, *command, *ONCE)
+    record = results()
+    momentum = {"class_path": "SGD", "init_args": {"momentum": 0.9}}
+    assert record["axes"] == {"optimizer": ["SGD", momentum, "Adam"]}
+    state = [cell["memory"]["optimizer"] for cell in record["cells"] if cell["precision"] == "32-true"][:3]
+    weights = record["cells"][0]["memory"]["weights"]
+    steps = 4 * len(("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"))
+    assert state == [0, weights, 3 * weights + steps]  # Adam with amsgrad keeps three tensors for each, and its steps
+
+
+def test_steps_are_taken_one_by_one_if_an_axis_accumulates_gradients(run: Run) -> None:
+    run("compare", *FAST, TWO, "--axes={trainer.accumulate_grad_batches: [2]}", *ONCE)
+    record = results()
+    assert record["axes"] == {"trainer.accumulate_grad_batches": [1, 2]}
+    assert record["config"]["model"]["steps_per_execution"] == 1
+    assert {cell.get("error") for cell in record["cells"]} == {None}
+
+
+@pytest.mark.parametrize(("wrong", "errors"), [(9, [None, None, "no", "no"]), (7, None)])
+def test_a_setting_that_only_its_fit_refuses_is_a_row_with_its_error(
+    wrong: int, errors: list[str | None] | None, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the first fit refuses its setting, nothing is written, because the request itself may be wrong."""
+
+    def isolated(function: Any, config: Any, overrides: dict[str, Any], *args: Any) -> Any:
+        if overrides["network.hidden_dim"] == wrong:
+            raise RequestError("no")
+        return run_isolated(function, config, overrides, *args)
+
+    monkeypatch.setattr(compare, "run_isolated", isolated)
+    command = ("compare", *FAST, TWO, "--axes={network.hidden_dim: [7, 9]}", "--network.hidden_dim=7", *ONCE)
+    if errors is None:
+        with pytest.raises(SystemExit):
+            run(*command)
+        assert files(tmp_path) == set()
+    else:
+        run(*command)
+        assert [cell.get("error") for cell in results()["cells"]] == errors
+
+
+def test_no_fit_runs_before_all_settings_are_parsed(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "run_isolated", pytest.fail)
+    axes = "--axes={optimizer: [Adam, SGD], optimizer.amsgrad: [true]}"
+    assert refused("compare", *FAST, axes).startswith("mnist-amp: error: axes: optimizer: SGD takes no amsgrad")
+    assert files(tmp_path) == set()

@@ -2,11 +2,25 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from mnist_amp.measuring import compare_report
-from mnist_amp.measuring.compare_records import MemoryUse
+from mnist_amp.measuring.compare_records import MemoryUse, Setting
 from mnist_amp.measuring.compare_rows import rows
-from tests.measuring.records import CPU, MEMORY, SLOWER_HERE, comparison, failed_score, failed_speed, scores, speeds
+from mnist_amp.reporting import plots
+from tests.measuring.records import (
+    CPU,
+    MEMORY,
+    SLOWER_HERE,
+    comparison,
+    failed_score,
+    failed_speed,
+    scores,
+    speeds,
+    speeds_at,
+)
 
 CHARTS = ["time.png", "memory.png", "accuracy.png", "loss.png"]
 
@@ -27,7 +41,7 @@ With hidden_dim 128 and batch_size 64 on {CPU}:
 
 - Use 32-true here: bf16-mixed is 0.50 times as fast as 32-true (0.48 to 0.50 in 3 rounds).
 - bf16-mixed with hidden_dim 512 and batch_size 64 failed: the GPU is out of memory
-- bf16-mixed is not faster than 32-true at any measured width and batch size.
+- bf16-mixed is not faster than 32-true at any measured hidden_dim and batch_size.
 - Accuracy on the validation images over 1 seed: 32-true 96.00%, bf16-mixed 97.00%.
 - Memory of training: 32-true 8.00 MB, bf16-mixed 8.00 MB.
 
@@ -55,9 +69,9 @@ Medians of 3 interleaved rounds of at least 1 s, each in its own process.
 | 32-true | 32-true | 0 | 96.00% | - | - |
 | bf16-mixed | bf16-mixed | 0 | 97.00% | 1,024 | 3 |
 
-![Time of a step by width](time.png)
+![Time of a step by hidden_dim](time.png)
 
-![Memory by batch size](memory.png)
+![Memory by hidden_dim](memory.png)
 
 ![Accuracy by seed](accuracy.png)
 
@@ -66,6 +80,7 @@ Medians of 3 interleaved rounds of at least 1 s, each in its own process.
 ## Measured on
 
 - device: {CPU}
+- network: SimpleNN (hidden_dim 128)
 - versions: torch 2.15.0
 - date: 2026-11-24
 - command: `mnist-amp compare`
@@ -101,3 +116,44 @@ def test_peak_memory_has_priority_over_the_sum() -> None:
     (row,) = rows(comparison(speeds("32-true", "32-true", 128, 64, 0.001, memory=peak)))
     assert row.memory is not None
     assert row.memory.total == 123
+
+
+def test_tables_and_charts_have_a_column_and_a_panel_for_each_axis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes = {"optimizer.fused": [True, False], "network.width": [8, 16]}
+    settings = [
+        Setting.of({"optimizer.fused": fused, "network.width": width}) for fused in (True, False) for width in (8, 16)
+    ]
+    cells = [cell for setting in settings for cell in speeds_at(setting, "32-true", "32-true", 0.001)]
+    found = comparison(cells, axes=axes, own=settings[0])
+    assert [row[:4] for row in compare_report.speed_table(found)] == [
+        ["precision", "ran as", "fused", "width"],
+        ["32-true", "32-true", "true", "8"],
+        ["32-true", "32-true", "true", "16"],
+        ["32-true", "32-true", "false", "8"],
+        ["32-true", "32-true", "false", "16"],
+    ]
+    assert [row[:3] for row in compare_report.memory_table(found)][1] == ["32-true", "true", "8"]
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "times", lambda *args: drawn.append(args[:3]))
+    monkeypatch.setattr(plots, "memory", lambda *args: drawn.append(args[:2]))
+    titles = [title for title, draw in compare_report.charts(found).values() if not draw(tmp_path)]
+    assert titles == ["Time of a step by width", "Memory by width"]
+    points = [(panel, "32-true", width) for panel in ("fused true", "fused false") for width in (8, 16)]
+    assert drawn == [
+        ([(*point, [0.001]) for point in points], {}, "width"),
+        ([(*point, 8_000_000) for point in points], "width"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        ({"data.batch_size": [64]}, ("data.batch_size", "data.batch_size")),
+        ({"optimizer.fused": [True, False], "data.batch_size": [64]}, ("optimizer.fused", "optimizer.fused")),
+        ({"a.x": [1, 2], "a.y": [1, 2], "a.z": [1, 2]}, ("a.x", "a.z")),
+    ],
+)
+def test_axes_of_the_charts(axes: dict[str, list[Any]], expected: tuple[str, str]) -> None:
+    assert compare_report.drawn_axes(axes) == expected

@@ -9,11 +9,24 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from mnist_amp.measuring import dtypes, environment, gradients, profile_report, verdict
+from mnist_amp.measuring import (
+    axes,
+    compare_records,
+    compare_report,
+    dtypes,
+    environment,
+    gradients,
+    measured_fit,
+    profile_report,
+    verdict,
+)
 from mnist_amp.measuring.step_parts import ACTIONS, HostClock, Recorder, StepProfiler
 
 
-@pytest.mark.parametrize("module", [dtypes, environment, gradients, profile_report, verdict])
+@pytest.mark.parametrize(
+    "module",
+    [axes, compare_records, compare_report, dtypes, environment, gradients, measured_fit, profile_report, verdict],
+)
 def test_examples_are_true(module: ModuleType) -> None:
     results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert results.attempted > 0

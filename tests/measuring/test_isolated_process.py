@@ -34,7 +34,7 @@ def test_errors_are_raised_in_the_caller() -> None:
     with pytest.raises(RequestError, match=r"^no$"):
         run_isolated(refuse)
     with pytest.raises(
-        RunError, match=r"^this machine has too little memory\. Lower model.hidden_dim or data.batch_size\. "
+        RunError, match=r"^this machine has too little memory\. Lower data.batch_size, or make the network smaller\. "
     ):
         run_isolated(fail)
 

@@ -15,7 +15,7 @@ from mnist_amp.measuring.module_access import (
     dataset_bytes,
     network_of,
 )
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
 
 
 def trainer(**attributes: Any) -> Trainer:
@@ -37,7 +37,7 @@ def test_a_module_without_execution_captures_no_steps() -> None:
 
 
 def test_the_network_is_the_modules_model_or_the_module_itself() -> None:
-    ours, other = LitSimpleNN(), LightningModule()
+    ours, other = LitClassifier(), LightningModule()
     assert network_of(ours) is ours.model
     assert network_of(other) is other
     other.model = nn.Linear(1, 1)

@@ -60,7 +60,10 @@ RESULTS = ProfileResults(
     command="mnist-amp profile --trainer.precision=16-mixed",
     requested_precision="16-mixed",
     profile=PROFILE,
-    settings={"model": {"hidden_dim": 128}, "data": {"batch_size": 64}},
+    settings={
+        "network": {"class_path": "mnist_amp.networks.SimpleNN", "init_args": {"hidden_dim": 128}},
+        "data": {"batch_size": 64},
+    },
 )
 
 REPORT = """\
@@ -120,7 +123,7 @@ flush 1.23% to zero and hold 50.00% with fewer bits than usual.
 
 - device: NVIDIA H200
 - precision: 16-mixed
-- setting: hidden_dim 128, batch_size 64, Adam
+- setting: SimpleNN (hidden_dim 128), batch_size 64, Adam
 - steps: 1,000, after 20 warm-up steps
 - versions: mnist-amp 0.1.0, torch 2.15.0
 """
@@ -134,7 +137,7 @@ step              100.0%     1,200.0  600.0 to 2,400.0
 
 device     NVIDIA H200
 precision  16-mixed
-setting    hidden_dim 128, batch_size 64, Adam
+setting    SimpleNN (hidden_dim 128), batch_size 64, Adam
 steps      1,000, after 20 warm-up steps
 versions   mnist-amp 0.1.0, torch 2.15.0
 marks      make the median step 1.20 times as long (1,200.0 µs; 1,000.0 µs without)

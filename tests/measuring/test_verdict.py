@@ -33,9 +33,11 @@ def test_a_speed_is_described(speeds: list[float], expected: str) -> None:
         ([(128, [2.0]), (512, [0.5])], None),  # not at the largest size
         ([(128, [1.01]), (512, [2.0])], 512),  # within noise at the size before
         ([], None),
+        ([(0, [0.5]), (512, [2.0])], 512),  # 0 has no logarithm
+        ([(0.001, [0.5]), (0.1, [2.0])], 0.01),
     ],
 )
-def test_crossover(speeds: list[tuple[int, list[float]]], expected: float | None) -> None:
+def test_crossover(speeds: list[tuple[float, list[float]]], expected: float | None) -> None:
     found = verdict.crossover(speeds)
     assert found == (None if expected is None else pytest.approx(expected))
 

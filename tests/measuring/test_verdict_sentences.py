@@ -1,7 +1,10 @@
 """The verdict of a comparison, from literal records."""
 
+from typing import Any
+
+from mnist_amp.measuring.compare_records import Comparison, Setting
 from mnist_amp.measuring.verdict_sentences import heading, sentences
-from tests.measuring.records import CPU, SLOWER_HERE, comparison, failed_score, failed_speed, scores, speeds
+from tests.measuring.records import CPU, SLOWER_HERE, comparison, failed_score, failed_speed, scores, speeds, speeds_at
 
 THREE_TIMES_AS_FAST = [
     *speeds("32-true", "32-true", 128, 64, 0.003, 0.003, 0.003),
@@ -31,12 +34,16 @@ def test_faster_here() -> None:
         *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.001, 0.0012, 0.001),
         *speeds("16-mixed", "16-mixed", 128, 64, 0.002, 0.002, 0.002),
     ]
-    assert sentences(comparison(cells))[:3] == [
+    assert sentences(comparison(cells))[:2] == [
         "Use bf16-mixed here: it is 3.00 times as fast as 32-true (2.50 to 3.00 in 3 rounds).",
         "16-mixed is 1.50 times as fast as 32-true (1.50 to 1.50 in 3 rounds).",
-        "bf16-mixed is faster than 32-true from hidden_dim 128 upwards (with batch_size 64) and from batch_size 64 "
-        "upwards (with hidden_dim 128).",
     ]
+    wider = [*speeds("32-true", "32-true", 512, 64, 0.003), *speeds("bf16-mixed", "bf16-mixed", 512, 64, 0.001)]
+    larger = [*speeds("32-true", "32-true", 128, 512, 0.003), *speeds("bf16-mixed", "bf16-mixed", 128, 512, 0.001)]
+    assert sentences(comparison([*cells, *wider, *larger]))[2] == (
+        "bf16-mixed is faster than 32-true from hidden_dim 128 upwards (with batch_size 64) and from batch_size 64 "
+        "upwards (with hidden_dim 128)."
+    )
 
 
 def test_fp16_on_a_cpu_is_not_the_advice_if_there_is_another_precision() -> None:
@@ -86,7 +93,7 @@ def test_no_difference() -> None:
     assert sentences(comparison(cells))[:2] == [
         "Use 32-true here: bf16-mixed is 1.00 times as fast as 32-true (0.97 to 1.03 in 3 rounds), no difference "
         "beyond noise.",
-        "bf16-mixed is not faster than 32-true at any measured width and batch size.",
+        "bf16-mixed is not faster than 32-true at any measured hidden_dim and batch_size.",
     ]
 
 
@@ -128,3 +135,44 @@ def test_emulated_and_slow_by_design() -> None:
         "fp16-cpu is 0.10 times as fast as 32-true (0.10 to 0.10 in 2 rounds). It is slow by design: a CPU has no fast "
         "fp16, and this precision only runs the code path of a GPU.",
     ]
+
+
+def along(axes: dict[str, list[Any]], own: dict[str, Any], *measured: tuple[dict[str, Any], float]) -> Comparison:
+    """Return a comparison in which bf16-mixed is measured, each time with how many times as fast as 32-true it is."""
+    cells = [
+        cell
+        for values, speed in measured
+        for precision, seconds in (("32-true", 0.001 * speed), ("bf16-mixed", 0.001))
+        for cell in speeds_at(Setting.of(values), precision, precision, seconds)
+    ]
+    return comparison(cells, axes=axes, own=Setting.of(own))
+
+
+def test_a_single_axis() -> None:
+    axes = {"optimizer.lr": [0.001, 0.1]}
+    found = along(axes, {"optimizer.lr": 0.001}, ({"optimizer.lr": 0.001}, 0.5), ({"optimizer.lr": 0.1}, 2.0))
+    assert heading(found) == f"With lr 0.001 on {CPU}:"
+    assert sentences(found)[1] == "bf16-mixed is faster than 32-true from lr 0.01 upwards."
+
+
+def test_three_axes() -> None:
+    axes: dict[str, list[Any]] = {"network.width": [8, 16], "data.batch_size": [64], "optimizer.fused": [True, None]}
+    own = {"network.width": 8, "data.batch_size": 64, "optimizer.fused": None}
+    found = along(axes, own, (own, 2.0), ({**own, "network.width": 16}, 2.0), ({**own, "optimizer.fused": True}, 2.0))
+    assert sentences(found)[1] == (
+        "bf16-mixed is faster than 32-true from width 8 upwards (with batch_size 64 and fused null)."
+    )
+
+
+def test_an_axis_without_numbers() -> None:
+    axes: dict[str, list[Any]] = {"optimizer.fused": [True, False]}
+    fused, unfused = {"optimizer.fused": True}, {"optimizer.fused": False}
+    assert sentences(along(axes, fused, (fused, 0.5), (unfused, 2.0)))[1] == (
+        "bf16-mixed is faster than 32-true elsewhere, for example with fused false."
+    )
+    assert sentences(along(axes, fused, (fused, 2.0), (unfused, 0.5)))[1] == (
+        "bf16-mixed is faster than 32-true at no other measured setting."
+    )
+    assert sentences(along(axes, fused, (fused, 0.5), (unfused, 0.5)))[1] == (
+        "bf16-mixed is not faster than 32-true at any measured fused."
+    )

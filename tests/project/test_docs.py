@@ -76,4 +76,4 @@ def test_the_output_shown_is_the_same_on_both_pages() -> None:
     (shown,) = (text for _, text in blocks("README.md", "text"))
     assert ("text", shown) in blocks("docs/index.md", "text")
     count = sum(weight.numel() for weight in SimpleNN().parameters())
-    assert f"model      LitSimpleNN, {count:,} parameters\n" in shown
+    assert f"network    SimpleNN (hidden_dim 128), {count:,} parameters\n" in shown

@@ -1,6 +1,7 @@
 """Each command and each Python snippet of the README and of docs/ runs, with less data."""
 
 import os
+import re
 import runpy
 import shlex
 import shutil
@@ -24,9 +25,12 @@ QUICK = {
 NOT_RUN = {"source .venv/bin/activate", "git switch main", "git switch my-change"}
 # take long, and differ from a command that runs only in their options: these are parsed
 ONLY_PARSED = {
-    "mnist-amp compare --model.hidden_dim 512 --data.batch_size 256 "
-    "--hidden_dims '[512]' --batch_sizes '[256]' --seeds 0",
+    "mnist-amp compare --axes '{network.hidden_dim: [128, 1024], data.batch_size: [64, 512]}'",
+    "mnist-amp compare --network.hidden_dim 512 --data.batch_size 256 --axes '{data.batch_size: []}' --seeds 0",
     "mnist-amp compare --precisions '[32-true,bf16-mixed,bf16-true]'",
+    "mnist-amp fit --data.dataset FashionMNIST",  # these are downloads
+    "mnist-amp fit --data.dataset CIFAR10 --network CNN",
+    "mnist-amp fit --data.dataset EMNIST --data.dataset_args '{split: letters}'",
     "mnist-amp fit --config configs/ddp-cpu.yaml",  # tests/cli/test_configs.py runs it
 }
 SLOW = ("mnist-amp compare", "mnist-amp demo", "mnist-amp profile")
@@ -62,6 +66,8 @@ def test_page(
             for line in text.splitlines():
                 if line not in repeated:
                     run_line(run, line, tmp_path, monkeypatch)
+        elif (name := re.match(r"# (\w+\.py)\n", text)) is not None:  # a file that the reader writes
+            (tmp_path / name[1]).write_text(text, encoding="utf-8")
         elif page not in SNIPPETS_ELSEWHERE:
             exec(compile(text, page, "exec"), {"__name__": page})
 
@@ -87,7 +93,8 @@ def run_command(run: Run, line: str, args: list[str], folder: Path) -> None:
         os.environ.pop("MNIST_AMP_TRAINER__ACCELERATOR", None)
         assert exit_status(run, *args) == 2
     elif args[0] == "compare":  # the grid is for the reader's patience
-        run(*args, "--seconds=0.01", "--rounds=1", "--seeds=1", "--hidden_dims=[16]", "--batch_sizes=[64]")
+        axes = [] if "--axes" in args else ["--axes={data.batch_size: [64]}"]
+        run(*args, "--seconds=0.01", "--rounds=1", "--seeds=1", *axes)
     elif args[0] == "profile":
         run(*args, "--steps=3", "--warmup=1")
     elif args[0] == "export":  # test_export.py makes the other formats, which take long

@@ -17,6 +17,8 @@ class Images(LightningDataModule):
 
     images = torch.arange(4, dtype=torch.uint8).reshape(-1, 1, 1).expand(4, 28, 28)
 
+    classes = tuple("0123456789")
+
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return DataLoader(TensorDataset(torch.arange(4), LABELS), batch_size=3)
 

@@ -41,7 +41,7 @@ def test_all_lines(capsys: pytest.CaptureFixture[str]) -> None:
         f"device      {device}",
         "precision   32-true",
         f"versions    {packages}",
-        "model       Net, 1,000 parameters",
+        "network     Net, 1,000 parameters",
         "seed        42",
         "checkpoint  last.ckpt (5 epochs done, step 4,300)",
         "changed     optimizer.lr 0.1 -> 0.2, precision 16-mixed -> 32-true",
@@ -51,7 +51,7 @@ def test_all_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_more_lines(capsys: pytest.CaptureFixture[str]) -> None:
     lines = banner(capsys, None, {}, stage="test")
-    assert [line.split()[0] for line in lines] == ["device", "precision", "versions", "model"]
+    assert [line.split()[0] for line in lines] == ["device", "precision", "versions", "network"]
 
 
 @pytest.mark.filterwarnings("ignore:.*16:UserWarning")  # Lightning comments on some of these requests
@@ -115,7 +115,7 @@ def test_the_speed_in_the_advice_is_the_measured_one() -> None:
 def test_no_advice_for_real_fp16_on_a_cpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist_amp.training.precision.cpu_multiplies", lambda dtype: False)
     lines = banner(capsys, None, {}, plugins=MixedPrecision("16-mixed", "cpu"))
-    assert [line.split()[0] for line in lines] == ["device", "precision", "versions", "model"]
+    assert [line.split()[0] for line in lines] == ["device", "precision", "versions", "network"]
 
 
 def test_only_one_process_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The report of `validate` and `test`: its text, and the files that the callback writes."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -33,7 +34,7 @@ EVALUATION = Evaluation(
     images=10_000,
     loss=0.08344,
     accuracy=0.9745,
-    per_digit=[ClassMetrics(0, 0.98765, 1.0, 0.5, 1135)],
+    per_class=[ClassMetrics(0, "0", 0.98765, 1.0, 0.5, 1135)],
     confusion_matrix=[[1135]],
 )
 
@@ -42,13 +43,35 @@ def test_text() -> None:
     assert (
         describe(EVALUATION, "run/test_best")
         == """
-digit  precision  recall      F1  images
+class  precision  recall      F1  images
     0     0.9877  1.0000  0.5000   1,135
 
 loss      0.0834 (mean cross-entropy)
 accuracy  97.45% of 10,000 images
 files     run/test_best/ (metrics.json, confusion_matrix.png, misclassified.png)"""
     )
+
+
+def test_of_many_classes_the_worst_are_printed() -> None:
+    rows = [ClassMetrics(index, f"class {index}", 0.5, 0.5, 0.9 - index / 100, 7) for index in range(19)]
+    rows.append(ClassMetrics(19, "a class that has a name of 40 characters", 0.5, 0.5, 0.0, 1234))
+    evaluation = dataclasses.replace(EVALUATION, per_class=rows)
+    lines = describe(evaluation, "run/test_best").split("\n")
+    assert lines[1:4] == [
+        "class                           precision  recall      F1  images",
+        "a class that h...40 characters     0.5000  0.5000  0.0000   1,234",
+        "class 18                           0.5000  0.5000  0.7200       7",
+    ]
+    assert lines[13:15] == [
+        "class 8                            0.5000  0.5000  0.8200       7",
+        "The classes with the lowest F1; 8 more are in metrics.json.",
+    ]
+    empty = [ClassMetrics(20 + index, "crane", 0.0, 0.0, 0.0, 0) for index in range(980)]
+    lines = describe(dataclasses.replace(EVALUATION, per_class=[*rows, *empty]), "run/test_best").split("\n")
+    assert lines[13:15] == [
+        "class 8                            0.5000  0.5000  0.8200       7",
+        "The classes with the lowest F1 of those with images; 988 more are in metrics.json.",
+    ]
 
 
 def test_the_keys_of_metrics_json() -> None:
@@ -63,7 +86,7 @@ def test_the_keys_of_metrics_json() -> None:
         "images": 10_000,
         "loss": 0.08344,
         "accuracy": 0.9745,
-        "per_digit": [{"digit": 0, "precision": 0.98765, "recall": 1.0, "f1": 0.5, "images": 1135}],
+        "per_class": [{"index": 0, "class_name": "0", "precision": 0.98765, "recall": 1.0, "f1": 0.5, "images": 1135}],
         "confusion_matrix": [[1135]],
     }
     assert EVALUATION.to_json().startswith('{\n  "command": "test",\n')
@@ -83,8 +106,15 @@ def test_an_evaluation_leaves_metrics_and_plots(
     metrics = json.loads((folder / "metrics.json").read_text())
     loss = (2 * math.log1p(9 * math.exp(-5)) + math.log(9 + math.exp(2)) + math.log(9 + math.exp(4))) / 4
     assert metrics.pop("loss") == pytest.approx(loss, abs=1e-12)
-    rows, matrix = metrics.pop("per_digit"), metrics.pop("confusion_matrix")
-    assert rows[1] == {"digit": 1, "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "images": 2}
+    rows, matrix = metrics.pop("per_class"), metrics.pop("confusion_matrix")
+    assert rows[1] == {
+        "index": 1,
+        "class_name": "1",
+        "precision": 1.0,
+        "recall": 0.5,
+        "f1": pytest.approx(2 / 3),
+        "images": 2,
+    }
     assert [row["images"] for row in rows] == [0, 2, 0, 1, 1, 0, 0, 0, 0, 0]
     assert {(row, column): matrix[row][column] for row in range(10) for column in range(10) if matrix[row][column]} == {
         (1, 1): 1,
@@ -124,17 +154,20 @@ files     {folder}/ (metrics.json, confusion_matrix.png, misclassified.png)
     )
 
 
-def test_the_most_confident_mistakes_come_first() -> None:
+@pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28), (3, 28, 28)])
+def test_the_most_confident_mistakes_come_first(shape: tuple[int, ...]) -> None:
     count = MAX_MISTAKES + 5
     logits = torch.zeros(count, 10)
     logits[:, 3] = torch.arange(count) % 7 + torch.arange(count) / 100
     labels = torch.full((count,), 4)
     labels[6] = 3  # correct, with one of the highest probabilities
-    images = torch.arange(count, dtype=torch.uint8).reshape(-1, 1, 1).expand(count, 28, 28)
-    mistakes = most_confident_mistakes(Scored(torch.arange(count), labels, logits), images)
+    images = torch.arange(count, dtype=torch.uint8).reshape(-1, *[1] * len(shape)).expand(count, *shape)
+    scored = Scored(torch.arange(count), labels, logits)
+    mistakes = most_confident_mistakes(scored, images, tuple("0123456789"))
+    assert mistakes[0].image.shape == ((28, 28, 3) if shape[0] == 3 else (28, 28))
     expected = [row for row in logits[:, 3].argsort(descending=True).tolist() if row != 6][:MAX_MISTAKES]
-    assert [int(mistake.image[0, 0]) for mistake in mistakes] == expected
-    assert all((mistake.digit, mistake.guess) == (4, 3) for mistake in mistakes)
+    assert [int(mistake.image[0, 0].max()) for mistake in mistakes] == expected
+    assert all((mistake.true_class, mistake.predicted_class) == ("4", "3") for mistake in mistakes)
     assert mistakes[0].probability == pytest.approx(logits.softmax(dim=1).max().item())
 
 

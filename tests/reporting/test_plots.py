@@ -50,21 +50,89 @@ def test_curves_without_validation(tmp_path: Path, saved: list[Figure]) -> None:
 
 
 def test_confusion_matrix(tmp_path: Path, saved: list[Figure]) -> None:
-    plots.confusion_matrix([[3, 1], [0, 0]], tmp_path / "matrix.png")  # no image of class 1
+    plots.confusion_matrix([[3, 1], [0, 0]], tmp_path / "matrix.png", ["cat", "dog"])  # no image of class 1
     axes = saved[0].axes[0]
     assert [text.get_text() for text in axes.texts] == ["3", "1", "0", "0"]
     assert axes.get_title() == "3 of 4 images correct"
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted digit", "true digit")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [(label.get_text(), label.get_rotation()) for label in labels] == [("cat", 0), ("dog", 0)]
     shades = axes.images[0].get_array()
     assert shades is not None
     assert shades.tolist() == [[0.75, 0.25], [0, 0]]
 
 
+def diagonal(count: int, *mistakes: tuple[int, int, int]) -> list[list[int]]:
+    """Return a confusion matrix with 100 correct images of each class, and mistakes (true, predicted, images)."""
+    matrix = 100 * np.eye(count, dtype=np.int64)
+    for true, predicted, images in mistakes:
+        matrix[true, predicted] = images
+    found: list[list[int]] = matrix.tolist()
+    return found
+
+
+def test_confusion_matrix_of_classes_with_long_names(tmp_path: Path, saved: list[Figure]) -> None:
+    names = [f"$name {index} of a class that is sold for $9" for index in range(20)]
+    plots.confusion_matrix(diagonal(20), tmp_path / "matrix.png", names)
+    (axes,) = saved[0].axes
+    assert len(axes.texts) == 400
+    labels = axes.get_xticklabels()
+    assert len(labels) == 20
+    assert (labels[3].get_text(), labels[3].get_rotation()) == ("$name 3 o...d for $9", 90)
+
+
+@pytest.mark.parametrize(("count", "step"), [(26, 1), (30, 1), (100, 4), (1000, 40)])
+def test_confusion_matrix_of_many_classes(tmp_path: Path, saved: list[Figure], count: int, step: int) -> None:
+    names = [f"class {index}" for index in range(count)]
+    plots.confusion_matrix(diagonal(count, (0, 5, 7), (25, 3, 9)), tmp_path / "matrix.png", names)
+    (axes,) = saved[0].axes
+    assert not axes.texts
+    assert [label.get_text() for label in axes.get_yticklabels()] == names[::step]
+    assert axes.get_ylabel() == ("true class" if step == 1 else f"true class (1 in {step} is named)")
+    assert [text.get_text() for text in saved[0].texts] == [
+        "Most confused, true → predicted: images\n\nclass 25 → class 3: 9\nclass 0 → class 5: 7"
+    ]
+    bounds = axes.get_tightbbox()
+    assert bounds is not None
+    width, height = saved[0].get_size_inches() * saved[0].dpi
+    assert bounds.x0 >= 0
+    assert bounds.y0 >= 0
+    assert bounds.x1 <= saved[0].texts[0].get_window_extent().x0
+    assert bounds.y1 <= height
+    assert saved[0].texts[0].get_window_extent().x1 <= width
+
+
+def test_confusion_matrix_without_mistakes(tmp_path: Path, saved: list[Figure]) -> None:
+    plots.confusion_matrix(diagonal(21), tmp_path / "matrix.png", list("abcdefghijklmnopqrstu"))
+    assert saved[0].texts[0].get_text() == "Most confused, true → predicted: images\n\nnone"
+
+
+def test_most_confused_classes_in_their_order() -> None:
+    counts = np.array(diagonal(30, *((index, 0, 5) for index in range(1, 20)), (3, 7, 8)))
+    assert plots.most_confused(counts) == [(3, 7), *((index, 0) for index in range(1, 15))]
+
+
+def test_characters_that_the_font_lacks_are_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    plots.confusion_matrix(diagonal(2), tmp_path / "matrix.png", ["猫", "犬"])
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+def test_misclassified_in_colour_with_long_names(tmp_path: Path, saved: list[Figure]) -> None:
+    image = np.full((32, 48, 3), (200, 100, 50), dtype=np.uint8)
+    names = ("red-breasted merganser", "American alligator in a lake")
+    plots.misclassified([plots.Mistake(image, *names, 0.5)], tmp_path / "wrong.png")
+    (axes,) = saved[0].axes
+    assert axes.get_title() == "red-breasted merganser\n→ American ...n a lake\n(50.0%)"
+    shown = axes.images[0].get_array()
+    assert shown is not None
+    assert shown.tolist() == image.tolist()
+
+
 def test_misclassified(tmp_path: Path, saved: list[Figure]) -> None:
     image = np.eye(28, dtype=np.uint8)
-    plots.misclassified([plots.Mistake(image, 4, 9, 0.9954)] * 30, tmp_path / "wrong.png")
+    plots.misclassified([plots.Mistake(image, "4", "9", 0.9954)] * 30, tmp_path / "wrong.png")
     assert [axes.get_title() for axes in saved[0].axes] == ["4 → 9 (99.5%)"] * 25
-    assert saved[0].get_suptitle() == "Most confident mistakes: true digit → predicted digit (probability)"
+    assert saved[0].get_suptitle() == "Most confident mistakes: true class → predicted class (probability)"
 
 
 def test_misclassified_without_mistakes(tmp_path: Path, saved: list[Figure]) -> None:
@@ -83,16 +151,17 @@ def test_curves_of_many_epochs_have_no_markers(tmp_path: Path, saved: list[Figur
 
 def test_times(tmp_path: Path, saved: list[Figure]) -> None:
     points = [
-        plots.TimePoint(batch_size=64, precision="32-true", hidden_dim=256, seconds=[0.004, 0.002, 0.003]),
-        plots.TimePoint(64, "32-true", 128, [0.001]),
-        plots.TimePoint(64, "bf16-mixed", 128, [0.002]),
-        plots.TimePoint(64, "bf16-mixed", 256, [0.0025]),
-        (1024, "32-true", 128, [0.01]),  # a plain tuple will do
+        plots.TimePoint(panel="batch_size 64", precision="32-true", x=256, seconds=[0.004, 0.002, 0.003]),
+        plots.TimePoint("batch_size 64", "32-true", 128, [0.001]),
+        plots.TimePoint("batch_size 64", "bf16-mixed", 128, [0.002]),
+        plots.TimePoint("batch_size 64", "bf16-mixed", 256, [0.0025]),
+        ("batch_size 1024", "32-true", 1280, [0.01]),  # a plain tuple will do
     ]
-    plots.times(points, {(64, "bf16-mixed"): 192.0, (1024, "32-true"): 999.0}, tmp_path / "time.png")
+    starts = {("batch_size 64", "bf16-mixed"): 192.0, ("batch_size 1024", "32-true"): 9999.0}
+    plots.times(points, starts, "hidden_dim", tmp_path / "time.png")
     small, large = saved[0].axes
-    assert [axes.get_title() for axes in (small, large)] == ["batch size 64", "batch size 1,024"]
-    assert (small.get_xlabel(), small.get_ylabel()) == ("hidden_dim", "ms per step")
+    assert [axes.get_title() for axes in (small, large)] == ["batch_size 64", "batch_size 1024"]
+    assert (small.get_xlabel(), small.get_xscale(), small.get_ylabel()) == ("hidden_dim", "log", "ms per step")
     first, second, start = small.lines
     assert [line.get_label() for line in (first, second)] == ["32-true", "bf16-mixed"]
     assert np.asarray(first.get_xydata()) == pytest.approx(np.array([[128, 1], [256, 3]]))
@@ -100,18 +169,35 @@ def test_times(tmp_path: Path, saved: list[Figure]) -> None:
     assert (np.asarray(start.get_xdata()).tolist(), start.get_linestyle()) == ([192, 192], "--")
     band = small.collections[0].get_paths()[0].vertices
     assert {tuple(np.round(vertex, 9)) for vertex in np.asarray(band)} == {(128, 1), (256, 2), (256, 4)}
-    assert [label.get_text() for label in small.get_xticklabels()] == ["128", "256"]
-    assert len(large.lines) == 1  # 999 is no width that was measured
+    assert [label.get_text() for label in small.get_xticklabels()] == ["128", "256", "1,280"]
+    assert len(large.lines) == 1  # 9999 is no width that was measured
+
+
+def test_times_of_words_and_of_zero(tmp_path: Path, saved: list[Figure]) -> None:
+    plots.times([("", "32-true", word, [0.001]) for word in ("true", "false")], {}, "fused", tmp_path / "time.png")
+    plots.times([("", "32-true", value, [0.001]) for value in (0.1, 0.0)], {}, "momentum", tmp_path / "time.png")
+    words, numbers = (figure.axes[0] for figure in saved)
+    assert [label.get_text() for label in words.get_xticklabels()] == ["true", "false"]
+    assert np.asarray(words.lines[0].get_xydata()).tolist() == [[0, 1], [1, 1]]
+    assert [label.get_text() for label in numbers.get_xticklabels()] == ["0.0", "0.1"]
+    assert (words.get_xscale(), numbers.get_xscale()) == ("linear", "linear")  # 0 has no logarithm
+
+
+def test_many_panels_stand_in_several_rows(tmp_path: Path, saved: list[Figure]) -> None:
+    plots.times([(f"batch_size {n}", "32-true", 8, [0.001]) for n in range(6)], {}, "width", tmp_path / "time.png")
+    assert len(saved[0].axes) == 6
+    assert saved[0].get_size_inches().tolist() == [17.0, 7.6]
 
 
 def test_memory(tmp_path: Path, saved: list[Figure]) -> None:
     points = [
-        plots.MemoryPoint(hidden_dim=128, precision="32-true", batch_size=1024, bytes=3_000_000),
-        plots.MemoryPoint(128, "32-true", 64, 2_000_000),
-        (4096, "bf16-mixed", 64, 9_000_000),  # a plain tuple will do
+        plots.MemoryPoint(panel="hidden_dim 128", precision="32-true", x=1024, bytes=3_000_000),
+        plots.MemoryPoint("hidden_dim 128", "32-true", 64, 2_000_000),
+        ("hidden_dim 4096", "bf16-mixed", 64, 9_000_000),  # a plain tuple will do
     ]
-    plots.memory(points, tmp_path / "memory.png")
-    assert [axes.get_title() for axes in saved[0].axes] == ["hidden_dim 128", "hidden_dim 4,096"]
+    plots.memory(points, "batch_size", tmp_path / "memory.png")
+    assert [axes.get_title() for axes in saved[0].axes] == ["hidden_dim 128", "hidden_dim 4096"]
+    assert [axes.get_xlabel() for axes in saved[0].axes] == ["batch_size"] * 2
     assert [axes.get_ylabel() for axes in saved[0].axes] == ["memory, MB"] * 2
     assert curves(saved[0]) == [{"32-true": [(64, 2), (1024, 3)]}, {"bf16-mixed": [(64, 9)]}]
     assert [axes.get_ylim()[0] for axes in saved[0].axes] == [0, 0]

@@ -70,10 +70,17 @@ def shown_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("shown_metrics")
 def test_in_a_pipe_an_epoch_is_a_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TQDMProgressBar, "on_train_epoch_end", lambda *args: None)
-    trainer: Any = SimpleNamespace(is_global_zero=True, current_epoch=0, fit_loop=SimpleNamespace(batch_idx=859))
+    loop = SimpleNamespace(batch_idx=859)
+    trainer: Any = SimpleNamespace(
+        is_global_zero=True, current_epoch=0, fit_loop=loop, global_step=860, log_every_n_steps=50
+    )
     module: Any = None
     ProgressBar().on_train_epoch_end(trainer, module)
     assert capsys.readouterr().out == "Epoch 0: 860 batches, loss=0.1471, val_loss=0.2676, val_accuracy=0.9188\n"
+    callback = ProgressBar()
+    callback.begun = 855  # no step of this epoch was logged, so the loss is of another one
+    callback.on_train_epoch_end(trainer, module)
+    assert capsys.readouterr().out == "Epoch 0: 860 batches, val_loss=0.2676, val_accuracy=0.9188\n"
     trainer.is_global_zero = False
     ProgressBar().on_train_epoch_end(trainer, module)
     assert capsys.readouterr().out == ""

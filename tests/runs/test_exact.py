@@ -125,7 +125,7 @@ def test_with_accumulated_gradients(run: Run) -> None:
 def test_with_an_optimizer_that_computes_the_loss_several_times(run: Run, search: str) -> None:
     """Its state has lists of tensors and plain numbers. They are loaded with weights_only and pass the schema."""
     optimizer = ("--optimizer=LBFGS", "--optimizer.lr=0.2", "--optimizer.max_iter=3", "--optimizer.history_size=2")
-    settings = ("-c=fp32.yaml", *SETTINGS, *optimizer, f"--optimizer.line_search_fn={search}", "--model.hidden_dim=8")
+    settings = ("-c=fp32.yaml", *SETTINGS, *optimizer, f"--optimizer.line_search_fn={search}", "--network.hidden_dim=8")
     run("fit", *settings)
     interrupted(run, 10, *settings)
     interrupted(run, 40, "--ckpt_path=last", "--model.steps_per_execution=4")

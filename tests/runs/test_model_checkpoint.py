@@ -111,7 +111,7 @@ def test_a_checkpoint_that_is_too_large_for_the_disk(run: Run, capsys: pytest.Ca
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
     try:
         with pytest.raises(SystemExit) as exit_info:
-            run("fit", *SMOKE, "--model.hidden_dim=1000")
+            run("fit", *SMOKE, "--network.hidden_dim=1000")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert exit_info.value.code == 1

@@ -62,10 +62,10 @@ def test_resumed_again_after_another_batch_size(run: Run) -> None:
     before = [int(line) for line in Path("seen_0.txt").read_text().split()]
     run("fit", "--ckpt_path=last", SEEN, "--trainer.max_steps=23", "--data.batch_size=100")
     between = [int(line) for line in Path("seen_0.txt").read_text().split()]
-    assert last(1)["MNISTDataModule"] == {"epoch": 0, "images_ahead": 80}
+    assert last(1)["ClassificationDataModule"] == {"epoch": 0, "images_ahead": 80}
     rest, following = seen_from(run, "--trainer.max_steps=-1", "--data.batch_size=64")
     assert sorted(before + between + rest) == sorted(following)
-    assert "MNISTDataModule" not in last(2)
+    assert "ClassificationDataModule" not in last(2)
 
 
 def checkpoint(batches: int, ahead: int = 0) -> dict[str, Any]:

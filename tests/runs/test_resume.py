@@ -297,16 +297,16 @@ def test_resume_from_a_file_and_from_a_folder(run: Run, fitted: Run) -> None:
 
 
 def test_another_width_is_refused(fitted: Run, refused: Refused) -> None:
-    fitted(*SMOKE, "--model.hidden_dim=32")
+    fitted(*SMOKE, "--network.hidden_dim=32")
     where = "lightning_logs/version_0/checkpoints/last.ckpt"
-    assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--model.hidden_dim=64") == (
-        f"mnist-amp: error: model.hidden_dim is 64, but {where} holds a network of hidden_dim 32. "
-        "Leave model.hidden_dim out, or start without this checkpoint.\n"
+    assert refused("fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--network.hidden_dim=64") == (
+        f"mnist-amp: error: {where} holds another network (checkpoint -> now): network.hidden_dim 32 -> 64. Leave "
+        "network.hidden_dim out, or start without this checkpoint.\n"
     )
 
 
 def test_the_width_of_a_checkpoint_is_inherited(run: Run, fitted: Run) -> None:
-    fitted(*SMOKE, "--model.hidden_dim=32")
+    fitted(*SMOKE, "--network.hidden_dim=32")
     assert "25,450 parameters" in run("test")
     assert "25,450 parameters" in run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
 
@@ -351,8 +351,13 @@ def test_resume_restores_the_loss_scale(run: Run, fitted: Run) -> None:
         ("--data.batch_size=32", "data.batch_size 64 -> 32"),
         ("--seed_everything=1", "seed_everything 42 -> 1"),
         ("--data.seed=1", "data.seed None -> 1"),
-        ("--data.val_size=9", "data.val_size 5000 -> 9"),
+        ("--data.val_size=9", "data.val_size None -> 9"),
         ("--trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches 1 -> 2"),
+        ("--data.mean=0.1", "data.mean 0.5 -> 0.1"),
+        (
+            "--trainer.callbacks={class_path: GradientAccumulationScheduler, init_args: {scheduling: {1: 2}}}",
+            "trainer.callbacks None -> GradientAccumulationScheduler",
+        ),
     ],
 )
 def test_settings_that_change_the_batches_are_warned_of(
@@ -361,8 +366,10 @@ def test_settings_that_change_the_batches_are_warned_of(
     fitted(*SMOKE)
     main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2", argument])
     printed = capsys.readouterr()
+    is_new_split = "seed" in change or "val_size" in change
+    seen = " The new validation images may have been trained on, so their accuracy may be too high." * is_new_split
     assert printed.err == (
-        f"mnist-amp: warning: {change}: this changes the batches, so the run is not continued exactly.\n"
+        f"mnist-amp: warning: {change}: this changes the batches, so the run is not continued exactly.{seen}\n"
     )
     assert f"\nchanged     {change}\n" in printed.out
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from mnist_amp.errors import RequestError
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
 from mnist_amp.runs.checkpoint_contents import CONFIG_KEY
 from mnist_amp.runs.trust import trusted_settings
 from tests.conftest import Refused, Run
@@ -184,6 +184,140 @@ def test_load_from_checkpoint_refuses_unsafe_settings(checkpoint: dict[str, Any]
     checkpoint["hyper_parameters"]["optimizer"] = {"class_path": "evil.X"}
     path = planted(checkpoint)
     with pytest.raises(RequestError, match=r"^it.ckpt has evil.X as optimizer\. This is not taken from a checkpoint"):
-        LitSimpleNN.load_from_checkpoint(path)
-    assert LitSimpleNN.load_from_checkpoint(path, optimizer=None).hparams["optimizer"] is None
+        LitClassifier.load_from_checkpoint(path)
+    assert LitClassifier.load_from_checkpoint(path, optimizer=None).hparams["optimizer"] is None
+    assert not Path("ran").exists()
+
+
+NETWORK = "from torch import nn\nclass Net(nn.Linear):\n    def __init__(self): super().__init__(784, 10)\n"
+
+
+def planted_network(checkpoint: dict[str, Any], where: Path, **network: Any) -> Path:
+    """Write a checkpoint with another network, which its configuration names as well."""
+    config = yaml.safe_load(checkpoint[CONFIG_KEY]) | {"network": network}
+    hyper_parameters = {**checkpoint["hyper_parameters"], "network": network}
+    where.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({**checkpoint, "hyper_parameters": hyper_parameters, CONFIG_KEY: yaml.safe_dump(config)}, where)
+    return where
+
+
+@pytest.mark.parametrize(
+    ("network", "unsafe"),
+    [
+        ({"class_path": "os.system", "init_args": {"command": "touch ran"}}, "os.system"),
+        ({"class_path": "subprocess.Popen", "init_args": {"args": "touch"}}, "subprocess.Popen"),
+        ({"class_path": "builtins.exec"}, "builtins.exec"),
+        ({"class_path": "torch.load", "init_args": {"f": "ran"}}, "torch.load"),
+        ({"class_path": "torch.hub.load"}, "torch.hub.load"),
+        ({"class_path": "torch.nn.init.ones_"}, "torch.nn.init.ones_"),
+        ({"class_path": "torch.optim.Adam"}, "torch.optim.Adam"),
+        ({"class_path": "torchvision.models.get_model"}, "torchvision.models.get_model"),
+        ({"class_path": "torchvision.models._api.get_model"}, "torchvision.models._api.get_model"),
+        ({"class_path": "torch.nn.Module.mro"}, "torch.nn.Module.mro"),
+        ({"class_path": "mnist_amp.__main__.main"}, "mnist_amp.__main__.main"),
+        ({"class_path": "evil.X"}, "evil.X"),
+        ({"class_path": "evil.Missing"}, "evil.Missing"),
+        ({"class_path": "evil"}, None),
+        (
+            {"class_path": "torch.nn.Sequential", "init_args": {"a": {"class_path": "evil.X"}}},
+            "evil.X",
+        ),
+        ({"class_path": "mnist_amp.networks.SimpleNN", "init_args": {"hidden_dim": "../x"}}, "../x"),
+    ],
+)
+@pytest.mark.parametrize("command", ["test", "export", "fit", "--weights"])
+def test_a_network_in_a_checkpoint_is_never_anything_else(
+    checkpoint: dict[str, Any], refused: Refused, network: dict[str, Any], unsafe: str | None, command: str
+) -> None:
+    """The module `evil` lies beside the checkpoint, which may have brought it along, so it is not imported either."""
+    Path("evil.py").write_text(EVIL)
+    path = planted_network(checkpoint, Path("it.ckpt"), **network)
+    found = refused(*(("fit", f"--weights={path}") if command == "--weights" else (command, f"--ckpt_path={path}")))
+    name = network["class_path"]
+    parameters = "" if unsafe == name else ", with all of its parameters"
+    if unsafe is not None:
+        assert found == (
+            f"mnist-amp: error: it.ckpt has {unsafe} as network. This is not taken from a checkpoint, because it could "
+            f"run code or write files anywhere. If you trust it, repeat it: --network {name}{parameters}.\n"
+        )
+    assert not Path("ran").exists()
+    assert not Path("lightning_logs").exists()
+
+
+def test_a_network_of_the_current_folder_is_found_again(checkpoint: dict[str, Any], refused: Refused) -> None:
+    """The weights differ, so the command gets as far as this."""
+    Path("own_network.py").write_text(NETWORK)
+    path = planted_network(checkpoint, Path("runs/version_0/checkpoints/it.ckpt"), class_path="own_network.Net")
+    assert " does not take images of 1 x 28 x 28: " in refused("test", f"--ckpt_path={path}")
+
+
+def test_a_network_of_the_folder_of_the_run_is_not_imported(checkpoint: dict[str, Any], refused: Refused) -> None:
+    """Not even if the folder is on the path."""
+    path = planted_network(checkpoint, Path("checkpoints/it.ckpt"), class_path="evil.X")
+    Path("evil.py").write_text(EVIL)
+    assert "has evil.X as network. This is not taken" in refused("test", f"--ckpt_path={path}")
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("dataset", ["os.system", "torch.nn.Linear", "evil.X", "torch.utils.data.Dataset.mro"])
+def test_a_data_set_in_a_checkpoint_is_never_anything_else(
+    checkpoint: dict[str, Any], refused: Refused, dataset: str
+) -> None:
+    Path("evil.py").write_text(EVIL)
+    config = yaml.safe_load(checkpoint[CONFIG_KEY])
+    config["data"]["dataset"] = dataset
+    torch.save({**checkpoint, CONFIG_KEY: yaml.safe_dump(config)}, "it.ckpt")
+    assert refused("test", "--ckpt_path=it.ckpt") == (
+        f"mnist-amp: error: it.ckpt has {dataset} as data.dataset. This is not taken from a checkpoint, because it "
+        f"could run code or write files anywhere. If you trust it, repeat it: --data.dataset {dataset}.\n"
+    )
+    assert not Path("ran").exists()
+
+
+POPEN = {"class_path": "subprocess.Popen", "init_args": {"args": "touch ran", "shell": True}}
+LAYERS = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, act=nn.ReLU, other=None, num_classes=10):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes))
+    def forward(self, images):
+        return self.net(images)
+"""
+
+
+@pytest.mark.parametrize("argument", [POPEN, {"class_path": "exec"}, "os.getcwd", ["os.getcwd"], {"x": {"y": POPEN}}])
+def test_naming_the_network_again_trusts_its_class_and_not_its_arguments(
+    checkpoint: dict[str, Any], refused: Refused, argument: Any
+) -> None:
+    Path("layers.py").write_text(LAYERS)
+    Path("evil.py").write_text(EVIL)
+    network = {"class_path": "layers.Net", "init_args": {"other": argument}}
+    path = planted_network(checkpoint, Path("run/checkpoints/it.ckpt"), **network)
+    assert " as network. This is not taken from a checkpoint" in refused("test", f"--ckpt_path={path}")
+    assert "holds another network" in refused("test", f"--ckpt_path={path}", "--network=layers.Net")
+    assert not Path("ran").exists()
+
+
+def test_a_layer_among_the_arguments_is_safe(run: Run) -> None:
+    Path("layers.py").write_text(LAYERS)
+    run("fit", "--config=smoke.yaml", "--network=layers.Net", "--network.act=torch.nn.GELU")
+    run("test", "--trainer.limit_test_batches=1")
+
+
+def test_a_program_is_not_run_to_look_for_a_network(checkpoint: dict[str, Any], refused: Refused) -> None:
+    """It lies in the current folder, but has no such class."""
+    Path("evil.py").write_text("import pathlib\npathlib.Path('ran').touch()\nX = 1\n")
+    path = planted_network(checkpoint, Path("run/checkpoints/it.ckpt"), class_path="evil.X")
+    assert "has evil.X as network. This is not taken" in refused("test", f"--ckpt_path={path}")
+    assert not Path("ran").exists()
+
+
+def test_a_data_set_is_the_class_that_was_trusted(checkpoint: dict[str, Any], refused: Refused) -> None:
+    """Not a module of the same name beside the checkpoint."""
+    Path("folder.py").write_text(EVIL.replace("import Callback as X", "import Callback as ImageFolder"))
+    config = yaml.safe_load(checkpoint[CONFIG_KEY])
+    config["data"]["dataset"] = "torchvision.datasets.folder.ImageFolder"
+    torch.save({**checkpoint, CONFIG_KEY: yaml.safe_dump(config)}, "it.ckpt")
+    refused("test", "--ckpt_path=it.ckpt")
     assert not Path("ran").exists()

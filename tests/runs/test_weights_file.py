@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from mnist_amp.errors import RequestError
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
 from mnist_amp.runs import checkpoint_files
-from mnist_amp.runs.weights_file import without_prefixes
-from tests.conftest import Malicious, Refused, Run, files
+from mnist_amp.runs.weights_file import with_metadata, without_prefixes
+from tests.conftest import Malicious, Refused, Run, files, simple_nn
 from tests.runs.test_resume import flat
 
-SMOKE = ("--config=configs/smoke.yaml", "--model.hidden_dim=16")
+STEP = "--trainer.max_steps=1"
+SMOKE = ("--config=configs/smoke.yaml", "--network.hidden_dim=16")
 RUN = Path("lightning_logs/version_0")
 
 
@@ -90,17 +91,54 @@ def test_halved_weights(run: Run, fitted: Run, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
-def test_exported_files_take_normalised_images_again(run: Run, fitted: Run, kind: str) -> None:
-    """Their first layer takes pixels from 0 to 255. Undoing it in float64 leaves the rounding of one float32."""
-    fitted(*SMOKE)
+def test_exported_files_hold_the_weights_as_they_were_trained(run: Run, fitted: Run, kind: str) -> None:
+    """They tell the network and the normalisation, which `test` takes over."""
+    fitted(*SMOKE, "--data.mean=0.13")
     run("export", f"--formats=[{kind}]", f"--ckpt_path={RUN}")
-    read = checkpoint_files.read(Path(f"lightning_logs/export/version_0/model-float32.{kind}"))["state_dict"]
-    torch.testing.assert_close(without_prefixes(read), network(), rtol=1e-6, atol=1e-5)
+    path = Path(f"lightning_logs/export/version_0/model-float32.{kind}")
+    read = checkpoint_files.read(path)
+    assert flat(without_prefixes(read["state_dict"])) == flat(network())
+    assert read["hyper_parameters"]["network"] == simple_nn(16)
     accuracies = [
-        run("test", f"--ckpt_path={path}").partition("\naccuracy")[2].partition("\n")[0]
-        for path in (RUN, f"lightning_logs/export/version_0/model-float32.{kind}")
+        run("test", f"--ckpt_path={path}").partition("\naccuracy")[2].partition("\n")[0] for path in (RUN, path)
     ]
     assert accuracies[0] == accuracies[1]
+
+
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+def test_exported_files_of_version_0_1_take_normalised_images_again(run: Run, fitted: Run, kind: str) -> None:
+    """Their first layer takes pixels from 0 to 255. Undoing it in float64 leaves the rounding of one float32."""
+    fitted(*SMOKE)
+    weights, path = network(), Path(f"old.{kind}")
+    first, bias = weights["fc1.weight"].double(), weights["fc1.bias"].double()
+    old = {**weights, "fc1.weight": (first / 127.5).float(), "fc1.bias": (bias - first.sum(dim=1)).float()}
+    source = {"name": "images", "shape": ["N", 28, 28], "dtype": "float32", "range": [0, 255], "meaning": "pixels"}
+    if kind == "pth":
+        torch.save(with_metadata(old, {"classes": list("0123456789"), "input": source}), path)
+    else:
+        safetensors.torch.save_file(old, path, metadata={"input": json.dumps(source)})
+    read = checkpoint_files.read(path)["state_dict"]
+    torch.testing.assert_close(without_prefixes(read), weights, rtol=1e-6, atol=1e-5)
+    accuracies = [
+        run("test", f"--ckpt_path={path}").partition("\naccuracy")[2].partition("\n")[0] for path in (RUN, path)
+    ]
+    assert accuracies[0] == accuracies[1]
+
+
+def test_weights_of_another_network_need_its_name_only(run: Run, fitted: Run) -> None:
+    """A state_dict that any PyTorch code saved: the file does not tell its network, the command line does."""
+    run("fit", "--config=smoke.yaml", "--network=CNN", "--network.width=4")
+    torch.save(network(), "plain.pth")
+    out = run("fit", "--config=smoke.yaml", "--network=CNN", "--network.width=4", "--weights=plain.pth", STEP)
+    assert "\nweights    from plain.pth\n" in out
+    assert_one_step_of(network(1, "last"), network())
+    printed = run("test", "--network=CNN", "--network.width=4", "--ckpt_path=plain.pth")
+    assert "\ncheckpoint  plain.pth (weights alone)\n" in printed
+
+
+def assert_one_step_of(after: dict[str, Tensor], before: dict[str, Tensor]) -> None:
+    trained = [name for name in after if "num_batches" not in name and "running" not in name]
+    assert all((after[name] - before[name]).abs().max() <= 0.001 * 1.001 for name in trained)
 
 
 def test_export_of_weights_alone(run: Run, fitted: Run) -> None:
@@ -135,14 +173,14 @@ def test_a_new_run_begins_with_the_weights(run: Run, fitted: Run, source: str) -
     guide(Path("guide.pth"))
     path = source if source in ("best", "guide.pth") else str(RUN / source)
     out = run("fit", *SMOKE[:1], f"--weights={path}", "--trainer.max_steps=1")
-    assert "\nmodel      LitSimpleNN, 12,730 parameters\n" in out  # the width is that of the file
+    assert ", 12,730 parameters\n" in out  # the width is that of the file
     assert "\nweights    from " in out
-    module = LitSimpleNN(hidden_dim=16)
+    module = LitClassifier(simple_nn(16))
     module.model.load_state_dict(network())
     assert_one_step(module, network(1, "last"))
 
 
-def assert_one_step(module: LitSimpleNN, expected: dict[str, Tensor]) -> None:
+def assert_one_step(module: LitClassifier, expected: dict[str, Tensor]) -> None:
     """Assert that the first step of Adam changes each weight by no more than the learning rate, and changes some."""
     before = module.model.state_dict()
     for name, weight in expected.items():
@@ -154,7 +192,7 @@ def test_the_new_run_is_that_of_weights_loaded_by_hand(run: Run, fitted: Run, mo
     fitted(*SMOKE)
     weights = network()
     run("fit", *SMOKE, f"--weights={RUN / 'model.pth'}")
-    monkeypatch.setattr(LitSimpleNN, "setup", lambda self, stage: self.model.load_state_dict(weights))
+    monkeypatch.setattr(LitClassifier, "setup", lambda self, stage: self.model.load_state_dict(weights))
     run("fit", *SMOKE)
     assert flat(network(1, "last")) == flat(network(2, "last"))
 
@@ -190,7 +228,7 @@ def test_layers_that_do_not_fit_stay_random(run: Run, fitted: Run) -> None:
     after = network(1, "last")
     assert (after["fc1.weight"] - weights["fc1.weight"]).abs().max() <= 0.001 * 1.001
     torch.manual_seed(42)
-    fresh = LitSimpleNN(hidden_dim=16).model.state_dict()
+    fresh = LitClassifier(simple_nn(16)).model.state_dict()
     assert (after["fc2.weight"] - fresh["fc2.weight"]).abs().max() <= 0.001 * 1.001
 
 
@@ -201,28 +239,33 @@ NONE = "Give the network the shape of the file, or keep these layers random with
     ("args", "message"),
     [
         (
-            ("fit", "--weights=model.pth", "--model.hidden_dim=8"),
-            "model.hidden_dim is 8, but model.pth holds a network of hidden_dim 16. Leave model.hidden_dim out, or "
-            "keep the layers that differ random with --weights_strict false.",
+            ("fit", "--weights=model.pth", "--network.hidden_dim=8"),
+            "model.pth holds another network (file -> now): network.hidden_dim 16 -> 8. Leave network.hidden_dim "
+            "out, or keep the layers that differ random with --weights_strict false.",
         ),
         (
             ("fit", "--weights=more.pth"),
-            "more.pth does not fit the network. These layers differ (file -> network): model.fc3.weight 2 -> missing. "
+            "more.pth does not fit the network. These layers differ (file -> network): model.fc1.weight 16 x 784 -> "
+            "128 x 784, model.fc1.bias 16 -> 128, model.fc2.weight 10 x 16 -> 10 x 128, model.fc3.weight 2 -> missing. "
             f"{NONE}",
         ),
         (
-            ("fit", "--weights=tiny.pth", "--weights_strict=false", "--model.hidden_dim=8"),
+            ("fit", "--weights=tiny.pth", "--weights_strict=false", "--network.hidden_dim=8"),
             "tiny.pth does not fit the network. These layers differ (file -> network): model.fc1.weight 2 x 2 -> "
             "8 x 784, model.fc1.bias missing -> 8, model.fc2.weight missing -> 10 x 8, model.fc2.bias missing -> 10. "
-            "No layer fits, so this is another network.",
+            "No layer fits: name the network of the "
+            "file with --network, or rename its layers.",
         ),
         (
             ("fit", "--weights=other.pth"),
-            "other.pth does not hold the weights of a SimpleNN. Its layers are conv.weight (2 x 2 float32).",
+            "other.pth does not fit the network. These layers differ (file -> network): model.fc1.weight missing -> "
+            "128 x 784, model.fc1.bias missing -> 128, model.fc2.weight missing -> 10 x 128, model.fc2.bias missing -> "
+            "10, model.conv.weight 2 x 2 -> missing. No layer fits: name the network of the "
+            "file with --network, or rename its layers.",
         ),
         (
             ("fit", "--weights=counts.pth"),
-            "counts.pth does not hold the weights of a SimpleNN. Its layers are fc1.weight (2 x 2 int64).",
+            "counts.pth does not hold the weights of a network. Its layers are fc1.weight (2 x 2 int64).",
         ),
         (
             ("fit", "--weights=nan.pth"),
@@ -239,9 +282,9 @@ NONE = "Give the network the shape of the file, or keep these layers random with
             "--weights model.pth instead.",
         ),
         (
-            ("test", "--ckpt_path=model.pth", "--model.hidden_dim=8"),
-            "model.hidden_dim is 8, but model.pth holds a network of hidden_dim 16. Leave model.hidden_dim out, or "
-            "start without this checkpoint.",
+            ("test", "--ckpt_path=model.pth", "--network.hidden_dim=8"),
+            "model.pth holds another network (checkpoint -> now): network.hidden_dim 16 -> 8. Leave network.hidden_dim "
+            "out, or start without this checkpoint.",
         ),
         (("fit", "--weights=torn.pth"), "torn.pth (100 bytes) is not a checkpoint, or it is truncated or damaged."),
         (

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
 from mnist_amp.reporting.progress_bar import ProgressBar
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
@@ -55,11 +55,11 @@ class AverageOfOtherSteps(WeightAveraging):
         return step_idx is not None and step_idx % 3 == 0
 
 
-class LitWithHook(LitSimpleNN):
+class LitWithHook(LitClassifier):
     def on_train_batch_end(self, *args: Any) -> None: ...
 
 
-class LitWithOtherHook(LitSimpleNN):
+class LitWithOtherHook(LitClassifier):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
 
@@ -67,7 +67,7 @@ class LitWithOtherHook(LitSimpleNN):
 def reason(*callbacks: Callback, module: LightningModule | None = None) -> str | None:
     quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     trainer = Trainer(accelerator="cpu", enable_checkpointing=False, callbacks=[*callbacks], **quiet)
-    return single_step_reason(trainer, module or LitSimpleNN())
+    return single_step_reason(trainer, module or LitClassifier())
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def reason(*callbacks: Callback, module: LightningModule | None = None) -> str |
 )
 def test_several_steps(callback: Callback) -> None:
     trainer = Trainer(accelerator="cpu", logger=False, enable_model_summary=False, callbacks=[callback])
-    assert single_step_reason(trainer, LitSimpleNN()) is None
+    assert single_step_reason(trainer, LitClassifier()) is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_single_steps_because_of_a_callback(callback: Callback, hook: str) -> No
 
 
 @pytest.mark.parametrize("module", [LitWithHook(), LitWithOtherHook()], ids=lambda module: type(module).__name__)
-def test_single_steps_because_of_the_module(module: LitSimpleNN) -> None:
+def test_single_steps_because_of_the_module(module: LitClassifier) -> None:
     hook = "on_train_batch_end" if isinstance(module, LitWithHook) else "on_train_batch_start"
     assert reason(module=module) == f"{hook} of {type(module).__name__} may need each step"
 

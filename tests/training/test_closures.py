@@ -10,15 +10,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Tensor
 
-from mnist_amp.data import MNISTDataModule
+from mnist_amp.data import ClassificationDataModule
 from mnist_amp.errors import RequestError
 from mnist_amp.measuring.memory import measure_memory
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.random_states import RandomStates
 from mnist_amp.training.metrics import epoch_means
 from mnist_amp.training.optimizers import check_closure
-from tests.conftest import Refused, Run
+from tests.conftest import Refused, Run, simple_nn
 from tests.training.small_trainer import small_trainer
 from tests.training.test_resumable_module import example
 
@@ -82,9 +82,9 @@ def test_the_first_loss_of_a_step_counts(data_dir: Path, name: str, precision: A
     trained = []
     for steps in (1, 4):
         torch.manual_seed(0)
-        module, losses = LitSimpleNN(16, optimizer=OPTIMIZERS[name], steps_per_execution=steps), Losses()
+        module, losses = LitClassifier(simple_nn(16), optimizer=OPTIMIZERS[name], steps_per_execution=steps), Losses()
         trainer = small_trainer(limit_train_batches=6, precision=precision, callbacks=[losses])
-        trainer.fit(module, MNISTDataModule(str(data_dir), batch_size=50))
+        trainer.fit(module, ClassificationDataModule(str(data_dir), batch_size=50))
         assert trainer.global_step == 6
         assert list(losses.computed) == list(range(6))
         evaluations = [len(computed) for computed in losses.computed.values()]
@@ -132,7 +132,7 @@ def test_dropout_resumes_to_the_bit(data_dir: Path, tmp_path: Path) -> None:
         torch.manual_seed(0)
         module = example()(optimizer=OPTIMIZERS["lbfgs"])
         trainer = small_trainer(limit_train_batches=4, max_epochs=epochs, callbacks=[RandomStates()])
-        trainer.fit(module, MNISTDataModule(str(data_dir)), **start)
+        trainer.fit(module, ClassificationDataModule(str(data_dir)), **start)
         return trainer
 
     whole = fit(2)
@@ -194,9 +194,9 @@ def test_refused_before_anything_is_made(
 
 
 def test_memory_counts_the_lists_of_an_optimizers_state(data_dir: Path) -> None:
-    module = LitSimpleNN(16, optimizer=OPTIMIZERS["lbfgs"])
+    module = LitClassifier(simple_nn(16), optimizer=OPTIMIZERS["lbfgs"])
     trainer = small_trainer(limit_train_batches=3)
-    data = MNISTDataModule(str(data_dir))
+    data = ClassificationDataModule(str(data_dir))
     trainer.fit(module, data)
     batch = next(iter(data.train_dataloader()))
     weights = sum(parameter.nbytes for parameter in module.parameters())

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from mnist_amp.data.loader import Batch
 from mnist_amp.lightning_internals import set_step_result
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
 from mnist_amp.training import execution, resumable_module
 from mnist_amp.training.cuda_graph import StepGraph
 from tests.conftest import Refused, Run
@@ -42,7 +42,7 @@ class KeptExecution(Callback):
     ended: ClassVar[execution.Execution]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        type(self).ended = cast(LitSimpleNN, pl_module).execution
+        type(self).ended = cast(LitClassifier, pl_module).execution
 
 
 KEPT_EXECUTION = "--trainer.callbacks+=tests.training.test_execution.KeptExecution"
@@ -106,10 +106,10 @@ def test_batches_on_the_device_are_not_moved_there(run: Run, monkeypatch: pytest
 
 @pytest.mark.parametrize("hook", execution.TRANSFER_HOOKS)
 def test_transfer_hooks_run_for_all_batches(run: Run, monkeypatch: pytest.MonkeyPatch, hook: str) -> None:
-    def invert(self: LitSimpleNN, batch: Batch, dataloader_idx: int) -> Batch:
+    def invert(self: LitClassifier, batch: Batch, dataloader_idx: int) -> Batch:
         return batch._replace(images=-batch.images)
 
-    monkeypatch.setattr(LitSimpleNN, hook, invert)
+    monkeypatch.setattr(LitClassifier, hook, invert)
     for steps in (1, 10):
         run("fit", *SETTINGS, f"--model.steps_per_execution={steps}")
     assert_same_runs(1)
@@ -314,7 +314,7 @@ def test_the_autograd_graph_of_an_eager_step_is_freed_before_a_capture(
     """Its nodes belong to the default stream, so they would make the capture fail."""
     capture, sizes, alive = StepGraph.capture, [], []
 
-    def watched(module: LitSimpleNN, batches: list[Batch], optimizer: Any, closure: Closure) -> StepGraph:
+    def watched(module: LitClassifier, batches: list[Batch], optimizer: Any, closure: Closure) -> StepGraph:
         sizes.append((len(batches), len(batches[0].labels)))
         alive.append(has_result(closure))
         return capture(module, batches, optimizer, closure)

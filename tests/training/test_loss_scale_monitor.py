@@ -11,12 +11,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 
 from mnist_amp.__main__ import main
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.training.clipping import clip_gradients
 from mnist_amp.training.gradient_scaler import CountingGradScaler
 from mnist_amp.training.loss_scale_monitor import gradient_metrics, metrics_before_clipping
-from tests.conftest import Run
+from tests.conftest import Run, simple_nn
 from tests.training.small_trainer import small_trainer
 
 FP16 = (
@@ -131,10 +131,11 @@ def test_the_norm_is_of_the_gradients_before_clipping(
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
 def test_the_underflow_is_of_the_gradients_before_clipping(clip: float, algorithm: Any) -> None:
     """Of the values that are not zero, 1 in 4 is less than 2^-25. After the clipping of the norm it would be 3 in 4."""
-    module = LitSimpleNN(hidden_dim=1)
+    module = LitClassifier(simple_nn(1))
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    module.model.fc2.bias.grad[:4] = torch.tensor([3.0, 4.0 * 2.0**-25, -5.0 * 2.0**-25, 2.0**-26])  # type: ignore[index]
+    bias = module.get_parameter("model.fc2.bias")
+    bias.grad[:4] = torch.tensor([3.0, 4.0 * 2.0**-25, -5.0 * 2.0**-25, 2.0**-26])  # type: ignore[index]
     module.trainer = small_trainer(gradient_clip_val=clip, gradient_clip_algorithm=algorithm)
     plugin = MixedPrecision("16-mixed", device="cpu", scaler=CountingGradScaler("cpu"))
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)

@@ -7,6 +7,7 @@ import torch
 
 from mnist_amp.training import metrics
 from mnist_amp.training.metrics import (
+    ClassMetrics,
     EpochMeans,
     LossAndAccuracy,
     Scored,
@@ -51,18 +52,32 @@ def test_loss_and_accuracy() -> None:
     assert loss_and_accuracy(SCORED)._asdict() == {"loss": pytest.approx(loss, rel=1e-7), "accuracy": 0.75}
 
 
-def test_metrics_by_digit() -> None:
-    result = dataclasses.asdict(evaluation_metrics(SCORED))
-    assert list(result) == ["images", "loss", "accuracy", "per_digit", "confusion_matrix"]
+def test_metrics_by_class() -> None:
+    result = dataclasses.asdict(evaluation_metrics(SCORED, tuple("0123456789")))
+    assert list(result) == ["images", "loss", "accuracy", "per_class", "confusion_matrix"]
     assert result["images"] == 4
     assert result["accuracy"] == 0.75
-    assert result["per_digit"][:3] == [
-        {"digit": 0, "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "images": 2},
-        {"digit": 1, "precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "images": 1},
-        {"digit": 2, "precision": 1.0, "recall": 1.0, "f1": 1.0, "images": 1},
+    assert result["per_class"][:3] == [
+        {"index": 0, "class_name": "0", "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "images": 2},
+        {"index": 1, "class_name": "1", "precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "images": 1},
+        {"index": 2, "class_name": "2", "precision": 1.0, "recall": 1.0, "f1": 1.0, "images": 1},
     ]
     assert [row[:3] for row in result["confusion_matrix"][:3]] == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
     assert sum(map(sum, result["confusion_matrix"])) == 4
+
+
+@pytest.mark.parametrize("count", [2, 100, 1000])
+def test_metrics_of_any_number_of_classes(count: int) -> None:
+    """Only the first two classes have images, and no metric is nan."""
+    scored = Scored(torch.arange(3), torch.tensor([0, 1, 1]), torch.eye(count)[[0, 1, 0]])
+    result = evaluation_metrics(scored, [f"class {index}" for index in range(count)])
+    assert [row.images for row in result.per_class] == [1, 2] + [0] * (count - 2)
+    f1 = result.per_class[0].f1
+    assert f1 == pytest.approx(2 / 3)
+    assert result.per_class[0] == ClassMetrics(0, "class 0", 0.5, 1.0, f1, 1)
+    assert result.per_class[1] == ClassMetrics(1, "class 1", 1.0, 0.5, f1, 2)
+    assert result.per_class[2:] == [ClassMetrics(i, f"class {i}", 0.0, 0.0, 0.0, 0) for i in range(2, count)]
+    assert result.confusion_matrix[1] == [1, 1] + [0] * (count - 2)
 
 
 def test_examples() -> None:

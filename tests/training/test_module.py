@@ -1,4 +1,4 @@
-"""LitSimpleNN: its steps are those of plain PyTorch, its example runs, its checkpoints load without running code."""
+"""LitClassifier: its steps are those of plain PyTorch, its example runs, its checkpoints load without running code."""
 
 import copy
 import functools
@@ -14,10 +14,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
-from mnist_amp.data import MNISTDataModule
+from mnist_amp.data import ClassificationDataModule
+from mnist_amp.data.loader import Batch
 from mnist_amp.errors import RequestError
-from mnist_amp.module import LitSimpleNN
-from tests.conftest import Malicious, Run
+from mnist_amp.module import LitClassifier
+from tests.conftest import Malicious, Run, simple_nn
 from tests.training.small_trainer import small_trainer
 
 STEPS = 5
@@ -50,7 +51,7 @@ def plain_pytorch(
 def test_steps_are_the_same_as_in_plain_pytorch(data_dir: Path, precision: str, device: str, fused: bool) -> None:
     torch.manual_seed(0)
     optimizer = None if fused else {"class_path": "torch.optim.Adam", "init_args": {"fused": False}}
-    module, data = LitSimpleNN(optimizer=optimizer), MNISTDataModule(str(data_dir))
+    module, data = LitClassifier(optimizer=optimizer), ClassificationDataModule(str(data_dir))
     model = copy.deepcopy(module.model).to(device)
     losses: list[float] = []
     module.on_train_batch_end = lambda outputs, *_: losses.append(outputs["loss"].item())  # type: ignore[method-assign]
@@ -70,27 +71,27 @@ def test_steps_are_the_same_as_in_plain_pytorch(data_dir: Path, precision: str, 
 
 
 def test_a_width_below_1_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"^model.hidden_dim is 0; it must be at least 1.$"):
-        LitSimpleNN(hidden_dim=0)
+    with pytest.raises(RequestError, match=r"^SimpleNN can't be made: hidden_dim is 0; it must be at least 1.$"):
+        LitClassifier(simple_nn(0))
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "32-true"])
 def test_logits_have_the_dtype_of_the_weights(precision: Any) -> None:
-    module = LitSimpleNN()
+    module = LitClassifier()
     module = module.to(torch.bfloat16) if precision == "bf16-true" else module
     assert module(torch.zeros(2, 1, 28, 28)).dtype == module.dtype
 
 
 def test_loads_from_a_checkpoint_and_never_code(run: Run, tmp_path: Path) -> None:
-    run("fit", "--config=configs/smoke.yaml", "--model.hidden_dim=16")
+    run("fit", "--config=configs/smoke.yaml", "--network.hidden_dim=16")
     path = Path("lightning_logs/version_0/checkpoints/best.ckpt")
-    module = LitSimpleNN.load_from_checkpoint(path)
+    module = LitClassifier.load_from_checkpoint(path)
     weights = torch.load(path, weights_only=True)["state_dict"]
-    assert module.hparams["hidden_dim"] == 16
+    assert module.hparams["network"] == simple_nn(16)
     assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
     torch.save({"state_dict": Malicious()}, "evil.ckpt")
     with pytest.raises(RequestError, match=r"evil.ckpt holds objects other than tensors and plain values"):
-        LitSimpleNN.load_from_checkpoint("evil.ckpt")
+        LitClassifier.load_from_checkpoint("evil.ckpt")
     assert not Path("ran").exists()
 
 
@@ -98,7 +99,32 @@ def test_the_example_runs(data_dir: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     Path("data").symlink_to(data_dir)
     monkeypatch.setattr("lightning.pytorch.Trainer", functools.partial(Trainer, accelerator="cpu", fast_dev_run=1))
-    example = str(inspect.getdoc(LitSimpleNN)).partition("\n\n")[2].partition("\n\nArgs:")[0]
+    example = str(inspect.getdoc(LitClassifier)).partition("\n\n")[2].partition("\n\nArgs:")[0]
     names: dict[str, Any] = {}
     exec(textwrap.dedent(example), names)
     assert names["trainer"].global_step == 1
+
+
+class OnlyImages(nn.Module):
+    """Fails without images, as many networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(784, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layer(images.view(images.shape[0], -1))
+        return logits
+
+
+def test_a_batch_without_images_is_not_given_to_the_network() -> None:
+    """A process of several may have no images of the last batch."""
+    module = LitClassifier()
+    module.model = OnlyImages()
+    none = Batch(torch.zeros(0, 1, 28, 28), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(RuntimeError, match="cannot reshape"):
+        module(none.images)
+    module.test_step(none, 0)
+    module.test_step(Batch(torch.zeros(1, 1, 28, 28), torch.tensor([3]), torch.tensor([0])), 1)
+    scored = module.scores.scored()
+    assert (scored.indices.tolist(), scored.labels.tolist(), scored.logits.shape) == ([0], [3], (1, 10))

@@ -6,16 +6,16 @@ import pytest
 import torch
 from lightning.pytorch.cli import ReduceLROnPlateau
 
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
 from tests.training.small_trainer import small_trainer
 
 
-def configured(module: LitSimpleNN) -> Any:
+def configured(module: LitClassifier) -> Any:
     return module.configure_optimizers()
 
 
 def test_default_optimizer_is_the_guides() -> None:
-    module = LitSimpleNN()
+    module = LitClassifier()
     module.trainer = small_trainer()
     optimizer = configured(module)["optimizer"]
     assert type(optimizer) is torch.optim.Adam
@@ -30,13 +30,13 @@ def test_default_optimizer_is_the_guides() -> None:
 def test_an_optimizer_is_fused_unless_the_user_chooses_otherwise(
     clip: float | None, precision: Any, given: Any, fused: bool | None
 ) -> None:
-    module = LitSimpleNN(optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, **given}})
+    module = LitClassifier(optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, **given}})
     module.trainer = small_trainer(gradient_clip_val=clip, precision=precision)
     assert configured(module)["optimizer"].defaults["fused"] is fused
 
 
 def test_an_optimizer_without_a_fused_implementation_is_unchanged() -> None:
-    module = LitSimpleNN(optimizer={"class_path": "torch.optim.RMSprop"})
+    module = LitClassifier(optimizer={"class_path": "torch.optim.RMSprop"})
     module.trainer = small_trainer()
     assert type(configured(module)["optimizer"]) is torch.optim.RMSprop
 
@@ -44,7 +44,7 @@ def test_an_optimizer_without_a_fused_implementation_is_unchanged() -> None:
 @pytest.mark.parametrize("interval", ["epoch", "step"])
 def test_a_schedule_has_the_interval(interval: Any) -> None:
     schedule = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 2}}
-    module = LitSimpleNN(lr_scheduler=schedule, lr_scheduler_interval=interval)
+    module = LitClassifier(lr_scheduler=schedule, lr_scheduler_interval=interval)
     module.trainer = small_trainer()
     made = configured(module)["lr_scheduler"]
     assert type(made["scheduler"]) is torch.optim.lr_scheduler.StepLR
@@ -53,7 +53,7 @@ def test_a_schedule_has_the_interval(interval: Any) -> None:
 
 def test_a_plateau_schedule_monitors_its_metric() -> None:
     schedule = {"class_path": "lightning.pytorch.cli.ReduceLROnPlateau", "init_args": {"monitor": "val_loss"}}
-    module = LitSimpleNN(lr_scheduler=schedule)
+    module = LitClassifier(lr_scheduler=schedule)
     module.trainer = small_trainer()
     made = configured(module)["lr_scheduler"]
     assert isinstance(made["scheduler"], ReduceLROnPlateau)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import seed_everything
 
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
 from mnist_amp.runs import checkpoint_contents, checkpoint_files
 from tests.conftest import Run
 
@@ -39,7 +39,7 @@ def test_gradients_are_clipped(run: Run, precision: tuple[str, ...]) -> None:
     one_step = ("--trainer.max_steps=1", "--optimizer=SGD", "--optimizer.lr=1")
     run("fit", *precision, *SMOKE, *one_step, "--trainer.gradient_clip_val=0.01")
     seed_everything(42)
-    before = LitSimpleNN().state_dict()
+    before = LitClassifier().state_dict()
     moved = [(value - before[name]).flatten() for name, value in last()["state_dict"].items()]
     assert torch.cat(moved).norm().item() == pytest.approx(0.01, rel=1e-2)
 

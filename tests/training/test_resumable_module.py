@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnist_amp.data import MNISTDataModule
+from mnist_amp.data import ClassificationDataModule
 from mnist_amp.data.loader import Batch
 from mnist_amp.errors import RequestError
 from mnist_amp.training.resumable_module import ResumableModule
@@ -32,14 +32,14 @@ def test_the_example_is_the_same_with_several_steps_per_execution(data_dir: Path
     for steps in (1, 4):
         torch.manual_seed(0)
         module = example()(steps_per_execution=steps)
-        small_trainer(limit_train_batches=6).fit(module, MNISTDataModule(str(data_dir)))
+        small_trainer(limit_train_batches=6).fit(module, ClassificationDataModule(str(data_dir)))
         assert module.train_means.rows().shape == (6, 3)
         trained.append(module.state_dict())
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
 
 
 def test_the_example_resumes_with_another_learning_rate(data_dir: Path, tmp_path: Path) -> None:
-    data = MNISTDataModule(str(data_dir))
+    data = ClassificationDataModule(str(data_dir))
     first = small_trainer(limit_train_batches=3)
     first.fit(example()(), data)
     first.save_checkpoint(tmp_path / "first.ckpt")

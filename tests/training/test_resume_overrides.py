@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
 from mnist_amp.training.resume_overrides import override_optimizer_state
 from tests.training.small_trainer import small_trainer
 
@@ -25,7 +25,7 @@ def adam(**init_args: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_fused_is_that_of_the_resumed_run(clip: float | None) -> None:
-    module = LitSimpleNN(optimizer=adam(lr=0.001, eps=1e-8))
+    module = LitClassifier(optimizer=adam(lr=0.001, eps=1e-8))
     module.trainer = small_trainer(gradient_clip_val=clip, precision="bf16-mixed")
     loaded = checkpoint(fused="the old value")
     module.on_load_checkpoint(loaded)
@@ -33,7 +33,7 @@ def test_fused_is_that_of_the_resumed_run(clip: float | None) -> None:
 
 
 def test_optimizer_settings_override_those_of_the_checkpoint() -> None:
-    module = LitSimpleNN(optimizer=adam(lr=0.5, eps=1e-4))
+    module = LitClassifier(optimizer=adam(lr=0.5, eps=1e-4))
     module.trainer = small_trainer()
     loaded = checkpoint()
     module.on_load_checkpoint(loaded)

@@ -61,6 +61,13 @@ def peek(args: Iterable[str], key: str) -> Any:
     return found
 
 
+def class_given(args: Iterable[str], option: str) -> str | None:
+    """Return the class that an option names, by its name or its path, before it is parsed; None if it names none."""
+    value = peek(args, option)
+    value = value.get("class_path") if isinstance(value, Mapping) else value
+    return str(value) if isinstance(value, str) and value.isprintable() and value[:1] not in ("{", "[", "") else None
+
+
 def environment_arguments(env: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return the settings of the environment: each variable with its argument, in lower case."""
     return [

@@ -11,11 +11,13 @@ from typing import Any
 import yaml
 
 from mnist_amp.cli.arguments import find, load
+from mnist_amp.networks.factory import NETWORK
 from mnist_amp.runs.config_text import read_yaml, to_yaml
 from mnist_amp.training.optimizers import ADAM
 
 # with the class that each has if nothing names one
 CLASS_OPTIONS = {
+    "network": NETWORK["class_path"],
     "optimizer": ADAM["class_path"],
     "lr_scheduler": None,
     "trainer.logger": None,

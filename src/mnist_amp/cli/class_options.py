@@ -13,6 +13,7 @@ from mnist_amp.runs.config_text import read_yaml
 
 # the modules of the classes that these options take by name
 MODULES = {
+    "network": "mnist_amp.networks",
     "optimizer": "torch.optim",
     "lr_scheduler": "torch.optim.lr_scheduler",
     "trainer.callbacks": "lightning.pytorch.callbacks",

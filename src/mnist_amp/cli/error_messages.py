@@ -12,12 +12,16 @@ from mnist_amp.cli.class_options import class_names
 from mnist_amp.errors import RequestError, RunError, UsageError
 from mnist_amp.wording import nearest
 
+FILLED = ("num_classes", "in_channels", "image_shape")  # as in `networks.factory`, which imports torch
+RENAMED = {"model.hidden_dim": "network.hidden_dim"}  # options of version 0.1
 COMPARISONS = {
     ">=": (operator.ge, "at least"),
     ">": (operator.gt, "above"),
     "<=": (operator.le, "at most"),
     "<": (operator.lt, "below"),
 }
+# how the values of these types are written
+SHAPES = {"list": "a list, as in '[A,B]'", "dict": "names with values, as in '{A: B}'"}
 
 
 def translate_error(message: str, options: Iterable[str]) -> UsageError:
@@ -76,6 +80,9 @@ def _describe_class(error: Exception, text: str) -> str | None:
     """Describe a class, named by an option, that can't be imported or made."""
     if unmade := re.search(r"given class_path '(.+?)': (.+?)(?: HINT| - Expected|$)", text):
         return f"{unmade[1]} can't be made: {unmade[2]}"
+    if "Does not validate against any of the Union subtypes" in text:
+        reasons = re.findall(r"Errors: - (.+?)(?: - |$)", text)
+        return f"a class that an option names can't be made: {(reasons or [text])[0]}"
     if isinstance(error, ModuleNotFoundError):
         return f"{text}. Correct the name of the class, or install the package that it is in."
     return None
@@ -85,9 +92,9 @@ def _describe_memory(error: Exception, text: str) -> str | None:
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
-        return f"the GPU is out of memory. Lower data.batch_size or model.hidden_dim, or free the GPU. {text}"
+        return f"the GPU is out of memory. Lower data.batch_size, make the network smaller, or free the GPU. {text}"
     if "can't allocate memory" in text or "array is too big" in text:
-        return f"this machine has too little memory. Lower model.hidden_dim or data.batch_size. {text}"
+        return f"this machine has too little memory. Lower data.batch_size, or make the network smaller. {text}"
     return None
 
 
@@ -106,6 +113,8 @@ def _describe_run(error: Exception, text: str) -> str | None:
 
 
 def _unknown_option(name: str, is_argument: bool, options: Iterable[str]) -> UsageError:
+    if name.lstrip("-") in RENAMED:
+        return UsageError(f"{name.lstrip('-')} is now {RENAMED[name.lstrip('-')]}.", name.lstrip("-"))
     if is_argument and not name.startswith("-"):
         return UsageError(f"{name} is not an option; a config file is given as in --config {name}.", name)
     key = name.lstrip("-")
@@ -120,10 +129,16 @@ def _class_error(class_path: str, keys: list[str], message: str) -> UsageError:
     key, name = keys[0], class_path.rpartition(".")[2]
     known = _parameters(class_path)
     unknown = re.search(r"Option '(.+?)' is not accepted", message)
+    if unknown and key == "network":
+        known = [parameter for parameter in known if parameter not in FILLED]
+        if unknown[1] in FILLED:
+            text = f"{key}: {unknown[1]} is filled from the data, so it is no option. Leave it out."
+            return UsageError(text, f"{key}.{unknown[1]}")
     if unknown and unknown[1] in known:  # a part of its value is wrong, such as a schedule in a schedule
         return UsageError(f"{key}: {name} can't use a part of {unknown[1]}.", f"{key}.{unknown[1]}")
     if unknown:
-        text = f"{key}: {name} takes no {unknown[1]}{nearest(unknown[1], known)}; it takes {', '.join(known)}."
+        takes = ", ".join(known) or "no parameters"
+        text = f"{key}: {name} takes no {unknown[1]}{nearest(unknown[1], known)}; it takes {takes}."
         return UsageError(text, f"{key}.{unknown[1]}")
     missing = re.search(r"arguments are required: (.+)", message)
     if missing:
@@ -139,7 +154,7 @@ def _value_error(key: str, message: str) -> UsageError:
     tried, value = message.partition("Given value type")[0], _value(message)
     words = ", ".join(re.findall(r"Expected an? typing\.Literal\[(.+?)\]", tried)).replace("'", "")
     types = [kind.rpartition(".")[2] for kind in re.findall(r"Expected (?:an? )?<class '([\w.]+)'>", tried)]
-    types = ["a list, as in '[A,B]'" if kind == "list" else kind for kind in types]
+    types = [SHAPES.get(kind, kind) for kind in types]
     takes = words or " or ".join(kind for kind in dict.fromkeys(types) if kind != "NoneType") or "another kind of value"
     # on the command line it would be text already
     hint = " In a file, put it in quotes." if "str" in types and re.fullmatch(r"-?[\d.]+|True|False", value) else ""

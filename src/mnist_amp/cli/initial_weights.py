@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from mnist_amp.cli.arguments import peek
 from mnist_amp.errors import RequestError, UsageError, warn
-from mnist_amp.runs import checkpoint_files
+from mnist_amp.runs import checkpoint_files, resume
 from mnist_amp.runs.config_text import to_yaml
+from mnist_amp.runs.trust import trusted_settings
+
+SHOWN = 8  # layers in a message
 
 
 @dataclass
@@ -21,7 +24,7 @@ class InitialWeights:
     Attributes:
         path: the file: a checkpoint, weights alone, or a .safetensors file.
         weights: by their names in the module.
-        hidden_dim: width of the network in the file.
+        network: class_path and init_args of the network in the file; None if it is unknown.
         strict: whether all layers must fit.
         fresh: layers of the network that the file does not have in their shape, so they stay random.
         unused: layers of the file that the network does not have.
@@ -29,7 +32,7 @@ class InitialWeights:
 
     path: Path
     weights: dict[str, Tensor]
-    hidden_dim: int
+    network: dict[str, Any] | None
     strict: bool = True
     fresh: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
@@ -67,27 +70,30 @@ class InitialWeights:
         root = Path(str(peek(args, "trainer.default_root_dir") or "."))
         path = checkpoint_files.resolve(str(wanted), root, folder_means="best", option="weights")
         content = checkpoint_files.read(path)
-        return cls(path, content["state_dict"], content["hyper_parameters"]["hidden_dim"])
+        network = {"network": content["hyper_parameters"]["network"]}
+        trusted = trusted_settings(path, network, is_given=lambda option: peek(args, option) is not None)
+        return cls(path, content["state_dict"], trusted.get("network"))
 
     def as_argument(self) -> str:
-        """Return the width of the network as an argument, weaker than the arguments that follow it."""
-        return f"--config={to_yaml({'model': {'hidden_dim': self.hidden_dim}})}"
+        """Return the network as an argument, weaker than the arguments that follow it."""
+        return f"--config={to_yaml({} if self.network is None else {'network': self.network})}"
 
     def apply_settings(self, config: Namespace) -> None:
-        """Take over whether all layers must fit, and check the width of the network.
+        """Take over whether all layers must fit, and check the network.
 
         Args:
             config: the parsed settings of the fit.
 
         Raises:
-            RequestError: another width is set, and all layers must fit.
+            RequestError: another network is set, and all layers must fit.
         """
         self.strict = config.weights_strict
-        if self.strict and config.model.hidden_dim != self.hidden_dim:
+        if self.strict and (differ := resume.changed_network(self.network, config)):
+            same_class = not differ[0].startswith("network ")
+            alternative = ", or keep the layers that differ random with --weights_strict false" if same_class else ""
             raise RequestError(
-                f"model.hidden_dim is {config.model.hidden_dim}, but {self.path} holds a network of hidden_dim "
-                f"{self.hidden_dim}. Leave model.hidden_dim out, or keep the layers that differ random with "
-                "--weights_strict false."
+                f"{self.path} holds another network (file -> now): {', '.join(differ)}. Leave "
+                f"{', '.join(change.partition(' ')[0] for change in differ)} out{alternative}."
             )
 
     def load_into(self, module: nn.Module) -> None:
@@ -107,11 +113,13 @@ class InitialWeights:
     def _describe_differences(self, own: dict[str, Any], some_fit: bool) -> str:
         """Say which layers differ, with their shapes."""
         names = dict.fromkeys([*self.fresh, *self.unused])
-        differ = ", ".join(f"{name} {_shape(self.weights, name)} -> {_shape(own, name)}" for name in names)
+        shown = list(names)[:SHOWN]
+        differ = ", ".join(f"{name} {_shape(self.weights, name)} -> {_shape(own, name)}" for name in shown)
+        differ += f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         advice = (
             "Give the network the shape of the file, or keep these layers random with --weights_strict false."
             if some_fit
-            else "No layer fits, so this is another network."
+            else "No layer fits: name the network of the file with --network, or rename its layers."
         )
         return f"{self.path} does not fit the network. These layers differ (file -> network): {differ}. {advice}"
 
@@ -122,4 +130,6 @@ class InitialWeights:
 
 
 def _shape(weights: dict[str, Any], name: str) -> str:
-    return " x ".join(map(str, weights[name].shape)) if name in weights else "missing"
+    if name not in weights:
+        return "missing"
+    return " x ".join(map(str, weights[name].shape)) or "one value"

@@ -124,13 +124,8 @@ def prepare(launch: Launch, env: MutableMapping[str, str]) -> None:
 
 def _from_variables(env: Mapping[str, str], launcher: str) -> Launch:
     """Read RANK and WORLD_SIZE, and those of the node; without these, there is one node."""
-    missing = [name for name in ("RANK", "WORLD_SIZE") if name not in env]
-    if missing:
-        given = ", ".join(f"{name}={env[name]}" for name in BY_HAND if name in env)
-        raise RequestError(
-            f"the environment has {given}, but not {' and '.join(missing)}. A launcher sets them for each process. "
-            "Remove them to run in one process, or use torchrun."
-        )
+    if missing := [name for name in ("RANK", "WORLD_SIZE") if name not in env]:
+        raise _incomplete(env, missing)
     rank, world = _number(env, "RANK"), _number(env, "WORLD_SIZE", least=1)
     local_rank = _number(env, "LOCAL_RANK") if "LOCAL_RANK" in env else rank
     if "LOCAL_WORLD_SIZE" in env:
@@ -180,7 +175,12 @@ def _made(launcher: str, world: int, per_node: int, rank: int, local_rank: int, 
             f"{_by(launcher)} has started {world} processes, which are not {per_node} on each node. Start as many "
             "on each."
         )
-    if rank >= world or local_rank != rank % per_node:
+    if rank >= world:
+        raise RequestError(
+            f"the number of this process is {rank}, but there are {world} processes, which are numbered from 0. The "
+            f"variables of {_by(launcher)} contradict each other; start the command again."
+        )
+    if local_rank != rank % per_node:
         raise RequestError(
             f"the process {rank} of {world}, with {per_node} on each node, can't be number {local_rank} on its "
             f"node. The variables of {_by(launcher)} contradict each other; start the command again."
@@ -202,11 +202,26 @@ def _checked(launch: Launch, env: Mapping[str, str]) -> Launch:
             "each other. Set the address of the first node and a free port on it, the same for all, or use torchrun. "
             "To run in one process, remove RANK, WORLD_SIZE and LOCAL_RANK."
         )
+    port = env.get("MASTER_PORT", "1")
+    if not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise RequestError(f"MASTER_PORT is {port!r} in the environment, but must be a port from 1 to 65535.")
     return launch
 
 
+def _incomplete(env: Mapping[str, str], missing: list[str]) -> RequestError:
+    """Return the error for variables of a launcher of which some are missing."""
+    given = [name for name in env if VARIABLES.fullmatch(name) and not name.startswith("MASTER_")]
+    first = [name for name in BY_HAND if name in given] or sorted(given)[:3]
+    return RequestError(
+        f"the environment has {', '.join(f'{name}={env[name]}' for name in first)}, but not {' and '.join(missing)}. A "
+        "launcher sets them for each process. Remove them to run in one process, or use torchrun."
+    )
+
+
 def _number(env: Mapping[str, str], name: str, least: int = 0) -> int:
-    text = env.get(name, "")
+    if name not in env:
+        raise _incomplete(env, [name])
+    text = env[name]
     if not re.fullmatch(r"\d+", text) or int(text) < least:
         raise RequestError(
             f"{name} is {text!r} in the environment, but must be a whole number of at least {least}. A launcher sets "

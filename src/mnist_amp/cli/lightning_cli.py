@@ -6,7 +6,9 @@ from in `starting_checkpoint`, the callbacks in `run_callbacks`, the messages in
 
 import os
 import secrets
+import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,17 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from mnist_amp import signals
 from mnist_amp.cli import help_texts, launchers, processes, run_callbacks, settings
-from mnist_amp.cli.arguments import peek, source, written
+from mnist_amp.cli.arguments import class_given, peek, source, written
 from mnist_amp.cli.class_options import restore_capitals
 from mnist_amp.cli.initial_weights import InitialWeights
 from mnist_amp.cli.parser import SEED, Parser, add_core_arguments, add_fit_arguments, add_process_arguments
 from mnist_amp.cli.silenced import silence
 from mnist_amp.cli.starting_checkpoint import StartingCheckpoint
-from mnist_amp.data import MNISTDataModule, mnist
+from mnist_amp.data import ClassificationDataModule
 from mnist_amp.errors import RequestError, RunError, UsageError, warn
 from mnist_amp.lightning_internals import OpenCLI, ignore_slurm_checkpoints, is_restoring, set_sigterm_handler
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.module import LitClassifier
+from mnist_amp.networks.factory import resolve
 from mnist_amp.runs import resume
 from mnist_amp.runs.checkpoint_io import AtomicCheckpointIO
 from mnist_amp.runs.config_text import without_objects
@@ -36,7 +39,7 @@ from mnist_amp.training.loss_scale_monitor import LossScaleMonitor
 
 
 class MnistAmpCLI(OpenCLI):
-    """Lightning's command line over LitSimpleNN and MNISTDataModule.
+    """Lightning's command line over LitClassifier and ClassificationDataModule.
 
     A command that starts from a checkpoint takes over the settings of its run; files, the environment and the command
     line override them.
@@ -61,8 +64,8 @@ class MnistAmpCLI(OpenCLI):
         self.changes: list[str] = []
         self.weights: InitialWeights | None = None
         super().__init__(
-            LitSimpleNN,
-            MNISTDataModule,
+            LitClassifier,
+            ClassificationDataModule,
             save_config_callback=None,  # RunFolder saves the configuration
             seed_everything_default=SEED,
             parser_kwargs={
@@ -122,6 +125,7 @@ class MnistAmpCLI(OpenCLI):
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
         subcommand, *own = args
         InitialWeights.check_arguments(own)
+        check_network(own)
         self.start = StartingCheckpoint.find(self.name, subcommand, own)
         if self.start is None and self.name == "fit":  # a requeued job resumes, although its command names weights
             self.weights = InitialWeights.find(own)
@@ -150,9 +154,15 @@ class MnistAmpCLI(OpenCLI):
             return where
         return "the checkpoint" if peek([self.start.as_argument()], key) is not None else None
 
-    def train_size(self) -> int:
-        """Return the number of images that a fit with these settings trains on."""
-        return mnist.TRAIN_SIZE - int(self.config[self.subcommand].data.val_size)
+    def train_size(self, settings: Mapping[str, Any] | None = None) -> int:
+        """Return the number of images that a fit trains on.
+
+        Args:
+            settings: of the data; by default those of this command line.
+        """
+        own = self.config[self.subcommand].data.as_dict()
+        data = ClassificationDataModule(**(own if settings is None else settings))
+        return data.train_size - data.val_size
 
     # the model, the data and the Trainer
 
@@ -163,8 +173,23 @@ class MnistAmpCLI(OpenCLI):
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
         if self.start:
+            self._check_data(self.start)
             resume.check_network(self.start.path, self.start.content, self.model.state_dict())
             resume.check_loops(self.start.path, self.start.content, self.trainer.fit_loop.state_dict())
+
+    def _check_data(self, start: StartingCheckpoint) -> None:
+        """Check that the images fit the checkpoint, and that `validate` has held them out."""
+        data = self.datamodule
+        resume.check_data(start.path, start.content, data.classes, data.image_shape)
+        saved = start.content.get("datamodule_hyper_parameters", {})
+        if self.command == "fit" and data.train_size != saved.get("train_size", data.train_size):
+            warn(
+                f"the data have {data.train_size:,} training images, and had {saved['train_size']:,}: the run is not "
+                "continued exactly. The new validation images may have been trained on."
+            )
+        if self.name == "validate" and "val_size" in saved:
+            seed = "seed_everything" if self.config[self.subcommand].data.seed is None else "data.seed"
+            resume.check_held_out(start.path, start.content, data.train_size, data.val_size, data.seed, seed)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand].trainer
@@ -279,9 +304,21 @@ def prepare() -> None:
     """Set up the process for a command."""
     silence()
     processes.install_observer()
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # for networks and data sets of the user; last, so that it hides no package
     if not torch.cuda.is_available():
         # Lightning sets it, and then torch looks for a driver at every optimizer step, for a tenth of a millisecond
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
+def check_network(args: list[str]) -> None:
+    """Check that the network that arguments name exists, before they are parsed.
+
+    Raises:
+        RequestError: it does not. The message is more precise than that of the parser.
+    """
+    if (network := class_given(args, "network")) not in (None, "null"):
+        resolve(str(network))
 
 
 def _remove_callbacks(trainer: Trainer, kind: type[Callback]) -> None:

@@ -1,20 +1,23 @@
 """The parser of a command and its options. Those of the Trainer are in `trainer_options`."""
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any, Literal, NoReturn
 
 import jsonargparse
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LRSchedulerTypeTuple
+from torch import nn
 from torch.optim import Optimizer
 
 from mnist_amp.cli import help_texts
 from mnist_amp.cli.class_defaults import with_own_defaults
 from mnist_amp.cli.error_messages import translate_error
 from mnist_amp.cli.trainer_options import add_trainer_arguments
-from mnist_amp.data import MNISTDataModule
-from mnist_amp.module import LitSimpleNN
+from mnist_amp.data import ClassificationDataModule
+from mnist_amp.module import LitClassifier
+from mnist_amp.networks.factory import FILLED, NETWORK
 from mnist_amp.number_types import NonNegativeInt, Seed
 from mnist_amp.runs.config_text import read_yaml
 from mnist_amp.training.gradient_scaler import ScalerSettings
@@ -73,16 +76,23 @@ def add_process_arguments(parser: LightningArgumentParser) -> None:
 
 
 def add_core_arguments(parser: LightningArgumentParser) -> None:
-    """Add the options of the model, the data, the optimizer, its schedule and the Trainer."""
+    """Add the options of the network, the model, the data, the optimizer, its schedule and the Trainer."""
     annotate_nested_schedules()
-    parser.add_lightning_class_args(LitSimpleNN, "model")
-    parser.add_lightning_class_args(MNISTDataModule, "data")
+    parser.add_subclass_arguments(
+        (nn.Module,), "network", required=False, instantiate=False, fail_untyped=False, skip=set(FILLED)
+    )
+    parser.add_lightning_class_args(LitClassifier, "model")
+    parser.add_lightning_class_args(ClassificationDataModule, "data")
+    for fact in ("num_classes", "image_shape"):
+        parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
+    parser.link_arguments("network", "model.network", compute_fn=_as_dict)
     parser.add_optimizer_args((Optimizer,), "optimizer")
     parser.add_lr_scheduler_args(LRSchedulerTypeTuple, "lr_scheduler")
     for key in ("optimizer", "lr_scheduler"):
         parser.link_arguments(key, f"model.{key}", compute_fn=_as_dict)
     add_trainer_arguments(parser)  # last, so that --help begins with this project's own options
-    parser.set_defaults({"optimizer": ADAM} | {f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
+    defaults = {"network": NETWORK, "optimizer": ADAM}
+    parser.set_defaults(defaults | {f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
 
 
 def add_fit_arguments(parser: LightningArgumentParser) -> None:
@@ -109,4 +119,15 @@ def add_fit_arguments(parser: LightningArgumentParser) -> None:
 
 
 def _as_dict(init: Namespace | None) -> dict[str, Any] | None:
-    return None if init is None else init.as_dict()
+    return None if init is None else _plain(init.as_dict())
+
+
+def _plain(value: Any) -> Any:
+    """Return class_path and init_args without objects: they are defaults of a class, and stay so if left out."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items() if _is_plain(part)}
+    return value.name if isinstance(value, Enum) else value
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool | list | tuple | dict | Enum)

@@ -1,11 +1,13 @@
 """The processes of a distributed run: how they begin together, and that the first reports if one fails."""
 
+import atexit
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
+import torch.distributed
 from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -38,8 +40,15 @@ def observe(processes: list[subprocess.Popen[bytes]]) -> None:
     Observer(main_pid=os.getpid(), child_processes=processes).start()
 
 
+def leave_group() -> None:
+    """Leave the other processes at the end. Lightning does so for nccl only; a thread of gloo may abort the process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def install_observer() -> None:
     """Have Lightning's launcher start this observer instead of its own, and mark the processes that it starts."""
+    atexit.register(leave_group)
     if not launchers.is_child(os.environ):
         os.environ[launchers.PARENT] = str(os.getpid())
     replace_process_observer(observe)

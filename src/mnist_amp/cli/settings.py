@@ -31,7 +31,7 @@ RANGES = {
 COMPARISONS = {"above": operator.gt, "at least": operator.ge}
 # the parser lets a config file set these to null
 NOT_NULL = (
-    *("data.data_dir", "data.batch_size", "data.val_size", "model.hidden_dim", "seed_everything", "optimizer"),
+    *("data.data_dir", "data.batch_size", "network", "seed_everything", "optimizer"),
     *("model.steps_per_execution", "trainer.accumulate_grad_batches", "matmul_precision", "scaler"),
 )
 MONITORED = ("train_loss", "train_accuracy", "train_loss_step", "val_loss", "val_accuracy")

@@ -16,6 +16,7 @@ WARNINGS = (
     r".*Experiment logs directory .* exists and is not empty.*",  # it is new, and has only config.yaml
     r".*callbacks used to create the checkpoint need to be provided.*",  # an evaluation needs no callbacks of a fit
     r".*monitor='val_accuracy'.* could not find the monitored key.*",  # an epoch without validation
+    r".*The checkpoint was not created with WeightAveraging.*",  # `changed` in the banner reports it
     r".*Total length of `list` across ranks is zero.*",  # no validation images, as requested
     r".*It is recommended to use `self.log\(.*sync_dist=True.*",  # the logged metrics are those of all processes
 )

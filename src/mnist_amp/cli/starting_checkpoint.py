@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from mnist_amp.cli.arguments import peek
+from mnist_amp.cli.arguments import class_given, peek
 from mnist_amp.errors import RequestError, UsageError, warn
 from mnist_amp.runs import checkpoint_files, resume
 from mnist_amp.runs.config_text import to_yaml
-from mnist_amp.runs.trust import trusted_settings
+from mnist_amp.runs.trust import trusted_settings, unsafe_arguments
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,13 @@ class StartingCheckpoint:
         before["trainer"] |= self.settings["trainer"]
         changes = resume.reported_changes(before, config.as_dict())
         if inexact := resume.changes_of_order(changes):
-            warn(f"{', '.join(inexact)}: this changes the batches, so the run is not continued exactly.")
+            seen = any(change.startswith(("data.val_size", "data.seed", "seed_everything")) for change in inexact)
+            more = (
+                " The new validation images may have been trained on, so their accuracy may be too high."
+                if seen
+                else ""
+            )
+            warn(f"{', '.join(inexact)}: this changes the batches, so the run is not continued exactly.{more}")
         return changes
 
 
@@ -112,4 +118,11 @@ def _inherited_settings(path: Path, content: dict[str, Any], subcommand: str, ar
         raise RequestError(f"{path} is damaged: {error}") from error
     if peek(args, "trainer.precision") is not None and not peek(args, "trainer.plugins"):
         settings["trainer"]["plugins"] = None  # the given precision replaces the run's precision plugin
-    return trusted_settings(path, settings, is_given=lambda option: peek(args, option) is not None)
+    trusted = trusted_settings(path, settings, is_given=lambda option: peek(args, option) is not None)
+    network = settings.get("network")
+    if network is not None and "network" not in trusted and class_given(args, "network") == network["class_path"]:
+        # the user names it again, and so trusts it; safe parameters need not be repeated
+        arguments = {key: value for key, value in network.items() if key != "class_path"}
+        if unsafe_arguments(path, arguments) is None:
+            trusted["network"] = network
+    return trusted

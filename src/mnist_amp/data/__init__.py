@@ -1,5 +1,5 @@
-"""MNIST: its files, the loaders of batches from memory, the normalisation, and the LightningDataModule."""
+"""Data sets of images by class, kept in memory: their files, the loaders of batches, and the LightningDataModule."""
 
-from mnist_amp.data.datamodule import MNISTDataModule
+from mnist_amp.data.datamodule import ClassificationDataModule
 
-__all__ = ["MNISTDataModule"]
+__all__ = ["ClassificationDataModule"]

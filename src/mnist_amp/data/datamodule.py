@@ -1,38 +1,38 @@
-"""MNIST as a LightningDataModule."""
+"""The LightningDataModule of images by class: MNIST by default."""
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from mnist_amp.data import mnist
 from mnist_amp.data.loader import Batch, SequentialLoader, ShuffledLoader, generator
+from mnist_amp.data.memory import check_memory
+from mnist_amp.data.normalization import TO_UNIT, Normalization
+from mnist_amp.data.sources import make_source
 from mnist_amp.errors import RequestError
-from mnist_amp.number_types import Seed, number_type
+from mnist_amp.number_types import NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from mnist_amp.wording import counted
 
-if TYPE_CHECKING:
-    BatchSize: TypeAlias = int
-    ValSize: TypeAlias = int
-else:
-    BatchSize = number_type(f"int from 1 to {mnist.TRAIN_SIZE}", int, (">=", 1), ("<=", mnist.TRAIN_SIZE))
-    ValSize = number_type(f"int from 0 to {mnist.TRAIN_SIZE - 1}", int, (">=", 0), ("<", mnist.TRAIN_SIZE))
+VALIDATION_SHARE = 12  # by default, one of 12 training images is held out; of MNIST, 5,000
 
 
 class MemoryDataModule(LightningDataModule):
     """Images that are kept in memory, on the device that uses them.
 
     Attributes:
-        images: (N, 28, 28) uint8.
+        images: (N, C, H, W) uint8.
         labels: (N,) int64.
         batch_size: images per batch and process.
+        normalization: of the images.
     """
 
     images: Tensor
     labels: Tensor
     batch_size: int
+    normalization = TO_UNIT
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Return the batch unchanged: its images are on the device already."""
@@ -45,51 +45,109 @@ class MemoryDataModule(LightningDataModule):
         """Return a loader that evaluates the images at these indices."""
         assert self.trainer is not None
         return SequentialLoader(
-            self.images, self.labels, indices, self.batch_size, self.trainer.global_rank, self.trainer.world_size
+            self.images,
+            self.labels,
+            indices,
+            self.batch_size,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+            self.normalization,
         )
 
 
 IMAGES_AHEAD = "images_ahead"
 
 
-class MNISTDataModule(MemoryDataModule):
-    """MNIST, kept as uint8 on the device that trains, and normalised there.
+class ClassificationDataModule(MemoryDataModule):
+    """Images by class, kept as uint8 on the device that trains, and normalised there.
 
-    Validation images are held out of the 60,000 training images. The 10,000 test images are for `test` and `predict`.
+    Validation images are held out of the training images. The test images are for `test` and `predict`.
 
     Args:
-        data_dir: folder for the unpacked images, created if it is missing; torchvision calls it `root`. Its folders
-            MNIST and MNIST/raw mean the same, if they hold the files
+        data_dir: folder for the files of the data set, created if it is missing; torchvision calls it `root`. MNIST's
+            folders MNIST and MNIST/raw mean the same, if they hold the files
+        dataset: a classification data set of torchvision by name, such as FashionMNIST or CIFAR10, or a class of your
+            own with the same constructor: (root, train=..., download=...)
+        dataset_args: more arguments of the data set's class, such as `{split: letters}` of EMNIST
+        folder: a folder with your own images instead of a data set: CLASS/*.png, or train/CLASS/*.png and
+            test/CLASS/*.png, or four files of MNIST's format
+        image_size: height and width that the images are resized to; one number for a square. By default they must all
+            have the same size
+        channels: 1 for grey images, 3 for colour; by default as the images are
+        mean: of the normalisation, for values from 0 to 1; one number, or one for each channel
+        std: of the normalisation; one number, or one for each channel
         batch_size: images per batch and process
-        val_size: training images held out for validation; 0 trains on all 60,000
-        seed: seed of the order of the images and of the split; the default is the seed of seed_everything
+        val_size: training images held out for validation, by default one of twelve (5,000 of MNIST); 0 trains on all
+        seed: seed of the order of the images and of the validation images; the default is the seed of seed_everything.
+            If it is given, it also chooses the test images of a folder that has no folder `test`
+
+    Attributes:
+        classes: names of the classes.
+        num_classes: their number.
+        image_shape: channels, height and width.
+        train_size: number of training images, with those held out.
 
     Raises:
-        RequestError: a size is out of range.
+        RequestError: a size is out of range, or the data set can't be read.
 
     Examples:
         >>> from lightning.pytorch import Trainer
-        >>> from mnist_amp.module import LitSimpleNN
-        >>> data = MNISTDataModule(batch_size=32, val_size=1000)
-        >>> Trainer(max_epochs=1).fit(LitSimpleNN(), data)  # doctest: +SKIP
+        >>> from mnist_amp.module import LitClassifier
+        >>> data = ClassificationDataModule(batch_size=32, val_size=1000)
+        >>> Trainer(max_epochs=1).fit(LitClassifier(), data)  # doctest: +SKIP
     """
 
     def __init__(
-        self, data_dir: str = "data", batch_size: BatchSize = 64, val_size: ValSize = 5000, seed: Seed | None = None
+        self,
+        data_dir: str = "data",
+        dataset: str = "MNIST",
+        dataset_args: dict[str, Any] | None = None,
+        folder: str | None = None,
+        image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None,
+        channels: Literal[1, 3] | None = None,
+        mean: float | list[float] = 0.5,
+        std: PositiveFloat | list[PositiveFloat] = 0.5,
+        batch_size: PositiveInt = 64,
+        val_size: NonNegativeInt | None = None,
+        seed: Seed | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise RequestError(f"data.batch_size is {batch_size}; it must be at least 1.")
-        if not 0 <= val_size < mnist.TRAIN_SIZE:
-            raise RequestError(
-                f"data.val_size is {val_size}; it must be at least 0 and leave some of the {mnist.TRAIN_SIZE:,} images "
-                "to train on."
-            )
+        # the test images of a folder are the same for every seed_everything: weights alone do not tell it
+        split_seed = 0 if seed is None else seed
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
-        self.data_dir, self.batch_size, self.val_size, self.seed = Path(data_dir), batch_size, val_size, seed
+        own = None if folder is None else Path(folder)
+        self.source = make_source(Path(data_dir), dataset, dataset_args, own, image_size, channels, split_seed)
+        self.classes, self.image_shape, self.train_size, _ = self.source.facts()
+        self.num_classes = len(self.classes)
+        val_size = self.train_size // VALIDATION_SHARE if val_size is None else val_size
+        self._check(batch_size, val_size, mean, std)
+        self.batch_size, self.val_size, self.seed = batch_size, val_size, seed
+        self.normalization = Normalization(mean, std)
         # images of an epoch that are done beyond its batches, after another batch size; see `runs.epoch_position`
         self.ahead = {"epoch": 0, IMAGES_AHEAD: 0}
         self.save_hyperparameters()
+        # facts of the data, which a checkpoint compares with those of a later command
+        self.hparams.update(classes=list(self.classes), train_size=self.train_size)
+
+    def _check(self, batch_size: int, val_size: int, mean: float | list[float], std: float | list[float]) -> None:
+        if not 1 <= batch_size <= self.train_size:
+            bound = f"at most {self.train_size}, the number of training images" if batch_size > 1 else "at least 1"
+            raise RequestError(f"data.batch_size is {batch_size}; it must be {bound}.")
+        if not 0 <= val_size < self.train_size:
+            raise RequestError(
+                f"data.val_size is {val_size}; it must be at least 0 and leave some of the {self.train_size:,} images "
+                "to train on."
+            )
+        for number in mean if isinstance(mean, list) else [mean]:
+            if not 0 <= number <= 1:
+                raise RequestError(f"data.mean has {number}; it must be from 0 to 1, as the values of the images are.")
+        channels = self.image_shape[0]
+        for name, value in (("mean", mean), ("std", std)):
+            if isinstance(value, list) and len(value) != channels:
+                raise RequestError(
+                    f"data.{name} has {len(value)} numbers, but the images have {counted(channels, 'channel')}. Give "
+                    "one number, or one for each channel."
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """Return by how many images the position in this epoch is ahead of its batches, if it is."""
@@ -108,12 +166,13 @@ class MNISTDataModule(MemoryDataModule):
         return epoch, batches * self.batch_size * self.trainer.world_size + ahead
 
     def prepare_data(self) -> None:
-        mnist.prepare(self.data_dir)
+        self.source.prepare()
 
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
-        device = self.trainer.strategy.root_device
-        images, labels = mnist.load(self.data_dir, train=stage in ("fit", "validate"))
+        device, train = self.trainer.strategy.root_device, stage in ("fit", "validate")
+        check_memory(self.source.facts(), train, device)
+        images, labels = self.source.load(train=train)
         self.images, self.labels = images.to(device), labels.to(device)
 
     def train_dataloader(self) -> ShuffledLoader:
@@ -129,6 +188,7 @@ class MNISTDataModule(MemoryDataModule):
             seed=None if trainer.overfit_batches else self.seed,  # type: ignore[attr-defined]
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            normalization=self.normalization,
         )
 
     def val_dataloader(self) -> SequentialLoader | list[SequentialLoader]:
@@ -138,6 +198,6 @@ class MNISTDataModule(MemoryDataModule):
         return self.predict_dataloader()
 
     def split(self) -> tuple[Tensor, Tensor]:
-        """Return the indices of the images to train on and of those held out, (60,000 - V,) and (V,)."""
-        order = torch.randperm(mnist.TRAIN_SIZE, generator=generator(self.seed, -1))
+        """Return the indices of the images to train on and of those held out, (train_size - V,) and (V,)."""
+        order = torch.randperm(self.train_size, generator=generator(self.seed, -1))
         return order[self.val_size :].sort().values, order[: self.val_size].sort().values

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mnist_amp.data.normalization import normalize
+from mnist_amp.data.normalization import TO_UNIT, Normalization
 
-BLOCK = 1024  # images gathered together, at least a batch: a few megabytes, which a CPU's cache can hold
+BLOCK = 1024 * 28 * 28  # pixels gathered together, at least a batch: a few megabytes, which a CPU's cache can hold
 
 
 class Batch(NamedTuple):
-    """Images (N, 1, 28, 28) float32 from -1 to 1; labels and indices in the data set, (N,) int64."""
+    """Images (N, C, H, W) float32, normalised; labels and indices in the data set, (N,) int64."""
 
     images: Tensor
     labels: Tensor
@@ -32,7 +32,7 @@ class ShuffledLoader:
     number of steps, so up to `world_size - 1` images are left out of an epoch, different ones each time.
 
     Args:
-        images: (M, 28, 28) uint8, on the device that trains.
+        images: (M, C, H, W) uint8, on the device that trains.
         labels: (M,) int64, on the same device.
         indices: which of the M images to train on.
         batch_size: images per batch and process.
@@ -42,12 +42,13 @@ class ShuffledLoader:
         seed: of the order; None keeps the order of `indices` in every epoch.
         rank: of this process.
         world_size: number of processes.
+        normalization: of the images.
 
     Attributes:
         seconds: time that the training steps have waited for images so far; on a CUDA device, the host's part of it.
 
     Examples:
-        >>> images, labels = torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10)
+        >>> images, labels = torch.zeros(10, 1, 28, 28, dtype=torch.uint8), torch.arange(10)
         >>> loader = ShuffledLoader(images, labels, torch.arange(10), 4, position=lambda: (0, 0), seed=42)
         >>> [len(batch.labels) for batch in loader]
         [4, 4, 2]
@@ -63,8 +64,9 @@ class ShuffledLoader:
         seed: int | None,
         rank: int = 0,
         world_size: int = 1,
+        normalization: Normalization = TO_UNIT,
     ) -> None:
-        self.images, self.labels, self.indices = images, labels, indices
+        self.images, self.labels, self.indices, self.normalization = images, labels, indices, normalization
         self.batch_size, self.position, self.seed = batch_size, position, seed
         self.rank, self.world_size = rank, world_size
         self.seconds = 0.0
@@ -77,9 +79,9 @@ class ShuffledLoader:
         epoch, done = self.position()
         left = self._order(epoch)[done:]
         shard = left[self.rank : len(left) - len(left) % self.world_size : self.world_size].to(self.images.device)
-        size = max(BLOCK // self.batch_size, 1) * self.batch_size
+        size = max(BLOCK // (self.batch_size * self.images[0].numel()), 1) * self.batch_size
         for start in range(0, len(shard), size):
-            block = _batch(self.images, self.labels, shard[start : start + size])
+            block = _batch(self.images, self.labels, shard[start : start + size], self.normalization)
             batches = map(Batch, *(torch.split(part, self.batch_size) for part in block))
             self.seconds += time.perf_counter() - started
             yield from batches
@@ -105,24 +107,32 @@ class SequentialLoader:
     processes give the same metrics as a single process, to the last bit. The last batch of some processes may be empty.
 
     Args:
-        images: (M, 28, 28) uint8, on the device that evaluates.
+        images: (M, C, H, W) uint8, on the device that evaluates.
         labels: (M,) int64, on the same device.
         indices: which of the M images to score.
         batch_size: images per batch.
         rank: of this process.
         world_size: number of processes.
+        normalization: of the images.
 
     Examples:
-        >>> images, labels = torch.zeros(10, 28, 28, dtype=torch.uint8), torch.arange(10)
+        >>> images, labels = torch.zeros(10, 1, 28, 28, dtype=torch.uint8), torch.arange(10)
         >>> loader = SequentialLoader(images, labels, torch.arange(10), batch_size=4)
         >>> [batch.indices.tolist() for batch in loader]
         [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, indices: Tensor, batch_size: int, rank: int = 0, world_size: int = 1
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        normalization: Normalization = TO_UNIT,
     ) -> None:
-        self.images, self.labels, self.indices = images, labels, indices
+        self.images, self.labels, self.indices, self.normalization = images, labels, indices, normalization
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
 
     def __len__(self) -> int:
@@ -132,7 +142,7 @@ class SequentialLoader:
         indices = self.indices.to(self.images.device)
         for turn in range(len(self)):
             start = (turn * self.world_size + self.rank) * self.batch_size
-            yield _batch(self.images, self.labels, indices[start : start + self.batch_size])
+            yield _batch(self.images, self.labels, indices[start : start + self.batch_size], self.normalization)
 
 
 def generator(seed: int, epoch: int) -> torch.Generator:
@@ -140,5 +150,5 @@ def generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch + 1)
 
 
-def _batch(images: Tensor, labels: Tensor, indices: Tensor) -> Batch:
-    return Batch(normalize(images.index_select(0, indices)), labels.index_select(0, indices), indices)
+def _batch(images: Tensor, labels: Tensor, indices: Tensor, normalization: Normalization) -> Batch:
+    return Batch(normalization(images.index_select(0, indices)), labels.index_select(0, indices), indices)

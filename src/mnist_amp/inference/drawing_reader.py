@@ -1,4 +1,4 @@
-"""Reads drawings of digits with a trained network, in several precisions side by side."""
+"""Reads drawings of digits or letters with a trained network, in several precisions side by side."""
 
 import statistics
 import time
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from mnist_amp.data.normalization import Normalization
 from mnist_amp.inference.mnist_form import NoInkError, mnist_form
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
-from mnist_amp.networks.simple_nn import SimpleNN
 
 SIDE = 280  # pixels of a side of a drawing
 SIZE = SIDE * SIDE  # bytes of a drawing: the level of ink in each pixel, row by row
@@ -22,8 +22,8 @@ class Reading:
     """The network's answer in one precision.
 
     Attributes:
-        guess: the digit with the highest probability; None if the logits overflowed, which float16 can do.
-        probabilities: of the ten digits, 0 to 1; None if the logits overflowed.
+        guess: index of the class with the highest probability; None if the logits overflowed, which float16 can do.
+        probabilities: of the classes, 0 to 1; None if the logits overflowed.
         seconds: time of an inference, from the image on the device to the logits: the median of `REPEATS`.
     """
 
@@ -49,14 +49,15 @@ class DrawingReader:
     """Reads drawings with a network, in each of `DTYPES`.
 
     Args:
-        model: takes normalised images.
+        model: takes normalised images (N, 1, 28, 28).
+        normalization: of the images.
         device: where the network is computed.
     """
 
-    def __init__(self, model: SimpleNN, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, normalization: Normalization, device: torch.device) -> None:
         self.device = device
-        self.networks = {name: PixelNetwork(model, dtype).to(device) for name, dtype in DTYPES.items()}
-        self.read(torch.zeros(1, 28, 28, dtype=torch.uint8), list(DTYPES))  # the first inference takes longer
+        self.networks = {name: PixelNetwork(model, normalization, dtype).to(device) for name, dtype in DTYPES.items()}
+        self.read(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), list(DTYPES))  # the first inference takes longer
 
     def __call__(self, drawing: bytes, precisions: list[str]) -> ReadDrawing:
         """Bring a drawing of `SIZE` bytes into MNIST's form, and read it in these precisions."""
@@ -64,11 +65,11 @@ class DrawingReader:
             image = mnist_form(Image.frombytes("L", (SIDE, SIDE), drawing))
         except NoInkError:
             return ReadDrawing(None, {})
-        return ReadDrawing(image.flatten().tolist(), self.read(torch.from_numpy(image)[None], precisions))
+        return ReadDrawing(image.flatten().tolist(), self.read(torch.from_numpy(image)[None, None], precisions))
 
     @torch.inference_mode()
     def read(self, images: Tensor, precisions: list[str]) -> dict[str, Reading]:
-        """Read one image (1, 28, 28) uint8 in these precisions."""
+        """Read one image (1, 1, 28, 28) uint8 in these precisions."""
         images = images.to(self.device)
         return {name: self._reading(self.networks[name], images) for name in precisions}
 

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
 
 from mnist_amp import signals
 from mnist_amp.cli.command import CommandCLI
 from mnist_amp.cli.error_messages import describe_error
-from mnist_amp.data import mnist
-from mnist_amp.data.normalization import normalize
+from mnist_amp.cli.lightning_cli import MnistAmpCLI
+from mnist_amp.data.normalization import Normalization
 from mnist_amp.errors import RequestError, RunError, warn
 from mnist_amp.inference import export_report
-from mnist_amp.inference.export_checks import MismatchError, accuracy, check, check_exact, compute_logits
+from mnist_amp.inference.export_checks import MismatchError, accuracy, check, check_exact, compute_logits, count_layers
 from mnist_amp.inference.export_formats import FORMATS, is_widened
 from mnist_amp.inference.export_results import (
     Accuracy,
@@ -33,16 +34,16 @@ from mnist_amp.inference.export_results import (
     SourceRun,
 )
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
-from mnist_amp.module import LitSimpleNN
-from mnist_amp.networks.simple_nn import SimpleNN
-from mnist_amp.runs import checkpoint_contents, folders, resume
+from mnist_amp.runs import checkpoint_contents, folders
 from mnist_amp.runs.atomic_files import atomic_write
+from mnist_amp.runs.weights_file import describe
 from mnist_amp.signals import Stopped
 from mnist_amp.training.averaged_weights import TRAINED_WEIGHTS
 from mnist_amp.training.precision import versions
 from mnist_amp.wording import counted, nearest
 
 RESULTS = "results.json"
+NORMALIZED = "pixels divided by 255, less the mean, and divided by the std of the normalization"
 INSTALL = "pip install 'mnist-amp[export]'"
 
 
@@ -51,13 +52,15 @@ class Reference(NamedTuple):
 
     Attributes:
         model: the checkpoint's network.
+        description: of the network and its images, see `weights_file.describe`.
         run: the checkpoint's run.
-        images: the test images (N, 28, 28) uint8.
-        labels: their digits (N,).
-        logits: the checkpoint's logits (N, 10) for the normalised images, in float32.
+        images: the test images (N, C, H, W) uint8.
+        labels: their classes (N,).
+        logits: the checkpoint's logits (N, classes) for the normalised images, in float32.
     """
 
-    model: SimpleNN
+    model: nn.Module
+    description: dict[str, Any]
     run: SourceRun
     images: Tensor
     labels: Tensor
@@ -81,7 +84,7 @@ def export(cli: "ExportCLI", formats: list[str] | None = None, dtypes: list[str]
     kinds = _available(formats)
     config = cli.config[cli.like]
     assert cli.start is not None
-    reference = _load_reference(cli.start.content, cli.start.path, Path(config.data.data_dir))
+    reference = _load_reference(cli, cli.start.content, cli.start.path)
     root = Path(config.trainer.default_root_dir or ".")
     _write_all([f"model-{dtype}.{kind}" for dtype in names for kind in kinds], reference, cli.command_line, root)
 
@@ -121,18 +124,17 @@ def _missing(packages: Iterable[str]) -> list[str]:
     return missing
 
 
-def _load_reference(checkpoint: dict[str, Any], path: Path, data_dir: Path) -> Reference:
-    width = checkpoint["hyper_parameters"]["hidden_dim"]
-    module = LitSimpleNN(width).eval()
-    resume.check_network(path, checkpoint, module.state_dict())
+def _load_reference(cli: "ExportCLI", checkpoint: dict[str, Any], path: Path) -> Reference:
+    module, data = cli.model.eval(), cli.datamodule
     module.load_state_dict(checkpoint["state_dict"])
-    mnist.prepare(data_dir)
-    images, labels = mnist.load(data_dir, train=False)
+    data.prepare_data()
+    images, labels = data.source.load(train=False)
     epochs, step = checkpoint_contents.known_progress(checkpoint) or (None, None)
     precision = checkpoint_contents.RunInfo.of(checkpoint).precision
-    run = SourceRun(str(path), epochs, step, TRAINED_WEIGHTS in checkpoint, width, precision)
-    logits = compute_logits(lambda batch: module.model(normalize(batch)), images)
-    return Reference(module.model, run, images, labels, logits)
+    run = SourceRun(str(path), epochs, step, TRAINED_WEIGHTS in checkpoint, precision)
+    description = describe(module.hparams["network"], data)
+    logits = compute_logits(lambda batch: module.model(data.normalization(batch)), images)
+    return Reference(module.model, description, run, images, labels, logits)
 
 
 def _write_all(names: list[str], reference: Reference, command: str, root: Path) -> None:
@@ -169,10 +171,11 @@ def _try(path: Path, reference: Reference, files: list[ExportedFile], failures: 
 def _write(path: Path, reference: Reference) -> ExportedFile:
     """Write a file. It gets its name only after it was loaded again and passed the checks."""
     dtype, kind = path.stem.removeprefix("model-"), FORMATS[path.suffix[1:]]
-    network, labels = PixelNetwork(reference.model, DTYPES[dtype]), reference.labels
-    make = kind.maker(network)
+    normalization, labels = Normalization(**reference.description["normalization"]), reference.labels
+    network = PixelNetwork(reference.model, normalization, DTYPES[dtype])
+    make = kind.maker(network, reference.images[:1].repeat(2, 1, 1, 1))
     wanted = compute_logits(network, reference.images)
-    metadata = _metadata(path.suffix[1:], dtype, reference.run, accuracy(wanted, labels))
+    metadata = _metadata(path.suffix[1:], dtype, reference, accuracy(wanted, labels))
     with atomic_write(path) as temporary:
         temporary.write_bytes(make(asdict(metadata)))
         logits = compute_logits(kind.scorer(temporary), reference.images)
@@ -182,30 +185,30 @@ def _write(path: Path, reference: Reference) -> ExportedFile:
             metadata = replace(metadata, accuracy=measured)
             temporary.write_bytes(make(asdict(metadata)))
             logits = compute_logits(kind.scorer(temporary), reference.images)
-        agreement = check(logits, reference.logits, DTYPES[dtype])
+        agreement = check(logits, reference.logits, DTYPES[dtype], count_layers(reference.model))
         return ExportedFile(path.name, temporary.stat().st_size, agreement, metadata)
 
 
-def _metadata(name: str, dtype: str, run: SourceRun, accuracy: Accuracy) -> FileMetadata:
-    kind = FORMATS[name]
+def _metadata(name: str, dtype: str, reference: Reference, accuracy: Accuracy) -> FileMetadata:
+    kind, description = FORMATS[name], reference.description
     return FileMetadata(
-        classes=[str(digit) for digit in range(10)],
+        **description,
         input=InputSpec(
             name="images",
-            shape=["N", 28, 28],
+            shape=["N", *description["image_shape"]],
             dtype="uint8" if kind.is_graph else dtype,
-            range=[0, 255],
-            meaning="a digit, light on dark, where 0 is black; normalisation is in the weights",
+            range=[0, 255] if kind.is_graph else None,
+            meaning="pixels; the file normalises them" if kind.is_graph else NORMALIZED,
         ),
         output=OutputSpec(
             name="logits",
-            shape=["N", 10],
+            shape=["N", len(description["classes"])],
             dtype="float32" if kind.is_graph else dtype,
-            meaning="the largest is that of the digit; softmax makes probabilities of them",
+            meaning="the largest is that of the predicted class; softmax makes probabilities of them",
         ),
         dtype=dtype,
         arithmetic="float32" if is_widened(name, DTYPES[dtype]) else dtype,
-        run=run,
+        run=reference.run,
         versions=versions() | {package: importlib.import_module(package).__version__ for package in kind.packages},
         date=_now(),
         accuracy=accuracy,
@@ -267,6 +270,13 @@ class ExportCLI(CommandCLI):
 
     def before_instantiate_classes(self) -> None:
         torch.set_float32_matmul_precision("highest")  # the checkpoint's logits are those of float32, without TF32
+
+    def instantiate_classes(self) -> None:
+        """Make the network and the data of the checkpoint, which verifies it."""
+        MnistAmpCLI.instantiate_classes(self)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        return self.make_trainer([], logger=False, enable_progress_bar=False, **kwargs)
 
 
 run = ExportCLI.run

@@ -1,15 +1,16 @@
 """The formats that a trained network is exported to: made as bytes, and loaded again by their own runtimes.
 
-.pth and .safetensors hold the weights alone. With them, the guide's class takes pixels from 0 to 255. .onnx and .pt2
-hold the complete computation, from images (N, 28, 28) uint8 to logits (N, 10) float32, for any N.
+.pth and .safetensors hold the weights as they were trained, for normalised images; their metadata tell the network and
+the normalisation. .onnx and .pt2 hold the complete computation, with the normalisation, from images (N, C, H, W) uint8
+to logits (N, classes) float32, for any N.
 
 Examples:
     Export a network to ONNX, load the file with onnxruntime, and compute logits:
 
         onnx = FORMATS["onnx"]
-        make = onnx.maker(PixelNetwork(SimpleNN()))
+        make = onnx.maker(PixelNetwork(SimpleNN()), torch.zeros(2, 1, 28, 28, dtype=torch.uint8))
         Path("model.onnx").write_bytes(make({"author": "me"}))
-        logits = onnx.scorer(Path("model.onnx"))(torch.zeros(5, 28, 28, dtype=torch.uint8))  # (5, 10)
+        logits = onnx.scorer(Path("model.onnx"))(torch.zeros(5, 1, 28, 28, dtype=torch.uint8))  # (5, 10)
 """
 
 import io
@@ -25,13 +26,13 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.func import functional_call
 
-from mnist_amp.inference.pixel_network import PixelNetwork
-from mnist_amp.networks.simple_nn import SimpleNN
+from mnist_amp.data.normalization import Normalization
+from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
+from mnist_amp.networks.factory import make_network
+from mnist_amp.runs.weights_file import METADATA, with_metadata
 from mnist_amp.torch_internals import METADATA_ASSERT, metadata_of
 
-METADATA = "mnist_amp"  # the entry that holds the metadata in .pth and .pt2; other formats have an entry for each key
-EXAMPLE = (torch.zeros(2, 28, 28, dtype=torch.uint8),)  # two images: a graph that was traced with one takes one only
-
+OPSET = 18  # of ONNX: that of torch's exporter, which converts to others; its files need the IR version 8
 Metadata = dict[str, Any]  # plain values
 Maker = Callable[[Metadata], bytes]
 Scorer = Callable[[Tensor], Tensor]
@@ -42,15 +43,16 @@ class Format(NamedTuple):
 
     Attributes:
         packages: that it needs besides torch.
-        maker: takes a network, and returns a function that takes metadata and returns the content of a file.
-        scorer: loads a file, and returns a function from images (N, 28, 28) uint8 to logits (N, 10) float32.
+        maker: takes a network and two images, and returns a function that takes metadata and returns the content of a
+            file. A graph that was traced with one image would take only one.
+        scorer: loads a file, and returns a function from images (N, C, H, W) uint8 to logits (N, classes) float32.
         use: Python code that uses a file; {} is its path.
         is_graph: whether a file holds the computation, or the weights alone.
         is_exact: whether torch computes a file, with the same result as the network that was exported.
     """
 
     packages: tuple[str, ...]
-    maker: Callable[[PixelNetwork], Maker]
+    maker: Callable[[PixelNetwork, Tensor], Maker]
     scorer: Callable[[Path], Scorer]
     use: str
     is_graph: bool = False
@@ -62,12 +64,18 @@ class WideNN(nn.Module):
 
     def __init__(self, network: PixelNetwork) -> None:
         super().__init__()
-        self.model = network.model
+        self.model, self.normalization = network.model, network.normalization
 
     def forward(self, images: Tensor) -> Tensor:
-        weights = {name: weight.float() for name, weight in self.model.named_parameters()}
-        logits: Tensor = functional_call(self.model, weights, (images.float(),))
+        weights = {
+            name: _widened(value) for name, value in (*self.model.named_parameters(), *self.model.named_buffers())
+        }
+        logits: Tensor = functional_call(self.model, weights, (self.normalization(images),))
         return logits
+
+
+def _widened(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
 
 
 def is_widened(name: str, dtype: torch.dtype) -> bool:
@@ -75,44 +83,48 @@ def is_widened(name: str, dtype: torch.dtype) -> bool:
     return name == "onnx" and dtype == torch.bfloat16
 
 
-def _pth_maker(network: PixelNetwork) -> Maker:
+def _pth_maker(network: PixelNetwork, example: Tensor) -> Maker:
     def make(metadata: Metadata) -> bytes:
         weights = network.model.state_dict()
-        metadata_of(weights)[METADATA] = metadata  # load_state_dict ignores it
         file = io.BytesIO()
-        torch.save(weights, file)
+        torch.save(with_metadata(weights, metadata), file)
         return file.getvalue()
 
     return make
 
 
 def _pth_scorer(path: Path) -> Scorer:
-    return _scorer(torch.load(path, weights_only=True))
+    weights = torch.load(path, weights_only=True)
+    return _scorer(weights, metadata_of(weights)[METADATA])
 
 
-def _safetensors_maker(network: PixelNetwork) -> Maker:
+def _safetensors_maker(network: PixelNetwork, example: Tensor) -> Maker:
     import safetensors.torch as safetensors
 
-    weights = network.model.state_dict()
+    weights = {name: value.clone() for name, value in network.model.state_dict().items()}  # it takes no shared memory
     return lambda metadata: safetensors.save(weights, {"format": "pt", **_texts(metadata)})
 
 
 def _safetensors_scorer(path: Path) -> Scorer:
     import safetensors.torch as safetensors
+    from safetensors import safe_open
 
-    return _scorer(safetensors.load_file(path))
-
-
-def _scorer(weights: Mapping[str, Tensor]) -> Scorer:
-    """Load weights into the guide's class, which does not normalise."""
-    dtype = weights["fc1.weight"].dtype
-    model = SimpleNN(len(weights["fc1.weight"])).to(dtype)
-    model.load_state_dict(weights)
-    return lambda images: model(images.to(dtype)).float()
+    with safe_open(path, framework="pt") as file:
+        texts = file.metadata()
+    metadata = {key: json.loads(texts[key]) for key in ("network", "classes", "image_shape", "normalization")}
+    return _scorer(safetensors.load_file(path), {**metadata, "dtype": texts["dtype"]})
 
 
-def _pt2_maker(network: PixelNetwork) -> Maker:
-    program = _program(network)
+def _scorer(weights: Mapping[str, Tensor], metadata: Metadata) -> Scorer:
+    """Load weights into the network that the metadata name."""
+    model = make_network(metadata["network"], len(metadata["classes"]), tuple(metadata["image_shape"]))
+    dtype = DTYPES[metadata["dtype"]]
+    model.to(dtype).load_state_dict(weights)
+    return PixelNetwork(model, Normalization(**metadata["normalization"]), dtype)
+
+
+def _pt2_maker(network: PixelNetwork, example: Tensor) -> Maker:
+    program = _program(network, example)
 
     def make(metadata: Metadata) -> bytes:
         file = io.BytesIO()
@@ -126,8 +138,8 @@ def _pt2_scorer(path: Path) -> Scorer:
     return torch.export.load(path).module()
 
 
-def _program(network: nn.Module) -> ExportedProgram:
-    program = torch.export.export(network, EXAMPLE, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+def _program(network: nn.Module, example: Tensor) -> ExportedProgram:
+    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it names folders of this machine
     for node in program.graph.find_nodes(op="call_function", target=METADATA_ASSERT):
@@ -135,15 +147,18 @@ def _program(network: nn.Module) -> ExportedProgram:
     return program
 
 
-def _onnx_maker(network: PixelNetwork) -> Maker:
+def _onnx_maker(network: PixelNetwork, example: Tensor) -> Maker:
+    import onnx
+
     widened = is_widened("onnx", network.dtype)
-    program = _program(WideNN(network) if widened else network)
+    program = _program(WideNN(network) if widened else network, example)
     with warnings.catch_warnings(action="ignore"):  # about the exporter's own use of torch
         exported = torch.onnx.export(
             program,
             input_names=["images"],
             output_names=["logits"],
             dynamo=True,
+            opset_version=OPSET,
             external_data=False,
             verbose=False,
             optimize=not widened,  # the optimizer would store small weights in float32
@@ -151,6 +166,7 @@ def _onnx_maker(network: PixelNetwork) -> Maker:
     assert exported is not None
     model = exported.model_proto
     _tidy(model.graph)
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
     return partial(_onnx_bytes, model)
 
 

@@ -9,7 +9,7 @@ class Accuracy:
     """How many of the test images are classified correctly.
 
     Attributes:
-        correct: images whose largest logit is that of their digit.
+        correct: images whose largest logit is that of their class.
         images: all images.
     """
 
@@ -26,7 +26,7 @@ class Agreement:
     """How far a file's logits for the test images are from the checkpoint's.
 
     Attributes:
-        differing_guesses: images whose largest logit is that of another digit.
+        differing_guesses: images whose largest logit is that of another class.
         largest_difference: between two logits.
         allowed_difference: the difference that rounding explains.
     """
@@ -45,7 +45,6 @@ class SourceRun:
         epochs: complete epochs of training; None for weights alone.
         step: optimizer steps; None for weights alone.
         averaged: whether the weights are averages, such as those of EMAWeightAveraging.
-        hidden_dim: width of the network.
         precision: that it was trained in, such as `16-mixed`; None if the checkpoint does not tell.
     """
 
@@ -53,7 +52,6 @@ class SourceRun:
     epochs: int | None
     step: int | None
     averaged: bool
-    hidden_dim: int
     precision: str | None
 
 
@@ -65,14 +63,14 @@ class InputSpec:
         name: of the tensor.
         shape: sizes; `N` is any number of images.
         dtype: name of the dtype.
-        range: lowest and highest value.
+        range: lowest and highest value; None if they depend on the normalisation.
         meaning: of the values, in a sentence.
     """
 
     name: str
     shape: list[str | int]
     dtype: str
-    range: list[int]
+    range: list[int] | None
     meaning: str
 
 
@@ -91,7 +89,10 @@ class FileMetadata:
     """The metadata in an exported file.
 
     Attributes:
+        network: class_path and init_args of the network.
         classes: names of the classes, in the order of the logits.
+        image_shape: channels, height and width of the images.
+        normalization: mean and standard deviation that the network was trained with, for values from 0 to 1.
         input: the tensor that the network takes.
         output: the tensor that the network returns.
         dtype: of the weights.
@@ -102,7 +103,10 @@ class FileMetadata:
         accuracy: of this file on the test images.
     """
 
+    network: dict[str, Any]
     classes: list[str]
+    image_shape: list[int]
+    normalization: dict[str, Any]
     input: InputSpec
     output: OutputSpec
     dtype: str

@@ -1,8 +1,9 @@
 """The user's image files: found by name, and read with Pillow; it does not use torch."""
 
+import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mnist_amp.errors import RequestError
-from mnist_amp.inference.mnist_form import MAX_SIDE, SIDE, ImageError
+from mnist_amp.inference.mnist_form import MAX_SIDE, ImageError
+from mnist_amp.wording import printable
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # those of Pillow's that run no other program
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -21,11 +23,11 @@ MAX_PIXELS = 100_000_000
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """A file, and its image in MNIST's form.
+    """A file, and its image in the form that the network takes.
 
     Attributes:
         path: of the file.
-        pixels: (28, 28) uint8; zeros if the image can't be used.
+        pixels: (C, H, W) uint8; zeros if the image can't be used.
         error: why the image can't be used; None if it can.
     """
 
@@ -65,21 +67,20 @@ def find_images(paths: Iterable[str]) -> list[Path]:
     return list(files.values())
 
 
-def printable(name: Path | str) -> str:
-    """Return a file's name in one line, with escapes for characters and bytes that can't be printed."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
-
-
-def load_image(path: Path, convert: Callable[[Image.Image], NDArray[np.uint8]]) -> LoadedImage:
-    """Read an image and convert it, with `mnist_form` or `as_is`. An image that can't be used becomes zeros."""
+def load_image(path: Path, read: Callable[[Path], NDArray[np.uint8]], shape: tuple[int, int, int]) -> LoadedImage:
+    """Read an image with a reader of `image_readers`. An image that can't be used becomes zeros of this shape."""
     try:
-        return LoadedImage(path, convert(read_image(path)), None)
+        return LoadedImage(path, read(path), None)
     except ImageError as error:
-        return LoadedImage(path, np.zeros((SIDE, SIDE), dtype=np.uint8), error)
+        return LoadedImage(path, np.zeros(shape, dtype=np.uint8), error)
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, *, shrink: bool = True) -> Image.Image:
     """Read an image, upright, in the mode L, RGB or RGBA. Of several frames, the first is read.
+
+    Args:
+        path: of the file.
+        shrink: whether a large JPEG is decoded at a fraction of its size, which is faster.
 
     Raises:
         ImageError: the file is missing, damaged, too large, or not an image.
@@ -88,15 +89,38 @@ def read_image(path: Path) -> Image.Image:
         >>> read_image(Path("photo.jpg"))
         <PIL.Image.Image image mode=RGB size=1008x756>
     """
+    with _reading(path):
+        return _plain(_upright(_loaded(path, shrink)))
+
+
+def read_upright(path: Path) -> Image.Image:
+    """Read an image, upright, in the size and mode of its file.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    with _reading(path):
+        return _upright(_loaded(path, shrink=False))
+
+
+def _loaded(path: Path, shrink: bool) -> Image.Image:
+    with Image.open(path, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        if shrink:
+            image.draft("RGB", (MAX_SIDE, MAX_SIDE))
+        image.load()
+        return image
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn the errors of reading a file into ImageError."""
     if not os.path.isfile(path):
         raise ImageError("not a file" if os.path.exists(path) else "no such file")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            image.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG is decoded at a fraction of its size
-            image.load()
-            return _plain(_upright(image))
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except UnidentifiedImageError as error:
         raise ImageError(f"not an image in a known format ({', '.join(FORMATS)})") from error
     except Image.DecompressionBombError as error:

@@ -32,19 +32,6 @@ class NoInkError(ImageError):
     """The image is empty."""
 
 
-def as_is(image: Image.Image) -> NDArray[np.uint8]:
-    """Return the pixels (28, 28) of an image that is already in MNIST's form.
-
-    Raises:
-        ImageError: it has another size, or transparent parts.
-    """
-    if image.size != (SIDE, SIDE):
-        raise ImageError("not 28 x 28 pixels; leave out --preprocess none")
-    if image.mode == "RGBA":
-        raise ImageError("transparent parts; leave out --preprocess none")
-    return np.asarray(image.convert("L"))
-
-
 def mnist_form(image: Image.Image) -> NDArray[np.uint8]:
     """Bring an image of one digit, of any size and in any colours, into MNIST's form.
 

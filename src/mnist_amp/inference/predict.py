@@ -1,23 +1,26 @@
-"""The command `predict`: the digits in the test images, or in the user's own image files."""
+"""The command `predict`: the classes of the test images, or of the user's own image files."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from mnist_amp.cli.lightning_cli import MnistAmpCLI, prepare
 from mnist_amp.errors import RequestError, RunError
 from mnist_amp.inference.image_data import ImageDataModule
-from mnist_amp.inference.image_files import printable
 from mnist_amp.inference.image_predictions import ImagePredictions
-from mnist_amp.wording import counted
+from mnist_amp.inference.image_readers import preprocess_for
+from mnist_amp.wording import counted, printable
 
 IMAGES = (
-    "Images of digits to score instead of the test images: files, folders and patterns such as 'scans/*.png'; PNG, "
-    "JPEG, BMP, GIF, TIFF and WebP, of any size and in any colours. The predictions are written to "
-    "lightning_logs/predict."
+    "Images to score instead of the test images: files, folders and patterns such as 'scans/*.png'; PNG, JPEG, BMP, "
+    "GIF, TIFF and WebP, of any size and in any colours. The predictions are written to lightning_logs/predict."
 )
-PREPROCESS = "Bring the images into MNIST's form (mnist), or take images of 28 x 28 pixels as they are (none)."
+PREPROCESS = (
+    "How the images are prepared: scaled to cover the height and width that the network takes, and cut at the edges "
+    "(resize); brought into MNIST's form, ink on paper (mnist); or images of that size, unchanged (none). "
+    "auto is mnist for MNIST, QMNIST, EMNIST, KMNIST and USPS in 28 x 28 pixels, and resize for other data."
+)
 
 
 class PredictCLI(MnistAmpCLI):
@@ -28,17 +31,27 @@ class PredictCLI(MnistAmpCLI):
     def add_command_arguments(self) -> None:
         parser = self.subcommand_parsers[self.command]
         parser.add_argument("--images", action="extend", nargs="+", type=str, help=IMAGES)
-        parser.add_argument("--preprocess", type=Literal["mnist", "none"], default="mnist", help=PREPROCESS)
+        parser.add_argument(
+            "--preprocess", type=Literal["auto", "mnist", "resize", "none"], default="auto", help=PREPROCESS
+        )
         super().add_command_arguments()
 
     def instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if config.images:
-            self.images = ImageDataModule(config.images, config.preprocess, config.data.batch_size)
-        elif config.images is not None or config.preprocess != "mnist":
+        if not config.images and (config.images is not None or config.preprocess != "auto"):
             raise RequestError("no images are given; name files or folders with --images.")
         super().instantiate_classes()
         self.datamodule = self.images or self.datamodule
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the images first: they need the data of the checkpoint, and the report needs them."""
+        config, data = self.config[self.subcommand], self.datamodule
+        if config.images:
+            preprocess = preprocess_for(data, config.preprocess)
+            self.images = ImageDataModule(
+                *(config.images, preprocess, data.batch_size, data.image_shape, data.normalization, data.classes)
+            )
+        return super().instantiate_trainer(**kwargs)
 
     def make_report(self) -> Callback:
         if self.images is None:

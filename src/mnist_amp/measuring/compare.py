@@ -4,7 +4,7 @@ import datetime
 import itertools
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,16 @@ import torch
 from tqdm import tqdm
 
 from mnist_amp import signals
+from mnist_amp.cli.arguments import find
 from mnist_amp.errors import RequestError, RunError
+from mnist_amp.measuring import axes as comparison_axes
 from mnist_amp.measuring import compare_report
 from mnist_amp.measuring.compare_records import (
     Accuracy,
     Cell,
     Comparison,
     Failure,
+    FormerComparisonError,
     NotAComparisonError,
     Outcome,
     Setting,
@@ -28,7 +31,7 @@ from mnist_amp.measuring.environment import Environment
 from mnist_amp.measuring.fit_measurements import measure_accuracy, measure_speed
 from mnist_amp.measuring.isolated_process import run_isolated
 from mnist_amp.measuring.measured_fit import MeasuringCLI
-from mnist_amp.number_types import NonNegativeInt, PositiveFloat, PositiveInt, PositiveInt32
+from mnist_amp.number_types import NonNegativeInt, PositiveFloat, PositiveInt
 from mnist_amp.runs import folders
 from mnist_amp.signals import Stopped
 from mnist_amp.training.precision import versions
@@ -48,18 +51,21 @@ PRECISIONS: dict[str, dict[str, Any]] = {
     "tf32": {"trainer.precision": "32-true", "trainer.plugins": None, "matmul_precision": "high"},
     "fp16-cpu": {"trainer.precision": None, "trainer.plugins": FP16_CPU},
 }
-# default precisions, widths and batch sizes, by whether there is a CUDA device
-DEFAULTS: dict[bool, tuple[list[str], list[int], list[int]]] = {
-    False: (["32-true", "bf16-mixed", "16-mixed"], [128, 512, 2048], [64, 512]),
-    True: (["32-true", "tf32", "bf16-mixed", "16-mixed"], [128, 512, 2048, 8192], [64, 512, 4096]),
+WIDTH, BATCH_SIZE, ACCUMULATE = "network.hidden_dim", "data.batch_size", "trainer.accumulate_grad_batches"
+# default precisions and axes, by whether there is a CUDA device
+DEFAULTS: dict[bool, tuple[list[str], dict[str, list[int]]]] = {
+    False: (["32-true", "bf16-mixed", "16-mixed"], {WIDTH: [128, 512, 2048], BATCH_SIZE: [64, 512]}),
+    True: (
+        ["32-true", "tf32", "bf16-mixed", "16-mixed"],
+        {WIDTH: [128, 512, 2048, 8192], BATCH_SIZE: [64, 512, 4096]},
+    ),
 }
 
 
 def compare(
     cli: "CompareCLI",
     precisions: list[str] | None = None,
-    hidden_dims: list[PositiveInt32] | None = None,
-    batch_sizes: list[PositiveInt] | None = None,
+    axes: dict[str, list[Any]] | None = None,
     seeds: NonNegativeInt = 3,
     rounds: PositiveInt = 5,
     seconds: PositiveFloat = 1.0,
@@ -71,10 +77,11 @@ def compare(
         cli: the command line
         precisions: Lightning's precisions, tf32 (32-true with TF32) and fp16-cpu (fp16 with a GradScaler on a CPU, slow
             by design); the others are compared with the first
-        hidden_dims: widths at which time and memory are measured, besides model.hidden_dim
-        batch_sizes: batch sizes at which time and memory are measured, besides data.batch_size
-        seeds: number of complete fits of each precision, with model.hidden_dim and data.batch_size, to measure the
-            accuracy; their seeds are seed_everything and the numbers after it
+        axes: options of fit, each with the values at which time and memory are measured, besides the run's own value,
+            as in '{network.width: [16, 64], data.batch_size: [64, 512]}'; by default network.hidden_dim, if the
+            network has it, and data.batch_size
+        seeds: number of complete fits of each precision, with the run's own settings, to measure the accuracy; their
+            seeds are seed_everything and the numbers after it
         rounds: number of measurements of each time; the precisions take turns
         seconds: duration of each measurement of a time
         resume: folder of a comparison that was stopped, or last for the newest; it keeps its own settings
@@ -87,7 +94,7 @@ def compare(
     root = Path(cli.config["fit"].trainer.default_root_dir or ".")
     if resume is None:
         folder = None
-        comparison = _begin(cli, precisions, hidden_dims, batch_sizes, seeds=seeds, rounds=rounds, seconds=seconds)
+        comparison = _begin(cli, precisions, axes, seeds=seeds, rounds=rounds, seconds=seconds)
     else:
         folder = _find_folder(resume, root)
         comparison = _load(folder / RESULTS)
@@ -96,47 +103,77 @@ def compare(
 
 
 def _begin(
-    cli: "CompareCLI",
-    precisions: list[str] | None,
-    hidden_dims: list[int] | None,
-    batch_sizes: list[int] | None,
-    **amounts: Any,
+    cli: "CompareCLI", precisions: list[str] | None, axes: dict[str, list[Any]] | None, **amounts: Any
 ) -> Comparison:
     """Return a comparison without measurements; `amounts` are the seeds, rounds and seconds."""
     config = cli.fit_settings()
     cuda = config["trainer"]["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    usual_precisions, usual_dims, usual_sizes = DEFAULTS[cuda]
-    own = Setting(config["model"]["hidden_dim"], config["data"]["batch_size"])
-    comparison = Comparison(
+    usual_precisions, usual_axes = DEFAULTS[cuda]
+    precisions = usual_precisions if precisions is None else precisions
+    _check_precisions(precisions, cuda)
+    if axes is None:
+        axes = _usual_axes(usual_axes, config, cli.train_size())
+    axes, own = _checked_axes(cli, axes, config)
+    if {1} != {*axes.get(ACCUMULATE, []), config["trainer"]["accumulate_grad_batches"]}:
+        config["model"]["steps_per_execution"] = 1  # the two can't be combined
+    return Comparison(
         command=cli.command_line,
         date=datetime.date.today().isoformat(),
         versions=versions(),
         own=own,
-        precisions=usual_precisions if precisions is None else precisions,
-        hidden_dims=sorted({*(usual_dims if hidden_dims is None else hidden_dims), own.hidden_dim}),
-        batch_sizes=sorted({*(usual_sizes if batch_sizes is None else batch_sizes), own.batch_size}),
+        precisions=precisions,
+        axes=axes,
         epochs=config["trainer"]["max_epochs"],
         config=config,
         cells=[],
         **amounts,
     )
-    _check(comparison, cli.train_size(), cuda)
-    if config["trainer"]["accumulate_grad_batches"] != 1:
-        config["model"]["steps_per_execution"] = 1  # the two can't be combined
-    return comparison
 
 
-def _check(comparison: Comparison, images: int, cuda: bool) -> None:
-    precisions = comparison.precisions
+def _checked_axes(
+    cli: "CompareCLI", axes: dict[str, list[Any]], config: dict[str, Any]
+) -> tuple[dict[str, list[Any]], Setting]:
+    """Return the axes with the values of the run, and the run's own setting, after a check of all settings."""
+    parse = _parser(cli)
+    parse({})
+    comparison_axes.check_names(axes, cli.own)
+    axes, own = comparison_axes.complete(axes, config, parse)
+    comparison_axes.check(axes, own, config, parse)
+    return axes, own
+
+
+def _parser(cli: "CompareCLI") -> comparison_axes.Parse:
+    """Return a function that parses the settings of a fit with some options, and refuses batches without images."""
+    sizes: dict[str, int] = {}  # by the settings of the data
+
+    def parse(options: Mapping[str, Any]) -> dict[str, Any]:
+        config = cli.parse_with(options)
+        data = {**config.data.as_dict(), "batch_size": 1}
+        if str(data) not in sizes:
+            sizes[str(data)] = cli.train_size(data)
+        images = sizes[str(data)]
+        if config.data.batch_size > images:
+            raise RequestError(
+                f"data.batch_size is {config.data.batch_size}, but there are {counted(images, 'image')} to train on."
+            )
+        return cli.plain(config)
+
+    return parse
+
+
+def _usual_axes(usual: dict[str, list[int]], config: dict[str, Any], images: int) -> dict[str, list[Any]]:
+    """Return the default axes of a network and a data set: without a width that it has not, or batches too large."""
+    has_width = isinstance(find(config, WIDTH), int)
+    widths: dict[str, list[Any]] = {WIDTH: usual[WIDTH]} if has_width else {}
+    return {**widths, BATCH_SIZE: [size for size in usual[BATCH_SIZE] if size <= images]}
+
+
+def _check_precisions(precisions: list[str], cuda: bool) -> None:
     for name in precisions:
         if name not in PRECISIONS:
             raise RequestError(f"precisions has {name}; it takes {', '.join(PRECISIONS)}.")
     if len(set(precisions)) < max(2, len(precisions)):
         raise RequestError("precisions needs at least two that differ.")
-    if max(comparison.batch_sizes) > images:
-        raise RequestError(
-            f"batch_sizes has {max(comparison.batch_sizes)}, but there are {images:,} images to train on."
-        )
     if cuda and "fp16-cpu" in precisions:
         raise RequestError("precisions has fp16-cpu, but the fits use a GPU. Add --trainer.accelerator cpu.")
 
@@ -155,6 +192,10 @@ def _find_folder(resume: str, root: Path) -> Path:
 def _load(path: Path) -> Comparison:
     try:
         comparison = Comparison.load(path)
+    except FormerComparisonError as error:
+        raise RequestError(
+            f"{path} is of a former version, with hidden_dims and batch_sizes instead of axes; start a new comparison."
+        ) from error
     except NotAComparisonError as error:
         raise RequestError(f"{path} is not the results.json of a comparison.") from error
     except (OSError, ValueError) as error:
@@ -197,13 +238,13 @@ def _resume_hint(comparison: Comparison, folder: Path | None) -> str:
 
 def _plan(comparison: Comparison) -> Iterator[Cell]:
     """Yield all cells: those that are compared come one after the other, and their rounds are far apart."""
-    widths, sizes, precisions = comparison.hidden_dims, comparison.batch_sizes, comparison.precisions
+    settings, precisions = list(comparison_axes.settings(comparison.axes)), comparison.precisions
     for turn in range(comparison.rounds):
-        for width, size, precision in itertools.product(widths, sizes, precisions):
-            yield Cell("speed", precision, width, size, turn)
+        for setting, precision in itertools.product(settings, precisions):
+            yield Cell("speed", precision, setting, turn)
     first = comparison.config["seed_everything"]
     for seed, precision in itertools.product(range(first, first + comparison.seeds), precisions):
-        yield Cell("accuracy", precision, *comparison.own, seed)
+        yield Cell("accuracy", precision, comparison.own, seed)
 
 
 def _is_needless(cell: Cell, comparison: Comparison) -> bool:
@@ -218,8 +259,7 @@ def _is_needless(cell: Cell, comparison: Comparison) -> bool:
 def _measure(cell: Cell, comparison: Comparison) -> tuple[Outcome, Environment | None]:
     overrides = {
         **PRECISIONS[cell.precision],
-        "model.hidden_dim": cell.hidden_dim,
-        "data.batch_size": cell.batch_size,
+        **comparison_axes.options(cell.setting, comparison.own, comparison.config),
         "seed_everything": cell.number if cell.kind == "accuracy" else comparison.config["seed_everything"],
     }
     outcome: Speed | Accuracy
@@ -228,7 +268,9 @@ def _measure(cell: Cell, comparison: Comparison) -> tuple[Outcome, Environment |
             outcome, environment = run_isolated(measure_speed, comparison.config, overrides, comparison.seconds)
         else:
             outcome, environment = run_isolated(measure_accuracy, comparison.config, overrides)
-    except RunError as error:
+    except (RunError, RequestError) as error:
+        if isinstance(error, RequestError) and not comparison.outcomes(Speed):
+            raise  # the request is wrong, rather than one of its settings
         return Failure(str(error)), None
     if comparison.device not in ("", environment.device):
         raise RequestError(

@@ -1,24 +1,82 @@
 """The records of `mnist-amp compare`, and the one place that reads and writes its `results.json`; no torch here."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from mnist_amp.measuring.environment import Environment
 from mnist_amp.runs.atomic_files import atomic_write
+from mnist_amp.wording import described_class, listed
 
 Kind = Literal["speed", "accuracy"]
 
 
-class Setting(NamedTuple):
-    """The size of a fit: width of the hidden layer, and images per batch."""
+@dataclass(frozen=True)
+class Setting:
+    """A point of a comparison: a value for each axis.
 
-    hidden_dim: int
-    batch_size: int
+    Attributes:
+        values: options of `fit`, each with a plain value.
+
+    Examples:
+        >>> setting = Setting.of({"network.hidden_dim": 128, "data.batch_size": 64})
+        >>> str(setting)
+        'hidden_dim 128 and batch_size 64'
+        >>> str(setting.without("network.hidden_dim"))
+        'batch_size 64'
+    """
+
+    values: tuple[tuple[str, Any], ...]
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        return cls(tuple(values.items()))
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(self.values)
+
+    def __getitem__(self, axis: str) -> Any:
+        return self.as_dict()[axis]
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.values))  # a value may be a list, or a class with its arguments
 
     def __str__(self) -> str:
-        return f"hidden_dim {self.hidden_dim} and batch_size {self.batch_size}"
+        names = short_names(self.as_dict())
+        return listed([f"{names[axis]} {value_text(value)}" for axis, value in self.values])
+
+    def without(self, axis: str) -> "Setting":
+        """Return the values of the other axes."""
+        return Setting(tuple(pair for pair in self.values if pair[0] != axis))
+
+
+def short_names(axes: Iterable[str]) -> dict[str, str]:
+    """Return the last part of each option's name, or the complete name if several options share the last part.
+
+    >>> short_names(["network.width", "data.batch_size"])
+    {'network.width': 'width', 'data.batch_size': 'batch_size'}
+    >>> short_names(["network.dropout", "head.dropout"])
+    {'network.dropout': 'network.dropout', 'head.dropout': 'head.dropout'}
+    """
+    last = {axis: axis.rpartition(".")[2] for axis in axes}
+    return {axis: name if list(last.values()).count(name) == 1 else axis for axis, name in last.items()}
+
+
+def value_text(value: Any) -> str:
+    """Return a plain value as it is written on the command line; a class with its arguments in brackets.
+
+    >>> [value_text(value) for value in (64, 0.001, True, None, "Adam", [0.9, 0.99])]
+    ['64', '0.001', 'true', 'null', 'Adam', '[0.9, 0.99]']
+    """
+    if isinstance(value, Mapping) and "class_path" in value:
+        return described_class(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class Cell(NamedTuple):
@@ -27,20 +85,14 @@ class Cell(NamedTuple):
     Attributes:
         kind: of measurement.
         precision: a key of `compare.PRECISIONS`.
-        hidden_dim: width of the hidden layer.
-        batch_size: images per batch.
+        setting: the value of each axis.
         number: of the round for `speed`; the seed for `accuracy`.
     """
 
     kind: Kind
     precision: str
-    hidden_dim: int
-    batch_size: int
+    setting: Setting
     number: int
-
-    @property
-    def setting(self) -> Setting:
-        return Setting(self.hidden_dim, self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -126,11 +178,11 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         optional = ("not_captured", "loss_scale", "skipped_steps")
         values = {key: value for key, value in asdict(self.outcome).items() if value is not None or key not in optional}
-        return {**self.cell._asdict(), **values}
+        return {**self.cell._asdict(), "setting": self.cell.setting.as_dict(), **values}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Self:
-        cell = Cell(*(row[name] for name in Cell._fields))
+        cell = Cell(row["kind"], row["precision"], Setting.of(row["setting"]), row["number"])
         values = {key: value for key, value in row.items() if key not in Cell._fields}
         if "error" in values:
             return cls(cell, Failure(values["error"]))
@@ -149,8 +201,7 @@ class Comparison:
         versions: version by package.
         own: the setting of the fit that the verdict is about.
         precisions: the first is the baseline.
-        hidden_dims: widths at which time and memory are measured, ascending.
-        batch_sizes: batch sizes at which time and memory are measured, ascending.
+        axes: options of `fit`, each with the values at which time and memory are measured; numbers are ascending.
         seeds: number of seeds for the accuracy.
         rounds: how often each time is measured.
         seconds: duration of each of these measurements.
@@ -166,8 +217,7 @@ class Comparison:
     versions: dict[str, str]
     own: Setting
     precisions: list[str]
-    hidden_dims: list[int]
-    batch_sizes: list[int]
+    axes: dict[str, list[Any]]
     seeds: int
     rounds: int
     seconds: float
@@ -211,7 +261,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values |= {"own": self.own._asdict(), "cells": [measurement.to_json() for measurement in self.cells]}
+        values |= {"own": self.own.as_dict(), "cells": [measurement.to_json() for measurement in self.cells]}
         if not self.device:
             del values["device"], values["half_hardware"]
         return values
@@ -223,9 +273,13 @@ class Comparison:
         Raises:
             KeyError: a field is missing.
             TypeError: a field is of another type, or is unknown.
+            AttributeError: a setting is not a mapping.
+            FormerComparisonError: the values are those of a former version, which had a width and a batch size.
         """
+        if "hidden_dims" in values:
+            raise FormerComparisonError
         cells = [Measurement.from_json(row) for row in values["cells"]]
-        return cls(**{**values, "own": Setting(**values["own"]), "cells": cells})
+        return cls(**{**values, "own": Setting.of(values["own"]), "cells": cells})
 
     def save(self, path: Path) -> None:
         with atomic_write(path) as temporary:
@@ -242,9 +296,13 @@ class Comparison:
         values = json.loads(path.read_text(encoding="utf-8"))
         try:
             return cls.from_json(values)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise NotAComparisonError(str(error)) from error
 
 
 class NotAComparisonError(ValueError):
     """The JSON is that of something else."""
+
+
+class FormerComparisonError(NotAComparisonError):
+    """The JSON is that of a comparison by a former version."""

@@ -1,17 +1,18 @@
 """The tables, `report.md` and charts of `mnist-amp compare`, from its records; no torch here."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from mnist_amp.measuring.compare_records import Accuracy, Comparison, Failure
-from mnist_amp.measuring.compare_rows import accuracies, crossover_along, rows
+from mnist_amp.measuring.compare_records import Accuracy, Comparison, Failure, is_number, short_names, value_text
+from mnist_amp.measuring.compare_rows import Row, accuracies, crossover_along, rows
 from mnist_amp.measuring.environment import join_versions, measured_on
 from mnist_amp.measuring.verdict_sentences import heading, sentences
 from mnist_amp.reporting import plots
 from mnist_amp.reporting.tables import facts, markdown, table
 from mnist_amp.runs.atomic_files import atomic_write
-from mnist_amp.wording import counted
+from mnist_amp.wording import counted, described_class
 
 MEMORY_PARTS = ("weights", "gradients", "optimizer", "batch", "activations", "data", "peak")
 
@@ -19,9 +20,10 @@ MEMORY_PARTS = ("weights", "gradients", "optimizer", "batch", "activations", "da
 def speed_table(comparison: Comparison) -> list[list[str]]:
     """Return the cells of the table of times, the head first."""
     speed_head = f"speed ({comparison.baseline} = 1)"
-    lines = [["precision", "ran as", "hidden_dim", "batch_size", "ms per step", "min to max", "data, ms", speed_head]]
+    axes = short_names(comparison.axes).values()
+    lines = [["precision", "ran as", *axes, "ms per step", "min to max", "data, ms", speed_head]]
     for row in rows(comparison):
-        name = [row.precision, row.effective or "-", *map(str, row.setting)]
+        name = [row.precision, row.effective or "-", *_values(row)]
         if not row.seconds:
             lines.append([*name, "failed", "-", "-", "-"])
             continue
@@ -34,13 +36,18 @@ def speed_table(comparison: Comparison) -> list[list[str]]:
 
 def memory_table(comparison: Comparison) -> list[list[str]]:
     """Return the cells of the table of memory, the head first."""
-    lines = [["precision", *comparison.own._fields, *(f"{part}, MB" for part in MEMORY_PARTS)]]
+    axes = short_names(comparison.axes).values()
+    lines = [["precision", *axes, *(f"{part}, MB" for part in MEMORY_PARTS)]]
     for row in rows(comparison):
         if row.memory:
             sizes: list[int | None] = [getattr(row.memory, part) for part in MEMORY_PARTS]
             texts = ["-" if size is None else f"{size / 1e6:,.2f}" for size in sizes]
-            lines.append([row.precision, *map(str, row.setting), *texts])
+            lines.append([row.precision, *_values(row), *texts])
     return lines
+
+
+def _values(row: Row) -> list[str]:
+    return [value_text(value) for _, value in row.setting.values]
 
 
 def accuracy_table(comparison: Comparison) -> list[list[str]]:
@@ -76,6 +83,7 @@ def report(comparison: Comparison) -> str:
     sections += [f"![{title}]({name})" for name, (title, _) in charts(comparison).items()]
     on = {
         "device": comparison.device,
+        "network": described_class(comparison.config["network"]),
         "versions": join_versions(comparison.versions),
         "date": comparison.date,
         "command": f"`{comparison.command}`",
@@ -85,9 +93,11 @@ def report(comparison: Comparison) -> str:
 
 def charts(comparison: Comparison) -> dict[str, tuple[str, Callable[[Path], None]]]:
     """Return title and drawing function of each chart, by file name; those of accuracy only if it was measured."""
+    first, last = drawn_axes(comparison.axes)
+    names = short_names(comparison.axes)
     found: dict[str, tuple[str, Callable[[Path], None]]] = {
-        "time.png": ("Time of a step by width", lambda path: _draw_times(comparison, path)),
-        "memory.png": ("Memory by batch size", lambda path: _draw_memory(comparison, path)),
+        "time.png": (f"Time of a step by {names[first]}", lambda path: _draw_times(comparison, first, path)),
+        "memory.png": (f"Memory by {names[last]}", lambda path: _draw_memory(comparison, last, path)),
     }
     if scores := accuracies(comparison):
         found["accuracy.png"] = ("Accuracy by seed", lambda path: plots.accuracies(scores, path))
@@ -108,17 +118,43 @@ def write(comparison: Comparison, folder: Path) -> str:
     return "\n".join(["", table(speed_table(comparison)), "", *verdict, "", files])
 
 
-def _draw_times(comparison: Comparison, path: Path) -> None:
-    """Draw the times, and for each batch size and precision the width from which on it is faster."""
+def drawn_axes(axes: Mapping[str, list[Any]]) -> tuple[str, str]:
+    """Return the horizontal axes of the charts of time and memory: the first and the last axis that has a scale.
+
+    An axis of several numbers comes before one of other values, and an axis of a single value comes last.
+
+    >>> drawn_axes({"network.width": [16, 64], "optimizer.fused": [True, False], "data.batch_size": [32, 512]})
+    ('network.width', 'data.batch_size')
+    """
+    several = [axis for axis, values in axes.items() if len(values) > 1] or list(axes)
+    found = [axis for axis in several if all(map(is_number, axes[axis]))] or several
+    return found[0], found[-1]
+
+
+def _draw_times(comparison: Comparison, axis: str, path: Path) -> None:
+    """Draw the times, and the value of the axis from which on a precision is faster with the values of the others."""
     measured = [row for row in rows(comparison) if row.seconds]
-    points = [(row.setting.batch_size, row.precision, row.setting.hidden_dim, row.seconds) for row in measured]
-    starts = {(row.setting.batch_size, row.precision): crossover_along(0, row, measured) for row in measured}
-    plots.times(points, {key: start for key, start in starts.items() if start is not None}, path)
+    points = [(_panel(row, axis), row.precision, _drawn(row, axis), row.seconds) for row in measured]
+    starts = {(_panel(row, axis), row.precision): crossover_along(axis, row, measured) for row in measured}
+    has_scale = all(is_number(row.setting[axis]) for row in measured)
+    known = {key: start for key, start in starts.items() if start is not None and has_scale}
+    plots.times(points, known, short_names(comparison.axes)[axis], path)
 
 
-def _draw_memory(comparison: Comparison, path: Path) -> None:
-    points = [(row.setting, row.precision, row.memory.total) for row in rows(comparison) if row.memory]
-    plots.memory([(setting.hidden_dim, name, setting.batch_size, total) for setting, name, total in points], path)
+def _draw_memory(comparison: Comparison, axis: str, path: Path) -> None:
+    found = [(row, row.memory.total) for row in rows(comparison) if row.memory]
+    points = [(_panel(row, axis), row.precision, _drawn(row, axis), total) for row, total in found]
+    plots.memory(points, short_names(comparison.axes)[axis], path)
+
+
+def _panel(row: Row, axis: str) -> str:
+    return str(row.setting.without(axis))
+
+
+def _drawn(row: Row, axis: str) -> float | str:
+    """Return the value of a row as plots take it: a number, or text."""
+    value: Any = row.setting[axis]
+    return value if is_number(value) else value_text(value)
 
 
 def _first_curves(comparison: Comparison) -> dict[str, list[list[float]]]:

@@ -4,7 +4,7 @@ import statistics
 from dataclasses import dataclass
 
 from mnist_amp.measuring import verdict
-from mnist_amp.measuring.compare_records import Accuracy, Comparison, MemoryUse, Setting, Speed
+from mnist_amp.measuring.compare_records import Accuracy, Comparison, MemoryUse, Setting, Speed, is_number
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Row:
     Attributes:
         precision: as it was requested.
         effective: as it ran; empty if all rounds failed.
-        setting: width and batch size.
+        setting: the value of each axis.
         seconds: time of a step in each round; empty if all failed.
         speeds: how many times as fast as the baseline in each round; empty if one of the two failed.
         data_seconds: time to get a step's images.
@@ -80,17 +80,19 @@ def accuracies(comparison: Comparison) -> dict[str, list[float]]:
     return found
 
 
-def crossover_along(axis: int, row: Row, measured: list[Row]) -> float | None:
-    """Return the size from which on a row's precision is faster than the baseline.
+def crossover_along(axis: str, row: Row, measured: list[Row]) -> float | None:
+    """Return the value from which on a row's precision is faster than the baseline; None if that is not known.
 
     Args:
-        axis: 0 for the width, 1 for the batch size; the other one is that of `row`.
-        row: has the precision, and the other size.
+        axis: at least two values that are numbers must have been measured.
+        row: has the precision, and the values of the other axes.
         measured: all rows.
     """
-    line = [
-        (other.setting[axis], other.speeds)
+    fixed = row.setting.without(axis)
+    line = {
+        other.setting[axis]: other.speeds
         for other in measured
-        if other.precision == row.precision and other.speeds and other.setting[1 - axis] == row.setting[1 - axis]
-    ]
-    return verdict.crossover(sorted(line))
+        if other.precision == row.precision and other.speeds and other.setting.without(axis) == fixed
+        if is_number(other.setting[axis])
+    }
+    return verdict.crossover(sorted(line.items())) if len(line) > 1 else None

@@ -1,16 +1,19 @@
 """Fits that write nothing and are measured, and the command line of the commands that run them."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from mnist_amp.cli import settings
 from mnist_amp.cli.command import CommandCLI
-from mnist_amp.cli.lightning_cli import MnistAmpCLI
+from mnist_amp.cli.lightning_cli import MnistAmpCLI, check_network
 from mnist_amp.errors import RequestError
+from mnist_amp.runs.config_text import without_objects
 from mnist_amp.training.gradient_scaler import ScalerSettings
 
 # a fit without the work beside training, which would be measured with it
@@ -39,18 +42,50 @@ class MeasuringCLI(CommandCLI):
         super().add_command_arguments()
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        self.config = parser.parse_args(args)
-        config = self.config["fit"]
+        self.config = self._checked(parser, args)
+
+    def _checked(self, parser: LightningArgumentParser, args: list[str]) -> Namespace:
+        """Return the parsed arguments, after checks of what can't be measured."""
+        check_network(args[1:])
+        parsed: Namespace = parser.parse_args(args)
+        config = parsed["fit"]
         settings.check(config.as_dict())
         if config.trainer.devices not in (1, "1") or config.trainer.num_nodes != 1:
             raise RequestError(f"{self.name} measures one device; leave trainer.devices and trainer.num_nodes at 1.")
         if isinstance(config.seed_everything, bool):
             raise RequestError(f"seed_everything must be a number, because {self.name} repeats its fits.")
+        return parsed
 
     def fit_settings(self) -> dict[str, Any]:
-        """Return the settings of the fits as plain values, which a `--config` of `fit` takes."""
-        text = self.subcommand_parsers["fit"].dump(self.config["fit"], skip_unset=False)
+        """Return the settings of the fits as plain values."""
+        return self.plain(self.config["fit"])
+
+    def parse_with(self, options: Mapping[str, Any]) -> Namespace:
+        """Return the settings of the fits with other options, which are parsed and checked like the command line.
+
+        Args:
+            options: options of `fit` by name, with plain values.
+
+        Raises:
+            RequestError: there is no such option, or it does not take the value.
+        """
+        args = ["fit", f"--config={json.dumps(self.fit_settings())}", *arguments(options)]
+        parsed: Namespace = self._checked(self.parser, args)["fit"]
+        return parsed
+
+    def plain(self, config: Namespace) -> dict[str, Any]:
+        """Return settings as plain values, which a `--config` of `fit` takes."""
+        text = without_objects(self.subcommand_parsers["fit"].dump(config, skip_unset=False))
         return {key: value for key, value in yaml.safe_load(text).items() if key not in self.own}
+
+
+def arguments(options: Mapping[str, Any]) -> list[str]:
+    """Return options with plain values as arguments.
+
+    >>> arguments({"optimizer": "SGD", "optimizer.lr": 0.1, "trainer.callbacks": None})
+    ['--optimizer=SGD', '--optimizer.lr=0.1', '--trainer.callbacks=null']
+    """
+    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items()]
 
 
 class MeasuredFit(MnistAmpCLI):
@@ -71,10 +106,7 @@ class MeasuredFit(MnistAmpCLI):
         self, config: dict[str, Any], overrides: dict[str, Any], callbacks: list[Callback], **trainer: Any
     ) -> None:
         self.measuring, self.replaced = callbacks, trainer
-        options = (
-            f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in overrides.items()
-        )
-        super().__init__(["fit", f"--config={json.dumps(config)}", *options])
+        super().__init__(["fit", f"--config={json.dumps(config)}", *arguments(overrides)])
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
         self.config = parser.parse_args(args)

@@ -16,6 +16,7 @@ from mnist_amp.measuring.profile_records import (
     StepTimes,
 )
 from mnist_amp.reporting import tables
+from mnist_amp.wording import described_class
 
 # in the order of a step
 PARTS = {
@@ -147,13 +148,13 @@ def _gradients(gradients: GradientSizes) -> str:
 
 
 def _facts(results: ProfileResults) -> dict[str, str]:
-    model, data, profile = results.settings["model"], results.settings["data"], results.profile
+    network, data, profile = results.settings["network"], results.settings["data"], results.profile
     asked = results.requested_precision
     requested = "" if asked in (None, profile.precision) else f" (requested: {asked})"
     return {
         "device": profile.device,
         "precision": f"{profile.precision}{requested}",
-        "setting": f"hidden_dim {model['hidden_dim']}, batch_size {data['batch_size']}, {profile.optimizer}",
+        "setting": f"{described_class(network)}, batch_size {data['batch_size']}, {profile.optimizer}",
         "steps": f"{profile.steps:,}, after {profile.warmup:,} warm-up steps",
         "versions": join_versions(profile.versions),
     }

@@ -41,7 +41,7 @@ class StepTimer(Callback):
 
         timer = StepTimer(seconds=1.0)
         trainer = Trainer(max_epochs=-1, limit_val_batches=0, logger=False, callbacks=[timer])
-        trainer.fit(LitSimpleNN(), MNISTDataModule())
+        trainer.fit(LitClassifier(), ClassificationDataModule())
         print(timer.timing)  # StepTiming(seconds=0.00105, steps=953, ...)
 
     Args:

@@ -46,10 +46,11 @@ def describe(speeds: Sequence[float], baseline: str) -> str:
     return f"{text}, no difference beyond noise" if classify(speeds) == "no different" else text
 
 
-def crossover(speeds: Sequence[tuple[int, Sequence[float]]]) -> float | None:
+def crossover(speeds: Sequence[tuple[float, Sequence[float]]]) -> float | None:
     """Return the size from which on something is faster than the baseline; None if it is not at the largest size.
 
-    Between two sizes, it is where the line through their speeds, on logarithmic scales, reaches 1.
+    Between two sizes, it is where the line through their speeds, on logarithmic scales, reaches 1. A size that is not
+    above 0 has no place on such a scale: the size after it is returned.
 
     >>> crossover([(128, [0.5]), (512, [2.0])])
     256.0
@@ -68,7 +69,7 @@ def crossover(speeds: Sequence[tuple[int, Sequence[float]]]) -> float | None:
     if start == 0:
         return size
     before, slow = speeds[start - 1][0], statistics.median(speeds[start - 1][1])
-    if slow >= 1:  # within noise
+    if slow >= 1 or before <= 0:  # within noise, or without a logarithm
         return size
     share = math.log(slow) / (math.log(slow) - math.log(speed))
     return float(before * (size / before) ** share)

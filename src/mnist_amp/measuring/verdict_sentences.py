@@ -3,9 +3,9 @@
 import statistics
 
 from mnist_amp.measuring import verdict
-from mnist_amp.measuring.compare_records import Accuracy, Comparison, Setting, Speed
+from mnist_amp.measuring.compare_records import Accuracy, Comparison, Speed, short_names
 from mnist_amp.measuring.compare_rows import Row, accuracies, crossover_along, rows
-from mnist_amp.wording import counted
+from mnist_amp.wording import counted, listed
 
 FP16_CPU_NOTE = " It is slow by design: a CPU has no fast fp16, and this precision only runs the code path of a GPU."
 EMULATED_NOTE = " This CPU has no instructions for bfloat16, so PyTorch emulates it."
@@ -26,7 +26,7 @@ def sentences(comparison: Comparison) -> list[str]:
         *_duplicates(comparison),
         *_failures(comparison),
         *_not_captured(comparison),
-        *(_where_faster(row, comparison, measured) for row in others if row.precision != "fp16-cpu"),
+        *(text for row in others if row.precision != "fp16-cpu" for text in _where_faster(row, comparison, measured)),
         *_accuracy(comparison),
         *_memory(here),
     ]
@@ -96,21 +96,32 @@ def _not_captured(comparison: Comparison) -> list[str]:
     return [f"The steps of {name} were not captured as CUDA graphs: {why}." for name, why in reasons.items()]
 
 
-def _where_faster(row: Row, comparison: Comparison, measured: list[Row]) -> str:
-    """Return from which width and which batch size on a precision is faster than the baseline."""
+def _where_faster(row: Row, comparison: Comparison, measured: list[Row]) -> list[str]:
+    """Describe where a precision is faster than the baseline: from which value of each axis of numbers on.
+
+    Returns:
+        One sentence, or none if the precision was measured at no other setting.
+    """
     name = f"{row.precision} is faster than {comparison.baseline}"
-    found = []
-    for axis, fixed in ((0, 1), (1, 0)):
-        start = crossover_along(axis, row, measured)
-        if start is not None:
-            at = f"{Setting._fields[fixed]} {row.setting[fixed]}"
-            found.append(f"from {Setting._fields[axis]} {start:,.0f} upwards (with {at})")
+    starts = {axis: crossover_along(axis, row, measured) for axis in comparison.axes}
+    found = [_upwards(axis, start, row) for axis, start in starts.items() if start is not None]
     if found:
-        return f"{name} {' and '.join(found)}."
-    faster = [other.setting for other in measured if other.precision == row.precision and other.is_faster]
+        return [f"{name} {listed(found)}."]
+    elsewhere = [other for other in measured if other.precision == row.precision and other.setting != row.setting]
+    faster = [other for other in elsewhere if other.is_faster]
     if faster:
-        return f"{name} elsewhere, for example with {min(faster, key=lambda setting: setting[0] * setting[1])}."
-    return f"{row.precision} is not faster than {comparison.baseline} at any measured width and batch size."
+        return [f"{name} elsewhere, for example with {faster[0].setting}."]
+    if row.is_faster:
+        return [f"{name} at no other measured setting."] if elsewhere else []
+    axes = listed(list(short_names(comparison.axes).values()))
+    return [f"{row.precision} is not faster than {comparison.baseline} at any measured {axes}."]
+
+
+def _upwards(axis: str, start: float, row: Row) -> str:
+    others = row.setting.without(axis)
+    fixed = f" (with {others})" if others.values else ""
+    number = f"{start:,.0f}" if start >= 10 else f"{start:.2g}"
+    return f"from {short_names(row.setting.as_dict())[axis]} {number} upwards{fixed}"
 
 
 def _accuracy(comparison: Comparison) -> list[str]:

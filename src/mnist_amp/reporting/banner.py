@@ -5,6 +5,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from mnist_amp.data import ClassificationDataModule
 from mnist_amp.reporting.tables import facts
 from mnist_amp.runs.run_folder import RunFolder
 from mnist_amp.training.precision import (
@@ -16,10 +17,11 @@ from mnist_amp.training.precision import (
     versions,
 )
 from mnist_amp.training.resumable_module import ResumableModule
+from mnist_amp.wording import counted, described_class
 
 
 class Banner(Callback):
-    """Prints how the command will run: device, effective precision, versions, model, run folder and given lines.
+    """Prints how the command will run: device, effective precision, versions, network, data, folder and given lines.
 
     Args:
         requested_precision: the Trainer's `precision`; None if a plugin decides it.
@@ -39,7 +41,9 @@ class Banner(Callback):
             "precision": self._precision(trainer),
             **({"advice": text} if stage == "fit" and (text := advice(trainer)) else {}),
             "versions": ", ".join(f"{package} {version}" for package, version in versions().items()),
-            "model": f"{type(pl_module).__name__}, {sum(p.numel() for p in pl_module.parameters()):,} parameters",
+            "network": f"{_network(pl_module)}, {sum(p.numel() for p in pl_module.parameters()):,} parameters",
+            **_data(trainer),
+            **({"processes": str(trainer.world_size)} if trainer.world_size > 1 else {}),
             **self.lines,
         }
         if stage == "fit" and isinstance(pl_module, ResumableModule) and pl_module.execution.steps > 1:
@@ -59,3 +63,20 @@ class Banner(Callback):
         is_replaced = str(requested).startswith("16") and effective == "bf16-mixed"  # by Lightning, on a CPU
         reason = ", which is fp16 on a GPU and bfloat16 on a CPU" if is_replaced else ""
         return f"{described_precision(trainer)} (requested: {requested}{reason})"
+
+
+def _data(trainer: Trainer) -> dict[str, str]:
+    """Return the line of the data; none for a data module of another kind."""
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, ClassificationDataModule):
+        return {}
+    name = data.hparams["folder"] or data.hparams["dataset"]
+    return {
+        "data": f"{name}, images of {' x '.join(map(str, data.image_shape))} in {counted(data.num_classes, 'class')}"
+    }
+
+
+def _network(module: LightningModule) -> str:
+    """Return the network with its settings; for a module of another kind, its class."""
+    init = module.hparams.get("network")
+    return type(module).__name__ if init is None else described_class(init)

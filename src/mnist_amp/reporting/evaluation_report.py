@@ -2,21 +2,25 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp.reporting import plots
+from mnist_amp.reporting.channels import channels_last
+from mnist_amp.reporting.class_names import shortened, unique_names
 from mnist_amp.reporting.report_folder import report_folder, unused_folder
-from mnist_amp.reporting.tables import facts
+from mnist_amp.reporting.tables import facts, table
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.training.metrics import ClassMetrics, Scored, Scores, evaluation_metrics
 from mnist_amp.training.precision import described_precision, device_name, versions
 
 FILES = "metrics.json, confusion_matrix.png, misclassified.png"
+MAX_ROWS, NAME = 12, 30  # classes in the terminal, and characters of their names
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class Evaluation:
         images: the number of images.
         loss: mean cross-entropy, in nats.
         accuracy: 0 to 1.
-        per_digit: a row for each class.
-        confusion_matrix: number of images by digit (row) and guess (column).
+        per_class: a row for each class, in the order of the labels.
+        confusion_matrix: number of images by true class (row) and guess (column).
     """
 
     command: str
@@ -48,19 +52,27 @@ class Evaluation:
     images: int
     loss: float
     accuracy: float
-    per_digit: list[ClassMetrics]
+    per_class: list[ClassMetrics]
     confusion_matrix: list[list[int]]
 
     def to_json(self) -> str:
-        """Return the text of `metrics.json`."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        """Return the text of `metrics.json`, with a line for each class and for each row of the confusion matrix."""
+        fields = vars(self) | {"per_class": [dataclasses.asdict(row) for row in self.per_class]}
+        return "{\n" + ",\n".join(f"  {json.dumps(name)}: {_json(value)}" for name, value in fields.items()) + "\n}\n"
+
+
+def _json(value: Any) -> str:
+    if not isinstance(value, list):
+        return json.dumps(value)
+    return "[\n" + ",\n".join(f"    {json.dumps(row)}" for row in value) + "\n  ]"
 
 
 class EvaluationReport(Callback):
     """Writes `metrics.json`, `confusion_matrix.png` and `misclassified.png`, and prints the metrics.
 
     The LightningModule must have an attribute `scores`, a `mnist_amp.training.metrics.Scores` that its validation or
-    test step updates. The LightningDataModule must have an attribute `images`, (N, 28, 28) uint8:
+    test step updates. The LightningDataModule must have the attributes `images`, (N, C, H, W) or (N, H, W) uint8, and
+    `classes`, the name of each class in the order of the labels:
 
         report = EvaluationReport(Path("report"), command="test", checkpoint="best.ckpt", epochs=5, step=4300)
         Trainer(callbacks=[report]).test(model, data, ckpt_path="best.ckpt")
@@ -90,10 +102,10 @@ class EvaluationReport(Callback):
         self.scored: Scored
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.scored = cast(Scores, pl_module.scores).compute()  # on every process, because it gathers from all of them
+        self.scored = cast(Scores, pl_module.scores).scored()  # on every process, because it gathers from all of them
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.scored = cast(Scores, pl_module.scores).compute()
+        self.scored = cast(Scores, pl_module.scores).scored()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._report(trainer)
@@ -104,23 +116,25 @@ class EvaluationReport(Callback):
     def _report(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        evaluation = self._evaluation(trainer)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        evaluation = self._evaluation(trainer, data.classes)
         folder = report_folder(self.folder, trainer, self.command, evaluation.images, self.trained_precision)
         folder = unused_folder(folder, "metrics.json", evaluation.to_json())
         metrics, _, last_line = describe(evaluation, str(folder)).rpartition("\n")
         print(metrics, flush=True)  # first, because the files may fail to be written
-        self._write(evaluation, folder, trainer.datamodule.images)  # type: ignore[attr-defined]
+        self._write(evaluation, folder, data.images)
         print(last_line, flush=True)
 
     def _write(self, evaluation: Evaluation, folder: Path, images: torch.Tensor) -> None:
+        classes = [row.class_name for row in evaluation.per_class]
         with atomic_write(folder / "metrics.json") as temporary:
             temporary.write_text(evaluation.to_json(), encoding="utf-8")
         with atomic_write(folder / "confusion_matrix.png") as temporary:
-            plots.confusion_matrix(evaluation.confusion_matrix, temporary)
+            plots.confusion_matrix(evaluation.confusion_matrix, temporary, classes)
         with atomic_write(folder / "misclassified.png") as temporary:
-            plots.misclassified(most_confident_mistakes(self.scored, images), temporary)
+            plots.misclassified(most_confident_mistakes(self.scored, images, classes), temporary)
 
-    def _evaluation(self, trainer: Trainer) -> Evaluation:
+    def _evaluation(self, trainer: Trainer, classes: Sequence[str]) -> Evaluation:
         return Evaluation(
             command=self.command,
             checkpoint=self.checkpoint,
@@ -129,28 +143,30 @@ class EvaluationReport(Callback):
             device=device_name(trainer),
             precision=described_precision(trainer),
             versions=versions(),
-            **vars(evaluation_metrics(self.scored)),
+            **vars(evaluation_metrics(self.scored, classes)),
         )
 
 
-def most_confident_mistakes(scored: Scored, images: torch.Tensor) -> list[plots.Mistake]:
+def most_confident_mistakes(scored: Scored, images: torch.Tensor, classes: Sequence[str]) -> list[plots.Mistake]:
     """Return the mistakes with the most probable guesses, the most probable first.
 
     Args:
         scored: the logits of images.
-        images: all images of the data set, (N, 28, 28) uint8.
+        images: all images of the data set, (N, C, H, W) or (N, H, W) uint8.
+        classes: the name of each class, in the order of the labels.
 
     Returns:
         at most `plots.MAX_MISTAKES` mistakes.
     """
     probability, guess = scored.logits.softmax(dim=1).max(dim=1)
     wrong = torch.nonzero(guess != scored.labels).flatten()
+    names = unique_names(classes)
     order = probability[wrong].argsort(descending=True, stable=True)
     return [
         plots.Mistake(
-            image=images[int(scored.indices[row])].cpu().numpy(),
-            digit=int(scored.labels[row]),
-            guess=int(guess[row]),
+            image=channels_last(images[int(scored.indices[row])].cpu().numpy()),
+            true_class=names[int(scored.labels[row])],
+            predicted_class=names[int(guess[row])],
             probability=float(probability[row]),
         )
         for row in wrong[order][: plots.MAX_MISTAKES].tolist()
@@ -160,17 +176,31 @@ def most_confident_mistakes(scored: Scored, images: torch.Tensor) -> list[plots.
 def describe(evaluation: Evaluation, folder: str) -> str:
     """Lay out the metrics for the terminal.
 
+    Up to 12 classes are all listed. Of more, the 12 with the lowest F1 are listed; classes without images are not.
+
     Args:
         evaluation: the metrics.
         folder: the folder of the files.
     """
-    rows = [
-        f"{row.digit:5d}  {row.precision:9.4f}  {row.recall:6.4f}  {row.f1:6.4f}  {row.images:6,d}"
-        for row in evaluation.per_digit
-    ]
     lines = {
         "loss": f"{evaluation.loss:.4f} (mean cross-entropy)",
         "accuracy": f"{evaluation.accuracy:.2%} of {evaluation.images:,} images",
         "files": f"{folder}/ ({FILES})",
     }
-    return "\n".join(["", "digit  precision  recall      F1  images", *rows, "", facts(lines)])
+    return "\n".join(["", *_class_lines(evaluation.per_class), "", facts(lines)])
+
+
+def _class_lines(classes: list[ClassMetrics]) -> list[str]:
+    names = [shortened(name, NAME) for name in unique_names([row.class_name for row in classes])]
+    listed = classes if len(classes) <= MAX_ROWS else _worst(classes)
+    numbers = [[f"{row.precision:.4f}", f"{row.recall:.4f}", f"{row.f1:.4f}", f"{row.images:6,d}"] for row in listed]
+    rows = [[names[row.index], *cells] for row, cells in zip(listed, numbers, strict=True)]
+    lines = [table([["class", "precision", "recall", "    F1", "images"], *rows])]
+    if more := len(classes) - len(listed):
+        with_images = "" if all(row.images for row in classes) else " of those with images"
+        lines.append(f"The classes with the lowest F1{with_images}; {more:,} more are in metrics.json.")
+    return lines
+
+
+def _worst(classes: list[ClassMetrics]) -> list[ClassMetrics]:
+    return sorted((row for row in classes if row.images), key=lambda row: row.f1)[:MAX_ROWS]

@@ -16,6 +16,8 @@ from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.runs.checkpoint_contents import EpochMetrics
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
+from mnist_amp.runs.weights_file import describe as describe_weights
+from mnist_amp.runs.weights_file import with_metadata
 from mnist_amp.training.averaged_weights import TRAINED_WEIGHTS, average_name
 from mnist_amp.training.callback_progress import Ending, ending
 from mnist_amp.training.execution import Execution, GraphUse
@@ -90,13 +92,18 @@ class FitSummary(Callback):
         try:
             if self.checkpoint is not None and self.checkpoint.best.is_file():
                 best = checkpoint_files.read(self.checkpoint.best)
-                self._write(best["state_dict"], self.checkpoint.history)
+                self._write(trainer, best, self.checkpoint.history)
         finally:  # also if the files can't be written
             print(describe(self._result(trainer, pl_module, best)), flush=True)
 
-    def _write(self, state_dict: dict[str, torch.Tensor], history: list[EpochMetrics]) -> None:
+    def _write(self, trainer: Trainer, best: dict[str, Any], history: list[EpochMetrics]) -> None:
+        saved = best["state_dict"].items()
+        weights = {key.removeprefix("model."): value for key, value in saved if key.startswith("model.")}
+        network = best.get("hyper_parameters", {}).get("network")  # a module of another kind has none
+        if network is not None:
+            weights = with_metadata(weights, describe_weights(network, trainer.datamodule))  # type: ignore[attr-defined]
         with atomic_write(self.run.path / "model.pth") as temporary:
-            torch.save(_network(state_dict), temporary)
+            torch.save(weights, temporary)
         with atomic_write(self.run.path / "curves.png") as temporary:
             plots.curves([row.to_dict() for row in history], temporary)
 
@@ -173,8 +180,3 @@ def _place_of(logger: Logger) -> str:
     """Return where a logger writes: its folder, or nothing but its name if it has none."""
     folder = logger.log_dir or logger.save_dir
     return type(logger).__name__ if folder is None else f"{folder}/ ({type(logger).__name__})"
-
-
-def _network(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Return the weights of the network alone, under the names of the guide's SimpleNN."""
-    return {key.removeprefix("model."): value for key, value in state_dict.items() if key.startswith("model.")}

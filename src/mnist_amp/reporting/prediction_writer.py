@@ -1,19 +1,27 @@
 """The callback that writes the predictions of `predict`."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_amp.errors import RequestError
+from mnist_amp.reporting.class_names import unique_names
 from mnist_amp.reporting.report_folder import report_folder, unused_folder
 from mnist_amp.reporting.tables import facts
 from mnist_amp.runs.atomic_files import atomic_write, table_text
-from mnist_amp.training.metrics import Scores
+from mnist_amp.training.metrics import Scored, Scores
 
-PROBABILITY_COLUMNS = [f"p{digit}" for digit in range(10)]
+
+def probability_columns(classes: Sequence[str]) -> list[str]:
+    """Return the columns with the probability of each class: `p` and the index of the class, whatever its name.
+
+    >>> probability_columns(["cat", "dog, running", "dog, running"])
+    ['p0', 'p1', 'p2']
+    """
+    return [f"p{index}" for index in range(len(classes))]
 
 
 def csv_cells(probabilities: Iterable[float]) -> list[str]:
@@ -22,7 +30,11 @@ def csv_cells(probabilities: Iterable[float]) -> list[str]:
 
 
 class PredictionWriter(Callback):
-    """Writes `predictions.csv`: a row for each image with its index, its digit, the guess and ten probabilities.
+    """Writes `predictions.csv`: a row for each image.
+
+    Its columns are `index` (of the image), `class` and `guess` (names), `probability` (of the guess), and the
+    probability of each class: `p0`, `p1` and so on, in the order of the labels. If several classes have the same name,
+    their index is added to it. The LightningDataModule must have an attribute `classes`, the name of each class.
 
     Args:
         folder: folder to write to; it is created if it does not exist. Its name gets what differs from the run, and a
@@ -46,15 +58,13 @@ class PredictionWriter(Callback):
             )
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        scored = cast(Scores, pl_module.scores).compute()  # on every process, because it gathers from all of them
+        scored = cast(Scores, pl_module.scores).scored()  # on every process, because it gathers from all of them
         if not trainer.is_global_zero:
             return
-        guesses = scored.logits.argmax(dim=1).tolist()
-        probabilities = scored.logits.softmax(dim=1).tolist()
-        images = zip(scored.indices.tolist(), scored.labels.tolist(), guesses, probabilities, strict=True)
-        rows = ([index, digit, guess, *csv_cells(row)] for index, digit, guess, row in images)
-        self.table = table_text([["index", "digit", "guess", *PROBABILITY_COLUMNS], *rows])
-        self.count = len(guesses)
+        classes = trainer.datamodule.classes  # type: ignore[attr-defined]
+        head = ["index", "class", "guess", "probability", *probability_columns(classes)]
+        self.table = table_text([head, *_rows(scored, unique_names(classes))])
+        self.count = len(scored.labels)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -64,3 +74,11 @@ class PredictionWriter(Callback):
         with atomic_write(folder / "predictions.csv") as temporary:
             temporary.write_text(self.table, encoding="utf-8", newline="")
         print(facts({"images": f"{self.count:,}", "files": f"{folder}/ (predictions.csv)"}), flush=True)
+
+
+def _rows(scored: Scored, names: list[str]) -> Iterator[list[Any]]:
+    probabilities = scored.logits.softmax(dim=1)
+    best, guesses = probabilities.max(dim=1)
+    columns = (scored.indices.tolist(), scored.labels.tolist(), guesses.tolist(), best.tolist(), probabilities)
+    for index, label, guess, probability, row in zip(*columns, strict=True):
+        yield [index, names[label], names[guess], *csv_cells([probability, *row.tolist()])]

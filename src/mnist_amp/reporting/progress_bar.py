@@ -34,6 +34,7 @@ class ProgressBar(TQDMProgressBar):
     def __init__(self) -> None:
         super().__init__(leave=True)
         self.updated = 0.0  # time of the last update
+        self.begun = 0  # optimizer steps before this epoch
         self.terminal = sys.stdout.isatty()
         if not self.terminal:
             self.disable()
@@ -50,9 +51,16 @@ class ProgressBar(TQDMProgressBar):
         super().on_train_epoch_end(trainer, pl_module)
         if not self.terminal and trainer.is_global_zero:
             shown = self.get_metrics(trainer, pl_module)
+            if not self._has_logged(trainer):
+                shown.pop("loss", None)  # it is of an epoch before
             metrics = "".join(f", {name}={value:.4g}" for name, value in shown.items())
             batches = trainer.fit_loop.batch_idx + 1
             print(f"Epoch {trainer.current_epoch}: {counted(batches, 'batch')}{metrics}", flush=True)
+
+    def _has_logged(self, trainer: Trainer) -> bool:
+        """Whether the loss of a step of this epoch was logged."""
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return bool(every) and trainer.global_step // every > self.begun // every
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning creates a bar for each epoch because the bars stay, and another bar before the first epoch, which
@@ -61,6 +69,7 @@ class ProgressBar(TQDMProgressBar):
             self.train_progress_bar.leave = False
             self.train_progress_bar.close()
         super().on_train_epoch_start(trainer, pl_module)
+        self.begun = trainer.global_step
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule

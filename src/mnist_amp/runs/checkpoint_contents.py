@@ -7,10 +7,10 @@ verified it.
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
-from mnist_amp.runs.weights_file import WEIGHTS_ALONE
+from mnist_amp.runs.weights_file import CONFIG, WEIGHTS_ALONE
 from mnist_amp.wording import counted
 
-CONFIG_KEY = "mnist_amp_config"
+CONFIG_KEY = CONFIG
 FOLDER_KEY = "mnist_amp_folder"
 PRECISION_KEY = "mnist_amp_precision"
 JOB_KEY = "mnist_amp_slurm_job"

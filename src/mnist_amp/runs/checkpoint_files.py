@@ -14,7 +14,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from torch import Tensor
 
 from mnist_amp.errors import RequestError, warn
-from mnist_amp.runs import weights_file
+from mnist_amp.runs import checkpoint_conversion, weights_file
 from mnist_amp.runs.checkpoint_contents import RunInfo
 from mnist_amp.runs.checkpoint_schema import CHECKPOINT, schema_error
 from mnist_amp.runs.folders import logs_dir, run_dirs
@@ -74,6 +74,7 @@ def read(path: Path) -> dict[str, Any]:
         4300
     """
     checkpoint = _load_any(path)
+    checkpoint_conversion.convert(checkpoint)
     if not isinstance(checkpoint, dict) or not set(checkpoint) >= REQUIRED:
         raise RequestError(f"{path} is not a training checkpoint. {_advice(checkpoint)}")
     if (problem := schema_error(checkpoint, CHECKPOINT)) is not None:
@@ -129,12 +130,12 @@ def _optimizer_tensors(checkpoint: dict[str, Any]) -> Iterator[tuple[str, Tensor
 def _load_any(path: Path) -> Any:
     """Load a file of any format; weights alone become a checkpoint."""
     if weights_file.is_safetensors(path):
-        weights, source = weights_file.read_safetensors(path)
-        return weights_file.as_checkpoint(path, weights, source, lightning.__version__)
+        weights, metadata = weights_file.read_safetensors(path)
+        return weights_file.as_checkpoint(path, weights, metadata, lightning.__version__)
     content = _load(path)
     if not weights_file.is_plain_weights(content):
         return content
-    return weights_file.as_checkpoint(path, content, weights_file.exported_input(content), lightning.__version__)
+    return weights_file.as_checkpoint(path, content, weights_file.metadata_within(content), lightning.__version__)
 
 
 def _advice(content: Any) -> str:

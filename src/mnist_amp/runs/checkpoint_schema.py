@@ -23,6 +23,11 @@ def is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
+def is_image_shape(value: Any) -> bool:
+    """Whether a value is the channels, height and width of images."""
+    return isinstance(value, list | tuple) and len(value) == 3 and all(map(is_count, value))
+
+
 def is_ordinary_tensor(value: Any) -> bool:
     """Whether a value is a dense, contiguous tensor on the CPU. torch crashes on some other tensors."""
     ordinary = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
@@ -74,7 +79,9 @@ CHECKPOINT: dict[str, Any] = {
         }
     },
     "hyper_parameters": {
-        "hidden_dim": is_count,
+        "network": optional(CLASS),
+        "num_classes": is_count,
+        "image_shape": optional(is_image_shape),
         "optimizer": optional(CLASS),
         "lr_scheduler": optional(CLASS),
         "lr_scheduler_interval": str,
@@ -89,7 +96,7 @@ CHECKPOINT: dict[str, Any] = {
             "validated?": TENSORS,
         }
     },
-    "MNISTDataModule?": {"epoch": is_count, "images_ahead": int},
+    "ClassificationDataModule?": {"epoch": is_count, "images_ahead": int},
     "current_model_state?": TENSORS,
     "averaging_state?": TENSORS,
     "train_means?": is_epoch_means,

@@ -1,6 +1,7 @@
 """Resuming: the settings that a command inherits from a checkpoint's run, and those that can't be overridden."""
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,23 @@ from torch import Tensor
 
 from mnist_amp.errors import RequestError, warn
 from mnist_amp.runs.checkpoint_contents import RunInfo, progress
+from mnist_amp.runs.checkpoint_conversion import converted_settings
 from mnist_amp.runs.checkpoint_schema import NEEDED, schema_error, shape_of
 from mnist_amp.runs.config_text import parse_yaml
 from mnist_amp.runs.weights_file import WEIGHTS_ALONE
 from mnist_amp.wording import counted
 
-# the order of the images, and the position in an epoch, depend on these
+# the images, their order, and the position in an epoch depend on these
 ORDER = (
+    *("data.dataset", "data.folder", "data.image_size", "data.channels", "data.mean", "data.std"),
     *("data.batch_size", "data.val_size", "data.seed", "seed_everything"),
     *("trainer.accumulate_grad_batches", "trainer.limit_train_batches", "trainer.overfit_batches"),
 )
+SHOWN = 8  # weights in a message
+ACCUMULATION = "GradientAccumulationScheduler"
 # of a configuration: each holds settings by name
 GROUPS = {f"{name}?": {str: object} for name in ("model", "data", "trainer", "scaler", "checkpoint")}
+INHERITED = ("network", "model", "data", "seed_everything", "matmul_precision")  # by other commands than fit
 # each command has its own
 NOT_INHERITED = ("max_time", "fast_dev_run", "default_root_dir", "num_nodes")
 # not reported as changed: the length of the run; the precision has a line of its own, with the loss scale
@@ -41,9 +47,7 @@ def inherited_settings(checkpoint: dict[str, Any], subcommand: str) -> dict[str,
     if subcommand == "fit":
         return config | {"trainer": trainer}
     precision = {key: trainer[key] for key in ("precision", "plugins") if key in trainer}
-    return {key: config[key] for key in ("model", "data", "seed_everything", "matmul_precision") if key in config} | {
-        "trainer": precision
-    }
+    return {key: config[key] for key in INHERITED if key in config} | {"trainer": precision}
 
 
 def saved_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -54,12 +58,14 @@ def saved_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """
     saved = dict(checkpoint["hyper_parameters"])
     config: dict[str, Any] = {key: saved.pop(key) for key in ("optimizer", "lr_scheduler") if saved.get(key)}
-    config["model"] = {"hidden_dim": saved["hidden_dim"], "lr_scheduler_interval": saved["lr_scheduler_interval"]}
+    config["model"] = {"lr_scheduler_interval": saved["lr_scheduler_interval"]}
+    if saved["network"] is not None:
+        config["network"] = saved["network"]
     # a checkpoint of the command has the complete configuration; one of a user's own Trainer has hyperparameters
     config.update(parse_yaml(RunInfo.of(checkpoint).config or "{}", "its configuration"))
     if (problem := schema_error(config, GROUPS)) is not None:
         raise RequestError(f"in its configuration, {problem}.")
-    return {"trainer": {}, **config}
+    return converted_settings({"trainer": {}, **config})
 
 
 def check_network(path: Path, checkpoint: dict[str, Any], network: Mapping[str, Tensor]) -> None:
@@ -68,9 +74,15 @@ def check_network(path: Path, checkpoint: dict[str, Any], network: Mapping[str, 
     differ = [name for name in {**network, **saved} if _shape(saved, name) != _shape(network, name)]
     if differ:
         raise RequestError(
-            f"{path} holds another network. These weights differ in name or shape: {', '.join(sorted(differ))}. "
-            f"This network has {', '.join(network)}."
+            f"{path} holds another network. These weights differ in name or shape: {_shortened(sorted(differ))}. "
+            f"This network has {_shortened([*network])}. Name the network of the file with --network; if it is this "
+            "one, its code has changed."
         )
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def check_loops(path: Path, checkpoint: dict[str, Any], loops: Mapping[str, Any]) -> None:
@@ -102,10 +114,10 @@ def check_settings(path: Path, checkpoint: dict[str, Any], subcommand: str, conf
     if not alone and (problem := schema_error(checkpoint, NEEDED.get(subcommand, {}))) is not None:
         raise RequestError(f"{path} is not enough to {subcommand} with: its {problem}.")
     trained = checkpoint["hyper_parameters"]
-    if config.model.hidden_dim != trained["hidden_dim"]:
+    if differ := changed_network(trained["network"], config):
         raise RequestError(
-            f"model.hidden_dim is {config.model.hidden_dim}, but {path} holds a network of hidden_dim "
-            f"{trained['hidden_dim']}. Leave model.hidden_dim out, or start without this checkpoint."
+            f"{path} holds another network (checkpoint -> now): {', '.join(differ)}. Leave "
+            f"{', '.join(change.partition(' ')[0] for change in differ)} out, or start without this checkpoint."
         )
     if subcommand == "fit":
         _check_optimizer(path, trained["optimizer"], config)
@@ -113,8 +125,11 @@ def check_settings(path: Path, checkpoint: dict[str, Any], subcommand: str, conf
         _check_limits(path, checkpoint, config)
     if subcommand == "validate" and alone:
         warn(f"{path} holds weights alone, so it is unknown whether they were trained on the validation images.")
-    elif subcommand == "validate":
-        _check_held_out(path, checkpoint["datamodule_hyper_parameters"], config)
+
+
+def changed_network(before: Mapping[str, Any] | None, config: Any) -> list[str]:
+    """List what differs between the network of a file and that of the settings; nothing if the file does not tell."""
+    return [] if before is None else changed_settings({"network": before}, {"network": config.network.as_dict()})
 
 
 def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any], within: str = "") -> list[str]:
@@ -160,8 +175,8 @@ def _plain(value: Any) -> Any:
 
 
 def changes_of_order(changed: Iterable[str]) -> list[str]:
-    """Return the changes that alter the order of the images."""
-    return [change for change in changed if change.startswith(ORDER)]
+    """Return the changes that alter the batches: their images, the order of these, or how many make a step."""
+    return [change for change in changed if change.startswith(ORDER) or ACCUMULATION in change]
 
 
 def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
@@ -193,18 +208,55 @@ def _check_limits(path: Path, checkpoint: dict[str, Any], config: Any) -> None:
             )
 
 
-def _check_held_out(path: Path, trained: Mapping[str, Any], config: Any) -> None:
-    if config.data.val_size == trained["val_size"] == 0:
+def check_held_out(
+    path: Path, checkpoint: Mapping[str, Any], train_size: int, val_size: int, seed: int, seed_option: str
+) -> None:
+    """Refuse to validate on images that the run of a checkpoint has trained on.
+
+    Args:
+        path: of the checkpoint.
+        checkpoint: its content.
+        train_size: training images now, with those held out.
+        val_size: images held out now.
+        seed: of the split now.
+        seed_option: the option that sets it.
+    """
+    trained = checkpoint["datamodule_hyper_parameters"]
+    if val_size == trained["val_size"] == 0:
         raise RequestError(f"{path} was trained on all images, so no validation images are left. Use `mnist-amp test`.")
-    option, seed = "data.seed", config.data.seed
-    if seed is None:
-        option, seed = "seed_everything", config.seed_everything
+    if train_size != trained.get("train_size", train_size):
+        raise RequestError(
+            f"the data have {train_size:,} training images, and {path} was trained on data with "
+            f"{trained['train_size']:,}. Another number means other validation images, of which it has seen some."
+        )
     for name, value, was in (
-        ("data.val_size", config.data.val_size, trained["val_size"]),
-        (option, seed, trained["seed"]),
+        ("data.val_size", val_size, trained["val_size"]),
+        (seed_option, seed, trained["seed"]),
     ):
-        if int(value) != was:
+        if value != was:
             raise RequestError(
-                f"{name} is {int(value)}, but {path} was trained with {was}. "
+                f"{name} is {value}, but {path} was trained with {was}. "
                 f"It has seen images that would be validation images now. Leave {name} out."
             )
+
+
+_ADVICE = "Name the data that it was trained on with --data.dataset or --data.folder, or start without this checkpoint."
+
+
+def check_data(path: Path, checkpoint: Mapping[str, Any], classes: Sequence[str], image_shape: tuple[int, ...]) -> None:
+    """Refuse a checkpoint that was trained on images of another shape, or of other classes."""
+    num_classes = len(classes)
+    named = checkpoint.get("datamodule_hyper_parameters", {}).get("classes")
+    trained = checkpoint["hyper_parameters"]
+    was, now = (trained["num_classes"], trained["image_shape"]), (num_classes, image_shape)
+    if None not in was and (was[0], tuple(was[1])) != (now[0], tuple(now[1])):
+        texts = [
+            f"images of {' x '.join(map(str, shape))} in {counted(number, 'class')}" for number, shape in (was, now)
+        ]
+        raise RequestError(f"{path} was trained on {texts[0]}, but the data are {texts[1]}. {_ADVICE}")
+    if named is not None and list(named) != list(classes):
+        pairs = itertools.zip_longest(named, classes, fillvalue="none")
+        number, (before, name) = next((place, pair) for place, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise RequestError(
+            f"{path} was trained on other classes: class {number} was {before}, and is {name} in the data. {_ADVICE}"
+        )

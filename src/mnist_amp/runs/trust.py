@@ -4,10 +4,17 @@ A checkpoint may come from a stranger, so no setting in it may run code, or choo
 is safe even if a file has that name, because the parser reads no value as a file, see `cli.parser.Parser`.
 """
 
+import ast
+import importlib.util
+import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import nn
+from torch.utils.data import Dataset
 
 from mnist_amp.errors import RequestError
 
@@ -22,7 +29,9 @@ FOLDERS = ("dirpath", "save_dir")
 LOGGERS = ("lightning.pytorch.loggers.CSVLogger", "lightning.pytorch.loggers.TensorBoardLogger")
 LOG_FOLDERS = ("save_dir", "name", "sub_dir")
 GROUPS = ("trainer", "model", "data", "scaler", "checkpoint")
-DATA_DIR = "data.data_dir"  # only MNIST's own files are read and written there
+READ_ONLY = ("data.data_dir", "data.folder")  # only data sets are read there, and their published files written
+BASES = {"network": nn.Module, "data.dataset": Dataset}  # options that may name a subclass of these, of any package
+MODELS = "torchvision.models"
 
 
 def trusted_settings(
@@ -30,7 +39,8 @@ def trusted_settings(
 ) -> dict[str, Any]:
     """Return the settings of a checkpoint, without the unsafe ones that the user gives again.
 
-    Nothing is imported to decide. A logger gets a new `version`, so that the logs of another run are not overwritten.
+    To decide, only the module of a network or a data set is imported, see `names_subclass`. A logger gets a new
+    `version`, so that the logs of another run are not overwritten.
 
     Args:
         path: the checkpoint, named in the message.
@@ -46,23 +56,129 @@ def trusted_settings(
         option = f"{within}{key}"
         if option in GROUPS and isinstance(value, Mapping):
             kept[key] = trusted_settings(path, value, is_given, f"{option}.")
-        elif (unsafe := _unsafe_setting(within, key, value)) is None:
+        elif (unsafe := _unsafe_setting(path, option, key, value)) is None:
             kept[key] = _with_new_version(value) if option == "trainer.logger" else value
         elif not is_given(option):
+            if option in BASES and (missing := _missing_module(unsafe)) is not None:
+                raise RequestError(
+                    f"{path} has {unsafe} as {option}, but there is no module {missing}, neither installed nor in the "
+                    "current folder. Run the command in the folder that has it."
+                )
             raise RequestError(
                 f"{path} has {unsafe} as {option}. This is not taken from a checkpoint, because it could run code or "
-                f"write files anywhere. If you trust it, repeat it with --{option}; null leaves it out."
+                f"write files anywhere. If you trust it, {_how_to_repeat(option, value, unsafe)}"
             )
     return kept
 
 
-def _unsafe_setting(within: str, key: str, value: Any) -> str | None:
-    """Return the part of a setting that could run code or name a file; None if there is none."""
-    if f"{within}{key}" == "trainer.logger":
-        return next((unsafe for logger in _as_list(value) if (unsafe := _unsafe_logger(logger)) is not None), None)
-    if f"{within}{key}" == DATA_DIR and isinstance(value, str):
+def _missing_module(class_path: str) -> str | None:
+    """Return the first part of a path if there is no such module; None if there is one."""
+    root = class_path.partition(".")[0]
+    try:
+        return root if root.isidentifier() and "." in class_path and importlib.util.find_spec(root) is None else None
+    except (ImportError, ValueError):
         return None
+
+
+def _how_to_repeat(option: str, value: Any, unsafe: str) -> str:
+    if option not in BASES:
+        return f"repeat it with --{option}; null leaves it out."
+    name = value.get("class_path") if isinstance(value, Mapping) else value
+    return f"repeat it: --{option} {name}{'' if unsafe == name else ', with all of its parameters'}."
+
+
+def _unsafe_setting(path: Path, option: str, key: str, value: Any) -> str | None:
+    """Return the part of a setting that could run code or name a file; None if there is none."""
+    if option == "trainer.logger":
+        return next((unsafe for logger in _as_list(value) if (unsafe := _unsafe_logger(logger)) is not None), None)
+    if option in READ_ONLY and isinstance(value, str):
+        return None
+    if option in BASES:
+        return _unsafe_class(path, value, BASES[option])
     return _unsafe_value({key: value})
+
+
+def _unsafe_class(path: Path, value: Any, base: type) -> str | None:
+    """Return what is unsafe in a network or a data set: its class, or a part of its arguments."""
+    settings = value if isinstance(value, Mapping) else {"class_path": value}
+    name = str(settings.get("class_path"))
+    if "." in name and not _is_model(name) and (_is_beside(path, name) or not names_subclass(name, base)):
+        return name
+    return unsafe_arguments(path, {key: part for key, part in settings.items() if key != "class_path"})
+
+
+def unsafe_arguments(path: Path, value: Any) -> str | None:
+    """Return what is unsafe in the arguments of a network; they may name classes of networks, such as torch.nn.ReLU."""
+    if isinstance(value, Mapping):
+        parts = [part for key, part in value.items() if key != "class_path"]
+        names = [str(value["class_path"])] if "class_path" in value else []
+        if names and "." not in names[0]:
+            return names[0]
+        keys = _unsafe_value({key: None for key in value if key != "class_path"})
+        return keys or next(filter(None, (unsafe_arguments(path, part) for part in (*names, *parts))), None)
+    if isinstance(value, list | tuple):
+        return next(filter(None, (unsafe_arguments(path, part) for part in value)), None)
+    unsafe = _unsafe_value(value)
+    is_layer = unsafe is not None and not _is_beside(path, unsafe) and names_subclass(unsafe, nn.Module)
+    return None if is_layer else unsafe
+
+
+def _is_beside(path: Path, class_path: str) -> bool:
+    """Whether a module lies in the folder of a checkpoint or of its run, so that both may come from a stranger."""
+    root = class_path.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(root) if root.isidentifier() else None
+    except (ImportError, ValueError):
+        return True
+    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or [])]
+    folders = {path.parent.resolve(), path.parent.parent.resolve() if path.parent.name == "checkpoints" else None}
+    found = [Path(place).resolve() for place in places if place]
+    return any(parent in folders for place in found for parent in place.parents)
+
+
+def names_subclass(class_path: str, base: type) -> bool:
+    """Whether a path names a subclass of a base class, in an installed package or the current folder.
+
+    Its module is imported, but never one of the standard library or one that runs a program.
+    """
+    module, _, name = class_path.rpartition(".")
+    parts = [*module.split("."), name]
+    if not all(map(str.isidentifier, parts)) or parts[0] in (*sys.stdlib_module_names, "test") or "__main__" in parts:
+        return False
+    if not _defines(module, name):
+        return False
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except Exception:  # of any kind: the module's own code runs
+        return False
+    return inspect.isclass(found) and issubclass(found, base)
+
+
+def _defines(module: str, name: str) -> bool:
+    """Whether the source of a module defines or imports a name, by its text. A program that is no module is not run."""
+    root, *inner = module.split(".")
+    try:
+        spec = importlib.util.find_spec(root)  # which imports nothing
+        places = [] if spec is None else [Path(place) for place in spec.submodule_search_locations or []]
+        stems = [place.joinpath(*inner) for place in places]
+        files = [file for stem in stems for file in (stem.with_suffix(".py"), stem / "__init__.py")]
+        files += [Path(spec.origin)] if spec is not None and spec.origin and not inner else []
+        trees = [ast.parse(file.read_bytes()) for file in files if file.is_file()]
+    except (ImportError, ValueError, OSError, SyntaxError):
+        return False
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    classes = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
+    imported = [alias for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
+    return name in classes or any(alias.name == "*" or (alias.asname or alias.name) == name for alias in imported)
+
+
+def _is_model(class_path: str) -> bool:
+    """Whether a path names a function of torchvision that makes a network."""
+    module, _, name = class_path.rpartition(".")
+    if module != MODELS:
+        return False
+    models = importlib.import_module(MODELS)
+    return name in models.list_models(module=models)
 
 
 def _unsafe_logger(logger: Any) -> str | None:

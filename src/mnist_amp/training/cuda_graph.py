@@ -86,10 +86,10 @@ class StepGraph(NamedTuple):
 
     Attributes:
         graph: the graph of S steps on batches of N images.
-        inputs: images (S, N, 1, 28, 28), labels and indices (S, N).
+        inputs: images (S, N, C, H, W), labels and indices (S, N).
         rates: learning rates (S,); without a schedule (0,), because then the rate is a constant of the graph.
         losses: mean losses (S,).
-        logits: (S, N, 10).
+        logits: (S, N, classes).
         gradients: the gradients of the last step, in the order of the module's parameters.
         grad_norm: their norm () before they were clipped in mixed precision; None if they were not.
     """

@@ -1,7 +1,7 @@
 """Metrics of training and evaluation. None of them makes the host wait for the device while batches run."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -177,12 +177,27 @@ class Scores(Metric):
         order = indices.argsort()
         return Scored(indices[order], labels[order], logits[order])
 
+    def scored(self) -> Scored:
+        """Return what `compute` returns. torchmetrics turns the indices and labels of a single image into scalars."""
+        indices, labels, logits = self.compute()
+        return Scored(indices.reshape(-1), labels.reshape(-1), logits.reshape(indices.numel(), -1))
+
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """The metrics of a digit: precision, recall and F1 are 0 to 1; images is the number of images of this digit."""
+    """The metrics of a class: precision, recall and F1 are 0 to 1, and 0 where there are no images to divide by.
 
-    digit: int
+    Attributes:
+        index: the label of the class.
+        class_name: its name.
+        precision: of the images with this guess, the share that is of this class.
+        recall: of the images of this class, the share with this guess.
+        f1: the harmonic mean of precision and recall.
+        images: the number of images of this class.
+    """
+
+    index: int
+    class_name: str
     precision: float
     recall: float
     f1: float
@@ -197,14 +212,14 @@ class EvaluationMetrics:
         images: the number of images.
         loss: mean cross-entropy, in nats.
         accuracy: 0 to 1.
-        per_digit: the metrics of each digit.
-        confusion_matrix: the number of images by digit (row) and guess (column).
+        per_class: the metrics of each class.
+        confusion_matrix: the number of images by true class (row) and guess (column).
     """
 
     images: int
     loss: float
     accuracy: float
-    per_digit: list[ClassMetrics]
+    per_class: list[ClassMetrics]
     confusion_matrix: list[list[int]]
 
 
@@ -215,19 +230,27 @@ def loss_and_accuracy(scored: Scored) -> LossAndAccuracy:
     return LossAndAccuracy(math.fsum(losses.tolist()) / len(losses), correct / len(losses))
 
 
-def evaluation_metrics(scored: Scored) -> EvaluationMetrics:
-    """Return all metrics of an evaluation of ten classes."""
+def evaluation_metrics(scored: Scored, classes: Sequence[str]) -> EvaluationMetrics:
+    """Return all metrics of an evaluation.
+
+    Args:
+        scored: the logits of images.
+        classes: the name of each class, in the order of the labels. A class may have no images.
+    """
+    count = len(classes)
     guesses, labels = scored.logits.argmax(dim=1), scored.labels
     columns = (
-        multiclass_precision(guesses, labels, num_classes=10, average=None),
-        multiclass_recall(guesses, labels, num_classes=10, average=None),
-        multiclass_f1_score(guesses, labels, num_classes=10, average=None),
-        labels.bincount(minlength=10),
+        multiclass_precision(guesses, labels, num_classes=count, average=None),
+        multiclass_recall(guesses, labels, num_classes=count, average=None),
+        multiclass_f1_score(guesses, labels, num_classes=count, average=None),
+        labels.bincount(minlength=count),
     )
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return EvaluationMetrics(
         images=len(labels),
         **loss_and_accuracy(scored)._asdict(),
-        per_digit=[ClassMetrics(digit, *row) for digit, row in enumerate(rows)],
-        confusion_matrix=multiclass_confusion_matrix(guesses, labels, num_classes=10).tolist(),
+        per_class=[
+            ClassMetrics(index, name, *row) for index, (name, row) in enumerate(zip(classes, rows, strict=True))
+        ],
+        confusion_matrix=multiclass_confusion_matrix(guesses, labels, num_classes=count).tolist(),
     )

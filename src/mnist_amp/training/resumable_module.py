@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mnist_amp.data.datamodule import MNISTDataModule
+from mnist_amp.data.datamodule import ClassificationDataModule
 from mnist_amp.errors import RequestError
 from mnist_amp.lightning_internals import QuickHooksModule, align_logged_step, set_step_result
 from mnist_amp.runs import checkpoint_files
@@ -207,7 +207,7 @@ class ResumableModule(QuickHooksModule):
         """Let the rest of a checkpoint's epoch train on the images that are left, in batches of another size."""
         data, trainer = getattr(self.trainer, "datamodule", None), self.trainer
         saved = checkpoint.get("datamodule_hyper_parameters", {}).get("batch_size")
-        if not isinstance(data, MNISTDataModule) or saved is None or trainer.overfit_batches:  # type: ignore[attr-defined]
+        if not isinstance(data, ClassificationDataModule) or saved is None or trainer.overfit_batches:  # type: ignore[attr-defined]
             return
         limit = trainer.limit_train_batches
         now = Batches(data.batch_size, trainer.world_size, len(data.split()[0]), None if limit == 1.0 else limit)

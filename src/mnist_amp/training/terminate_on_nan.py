@@ -24,7 +24,7 @@ class TerminateOnNaN(Callback):
     end of an epoch and before a checkpoint is written. The message names the first step whose loss is not finite all
     the same, because the module, a `ResumableModule`, keeps the losses of all steps of an epoch:
 
-        Trainer(callbacks=[TerminateOnNaN()]).fit(LitSimpleNN(), MNISTDataModule())
+        Trainer(callbacks=[TerminateOnNaN()]).fit(LitClassifier(), ClassificationDataModule())
 
     Args:
         checkpoint: the callback that writes the checkpoints of the run, to name the last one; None if there is none.

@@ -1,0 +1,125 @@
+"""A folder with images by class: which files it has, their labels, and which of them are the test set."""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from mnist_amp.data.decoding import SUFFIXES
+from mnist_amp.errors import RequestError
+
+TEST_SHARE = 10  # one image in this many is a test image, if the folder has no folder `test`
+
+
+class Sample(NamedTuple):
+    """An image file and its label."""
+
+    path: Path
+    label: int
+
+
+class Listing(NamedTuple):
+    """The names of the classes, and the files of the training and test set, sorted by class and name."""
+
+    classes: tuple[str, ...]
+    train: list[Sample]
+    test: list[Sample]
+
+
+def list_images(folder: Path, seed: int) -> Listing:
+    """List the images of a folder.
+
+    The folder has the form FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE, or FOLDER/CLASS/IMAGE. In the second
+    form, a tenth of the images of each class is the test set; which ones depends on the seed and the names alone.
+    Hidden files and folders are left out, and so are files that are no images by their suffix.
+
+    Raises:
+        RequestError: the folder doesn't have this form, a class has no images, or there is only one class.
+    """
+    try:
+        train, test = folder / "train", folder / "test"
+        if train.is_dir() and test.is_dir():
+            return _list_two(train, test)
+        if any(_is_split(path) for path in (train, test)):
+            found, missing = (train, test) if train.is_dir() else (test, train)
+            raise RequestError(
+                f"{folder} has a folder {found.name} with images by class, but no folder {missing.name}. Add the "
+                f"folder {missing}, or name {found} with --data.folder: its images are then split into both sets."
+            )
+        return _list_one(folder, seed)
+    except OSError as error:
+        raise RequestError(
+            f"{error.filename} can't be read: {error.strerror}. Name another folder with --data.folder."
+        ) from error
+
+
+def _list_two(train: Path, test: Path) -> Listing:
+    by_class = _by_class(train)
+    classes = tuple(by_class)
+    test_classes = [path.name for path in _folders(test)]
+    unknown = [name for name in test_classes if name not in by_class]
+    if unknown:
+        raise RequestError(
+            f"{test / unknown[0]} is a class without training images: {train} has the classes {', '.join(classes)}. "
+            f"Add {train / unknown[0]}, or move the folder away."
+        )
+    test_images = {name: _images(test / name) for name in test_classes}
+    listing = Listing(classes, _samples(by_class, classes), _samples(test_images, classes))
+    if not listing.test:
+        raise RequestError(f"{test} has no images by class. Add images such as {test / classes[0] / 'a.png'}.")
+    return listing
+
+
+def _list_one(folder: Path, seed: int) -> Listing:
+    by_class = _by_class(folder)
+    test = {name: _drawn(name, paths, seed) for name, paths in by_class.items()}
+    train = {name: sorted(set(paths) - set(test[name])) for name, paths in by_class.items()}
+    listing = Listing(tuple(by_class), _samples(train, tuple(by_class)), _samples(test, tuple(by_class)))
+    if not listing.test:
+        raise RequestError(f"{folder} has one image of each class, so none is left for the test set. Add images.")
+    return listing
+
+
+def _drawn(name: str, paths: list[Path], seed: int) -> list[Path]:
+    """Return the test images of a class: those with the smallest hashes, so an added file changes little."""
+    count = max(1, len(paths) // TEST_SHARE) if len(paths) > 1 else 0
+    ranked = sorted(paths, key=lambda path: hashlib.sha256(f"{seed}/{name}/{path.name}".encode()).digest())
+    return sorted(ranked[:count])
+
+
+def _by_class(folder: Path) -> dict[str, list[Path]]:
+    """Return the images of a folder's folders by their sorted names."""
+    found = {path.name: _images(path) for path in _folders(folder)}
+    if not found or not any(found.values()):
+        raise RequestError(
+            f"{folder} has no images by class. It must have a folder for each class, with images such as "
+            f"{folder / 'cat' / 'a.png'} ({', '.join(SUFFIXES)}), or the four files of MNIST's format. Name another "
+            "folder with --data.folder."
+        )
+    empty = next((name for name, paths in found.items() if not paths), None)
+    if empty is not None:
+        raise RequestError(
+            f"{folder / empty} has no images ({', '.join(SUFFIXES)}). Each folder in {folder} is a class: add images, "
+            "or move the folder away."
+        )
+    if len(found) == 1:
+        raise RequestError(f"{folder} has one class, {next(iter(found))}. Add a folder for each other class.")
+    return found
+
+
+def _samples(by_class: dict[str, list[Path]], classes: tuple[str, ...]) -> list[Sample]:
+    return [Sample(path, label) for label, name in enumerate(classes) for path in by_class.get(name, [])]
+
+
+def _is_split(folder: Path) -> bool:
+    """Whether this folder has classes, and so is a training or test set, rather than a class of that name."""
+    return folder.is_dir() and any(_images(path) for path in _folders(folder))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )

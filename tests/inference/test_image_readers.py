@@ -1,0 +1,117 @@
+"""Image files in the form that a network takes."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from mnist_amp.data import ClassificationDataModule
+from mnist_amp.data.sources import make_source
+from mnist_amp.errors import RequestError
+from mnist_amp.inference.image_readers import make_reader, preprocess_for
+from mnist_amp.inference.mnist_form import ImageError
+
+
+def channels_first(image: Image.Image) -> NDArray[np.uint8]:
+    return np.moveaxis(np.asarray(image), 2, 0)
+
+
+def gradient(height: int, width: int) -> Image.Image:
+    """Return an image whose red is the column, and whose green is the row."""
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[..., 0], pixels[..., 1] = np.arange(width)[None], np.arange(height)[:, None]
+    return Image.fromarray(pixels)
+
+
+def test_resize_covers_the_size_and_cuts_what_stands_out(tmp_path: Path) -> None:
+    gradient(100, 200).save(tmp_path / "wide.png")
+    pixels = make_reader("resize", (3, 50, 50))(tmp_path / "wide.png")
+    assert pixels.shape == (3, 50, 50)
+    assert pixels.dtype == np.uint8
+    # columns 50 to 149 are left; a pixel is the mean of about two
+    assert [int(level) for level in (pixels[0, 25, 0], pixels[0, 25, -1])] == pytest.approx([50.5, 148.5], abs=1)
+    assert [int(level) for level in (pixels[1, 0, 25], pixels[1, -1, 25])] == pytest.approx([0.5, 98.5], abs=1)
+
+
+def test_resize_is_antialiased(tmp_path: Path) -> None:
+    """A pattern finer than a pixel becomes grey."""
+    levels = (np.indices((320, 320)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "fine.png")
+    pixels = make_reader("resize", (1, 32, 32))(tmp_path / "fine.png")
+    assert pixels.shape == (1, 32, 32)
+    assert np.abs(pixels.astype(int) - 127).max() <= 3
+
+
+def test_resize_turns_an_image_as_its_camera_noted(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    gradient(40, 40).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif.tobytes())
+    np.testing.assert_array_equal(
+        make_reader("resize", (3, 40, 40))(tmp_path / "turned.png"), channels_first(gradient(40, 40))
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16"])
+def test_resize_gives_the_pixels_that_training_on_a_folder_gives(
+    tmp_path: Path, mode: str, channels: Literal[1, 3]
+) -> None:
+    image = gradient(60, 90)
+    for number, name in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        (tmp_path / name).mkdir(parents=True)
+        if mode == "I;16":
+            Image.fromarray(np.asarray(image)[..., 0].astype(np.uint16) * 16).save(tmp_path / name / "1.png")
+        else:
+            image.rotate(90 * number).convert(mode).save(tmp_path / name / "1.png")
+    source = make_source(tmp_path, folder=tmp_path, image_size=(20, 30), channels=channels)
+    images = source.load(train=False).images
+    read = make_reader("resize", (channels, 20, 30))
+    for index, name in enumerate(("test/a", "test/b")):
+        np.testing.assert_array_equal(read(tmp_path / name / "1.png"), images[index])
+
+
+def test_none_takes_images_of_the_size_only(tmp_path: Path) -> None:
+    gradient(32, 24).save(tmp_path / "image.png")
+    np.testing.assert_array_equal(
+        make_reader("none", (3, 32, 24))(tmp_path / "image.png"), channels_first(gradient(32, 24))
+    )
+    grey = make_reader("none", (1, 32, 24))(tmp_path / "image.png")
+    np.testing.assert_array_equal(grey[0], gradient(32, 24).convert("L"))
+    with pytest.raises(ImageError, match=r"^not 24 x 32 pixels; leave out --preprocess none$"):
+        make_reader("none", (3, 24, 32))(tmp_path / "image.png")
+    gradient(32, 24).convert("RGBA").save(tmp_path / "clear.png")
+    with pytest.raises(ImageError, match=r"^transparent parts; leave out --preprocess none$"):
+        make_reader("none", (3, 32, 24))(tmp_path / "clear.png")
+
+
+def test_files_that_are_not_images(tmp_path: Path) -> None:
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    with pytest.raises(ImageError, match=r"^not an image in a known format"):
+        make_reader("resize", (3, 8, 8))(tmp_path / "torn.png")
+    with pytest.raises(ImageError, match=r"^no such file$"):
+        make_reader("resize", (3, 8, 8))(tmp_path / "none.png")
+
+
+def of_set(name: str) -> Any:
+    """Return what the choice asks of a data module of another set, whose files are not here."""
+    return SimpleNamespace(hparams={"dataset": name, "folder": None}, image_shape=(1, 28, 28))
+
+
+def test_the_form_of_mnist_is_for_ink_on_paper() -> None:
+    mnist, large = ClassificationDataModule(), ClassificationDataModule(image_size=32)
+    letters, fashion = of_set("KMNIST"), of_set("FashionMNIST")
+    assert [preprocess_for(data, "auto") for data in (mnist, letters, fashion, large)] == [
+        *("mnist", "mnist", "resize", "resize")
+    ]
+    assert [preprocess_for(data, "none") for data in (mnist, fashion)] == ["none", "none"]
+    assert (preprocess_for(mnist, "mnist"), preprocess_for(mnist, "resize")) == ("mnist", "resize")
+    with pytest.raises(RequestError) as error_info:
+        preprocess_for(fashion, "mnist")
+    assert str(error_info.value) == (
+        "preprocess is mnist, which is for MNIST, QMNIST, EMNIST, KMNIST, USPS in images of 1 x 28 x 28, but the "
+        "network takes images of FashionMNIST of 1 x 28 x 28. Leave preprocess out, and the images are resized."
+    )
