@@ -4,7 +4,6 @@ Its parts: the options in `parser` and `trainer_options`, the ranges of settings
 from in `starting_checkpoint`, the callbacks in `run_callbacks`, the messages in `error_messages` and `help_texts`.
 """
 
-import atexit
 import gc
 import os
 import secrets
@@ -310,7 +309,6 @@ def run(args: list[str]) -> None:
 def prepare() -> None:
     """Set up the process for a command."""
     silence()
-    atexit.register(gc.freeze)  # or the process would search all objects for garbage before it ends, for a second
     processes.install_observer()
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # for networks and data sets of the user; last, so that it hides no package
