@@ -1,3 +1,3 @@
-"""Mixed-precision training of MNIST with PyTorch Lightning."""
+"""Mixed-precision training of image classifiers with PyTorch Lightning."""
 
 __version__ = "0.1.0"

@@ -69,6 +69,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_sets.py").write_text(OWN)
     (tmp_path / "my_broken.py").write_text("import no_such_package")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # as the command does with the current folder
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     for name in ("my_sets", "my_broken"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -145,13 +146,13 @@ def test_items_that_are_refused(case: int, message: str) -> None:
     ("name", "message"),
     [
         ("my_sets.Dot", "data.dataset is my_sets.Dot, but my_sets has no Dot (did you mean Dots?)."),
-        ("no_sets.Dots", "data.dataset is no_sets.Dots, but no module no_sets is installed or in the current folder."),
-        ("my_sets.sub.Dots", "data.dataset is my_sets.sub.Dots, but no module my_sets.sub is installed or in the current folder."),
+        ("no_sets.Dots", "there is no module no_sets. Install the package that it is in, or run the command in its folder."),
+        ("my_sets.sub.Dots", "there is no module my_sets.sub. Install the package that it is in, or run the command in its folder."),
         ("my_sets.function", "data.dataset is my_sets.function, which is not a dataset class: it needs __len__ and __getitem__, as a torch.utils.data.Dataset has them."),
         ("my_sets.Stream", "data.dataset is my_sets.Stream, which is not a dataset class: it needs __len__ and __getitem__, as a torch.utils.data.Dataset has them."),
         ("my_sets.NoTrain", "my_sets.NoTrain has no argument train, which decides whether to read the training or the test set. Its constructor must be like torchvision's: NoTrain(root, train=True, download=False)."),
         ("my_sets.Empty", "The training set of my_sets.Empty is empty. Look for its files in data."),
-        ("my_broken.Dots", "data.dataset is my_broken.Dots, but my_broken can't be imported: No module named 'no_such_package'."),
+        ("my_broken.Dots", "the module my_broken can't be imported: ModuleNotFoundError: No module named 'no_such_package'."),
     ],
 )  # fmt: skip
 def test_classes_that_are_refused(name: str, message: str) -> None:

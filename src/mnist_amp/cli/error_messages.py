@@ -10,9 +10,9 @@ from typing import Any
 from mnist_amp.cli.arguments import DEBUG, SUBCOMMANDS
 from mnist_amp.cli.class_options import class_names
 from mnist_amp.errors import RequestError, RunError, UsageError
+from mnist_amp.named_classes import FILLED
 from mnist_amp.wording import nearest
 
-FILLED = ("num_classes", "in_channels", "image_shape")  # as in `networks.factory`, which imports torch
 RENAMED = {"model.hidden_dim": "network.hidden_dim"}  # options of version 0.1
 COMPARISONS = {
     ">=": (operator.ge, "at least"),

@@ -17,7 +17,8 @@ from mnist_amp.cli.error_messages import translate_error
 from mnist_amp.cli.trainer_options import add_trainer_arguments
 from mnist_amp.data import ClassificationDataModule
 from mnist_amp.module import LitClassifier
-from mnist_amp.networks.factory import FILLED, NETWORK
+from mnist_amp.named_classes import FILLED, WithoutSubConfigs
+from mnist_amp.networks.factory import NETWORK
 from mnist_amp.number_types import NonNegativeInt, Seed
 from mnist_amp.runs.config_text import read_yaml
 from mnist_amp.training.gradient_scaler import ScalerSettings
@@ -29,7 +30,7 @@ TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "ena
 SEED = 42
 
 
-class Parser(LightningArgumentParser):
+class Parser(WithoutSubConfigs, LightningArgumentParser):
     """Reports an error in one line, where jsonargparse prints all options first.
 
     Files are read for `--config` and for a group of options such as `--trainer`. A file that has the name of another
@@ -39,13 +40,6 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         jsonargparse.set_loader("yaml", read_yaml, (yaml.YAMLError,))
         super().__init__(*args, **kwargs)
-
-    def _add_signature_parameter(self, *args: Any, **kwargs: Any) -> None:
-        """Add an option without jsonargparse's `sub_configs`, which its public methods can't turn off for a class.
-
-        With it, a value that names a class is read as a config file if there is a file of that name.
-        """
-        super()._add_signature_parameter(*args, **{**kwargs, "sub_configs": False})
 
     def parse_args(self, args: Sequence[str] | None = None, **kwargs: Any) -> Namespace:  # type: ignore[override]
         parsed: Namespace = super().parse_args(None if args is None else with_own_defaults(args), **kwargs)

@@ -1,4 +1,4 @@
-"""A data set that a dataset class reads: torchvision's or one's own."""
+"""A data set that a dataset class reads: torchvision's or the user's."""
 
 from typing import Any
 

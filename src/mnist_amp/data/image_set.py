@@ -7,6 +7,8 @@ from torch import Tensor
 
 from mnist_amp.errors import RequestError
 
+DIGITS = tuple("0123456789")  # the classes of MNIST and sets like it
+
 
 class Facts(NamedTuple):
     """What is known of a data set before its images are read.

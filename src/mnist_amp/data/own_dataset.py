@@ -1,8 +1,6 @@
 """A data set class of the user's, by its import path."""
 
-import importlib
 import inspect
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from mnist_amp.data.image_form import ImageForm
 from mnist_amp.data.items import described
 from mnist_amp.data.parameters import check_arguments, parameters
 from mnist_amp.errors import RequestError
+from mnist_amp.named_classes import load_module
 from mnist_amp.wording import nearest
 
 SET_HERE = ("root", "train", "download")
@@ -81,7 +80,7 @@ def find_class(path: str) -> type:
         RequestError: there is no such class, or it lacks `__len__` or `__getitem__`.
     """
     module_name, _, name = path.rpartition(".")
-    module = _import(module_name, path)
+    module = load_module(module_name)
     cls = getattr(module, name, None)
     if cls is None:
         known = [key for key, value in vars(module).items() if inspect.isclass(value)]
@@ -92,19 +91,3 @@ def find_class(path: str) -> type:
             "torch.utils.data.Dataset has them."
         )
     return cls
-
-
-def _import(module: str, path: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # at the end, so that it does not hide installed packages
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
-            raise RequestError(
-                f"data.dataset is {path}, but no module {error.name} is installed or in the current folder."
-            ) from error
-        raise RequestError(f"data.dataset is {path}, but {module} can't be imported: {error}.") from error
-    except Exception as error:
-        raise RequestError(f"data.dataset is {path}, but {module} can't be imported: {described(error)}.") from error

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mnist_amp.data.image_form import ImageForm, make_form
-from mnist_amp.data.image_set import Facts, ImageSet, Source
+from mnist_amp.data.image_set import DIGITS, Facts, ImageSet, Source
 from mnist_amp.errors import RequestError
 from mnist_amp.wording import nearest
 
 __all__ = ["Facts", "ImageSet", "Source", "make_source"]
 
-DIGITS = tuple("0123456789")
 TORCHVISION = "torchvision.datasets."
 
 
@@ -33,7 +32,7 @@ def make_source(
         folder: instead of `dataset`, a folder with images by class or with idx files.
         image_size: height and width that images are resized to; an int means both.
         channels: 1 converts to grey and 3 to RGB.
-        seed: of the draw of test images, for a folder that has none.
+        seed: of the choice of test images, for a folder that has none.
 
     Raises:
         RequestError: there is no such set or folder, or an option does not go with it.

@@ -10,11 +10,9 @@ from torchvision import datasets
 from mnist_amp.data.dataset_source import DatasetSource
 from mnist_amp.data.downloads import download, locked
 from mnist_amp.data.image_form import ImageForm
-from mnist_amp.data.image_set import ImageSet
+from mnist_amp.data.image_set import DIGITS, ImageSet
 from mnist_amp.data.parameters import check_arguments, parameters
 from mnist_amp.errors import RequestError
-
-DIGITS = tuple("0123456789")
 
 
 class Spec(NamedTuple):

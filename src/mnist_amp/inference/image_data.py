@@ -7,12 +7,12 @@ import torch
 from tqdm import tqdm
 
 from mnist_amp.data.datamodule import MemoryDataModule
+from mnist_amp.data.image_set import DIGITS
 from mnist_amp.data.normalization import TO_UNIT, Normalization
 from mnist_amp.inference.image_files import LoadedImage, find_images, load_image
 from mnist_amp.inference.image_readers import Preprocess, make_reader
 from mnist_amp.inference.mnist_form import NoInkError
 
-DIGITS = tuple("0123456789")
 PROGRESS_BAR = 100  # files from which on a progress bar is shown
 
 

@@ -1,4 +1,4 @@
-"""The user's image files: found by name, and read with Pillow; it does not use torch."""
+"""The user's image files: found by name, and read with Pillow."""
 
 import contextlib
 import os
@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mnist_amp.data.decoding import FORMATS, SUFFIXES
 from mnist_amp.errors import RequestError
 from mnist_amp.inference.mnist_form import MAX_SIDE, ImageError
 from mnist_amp.wording import printable
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # those of Pillow's that run no other program
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 100_000_000
 
 

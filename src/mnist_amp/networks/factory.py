@@ -1,7 +1,6 @@
 """Networks by name: a class or a function is found, and called with plain values and with the facts of the data."""
 
 import copy
-import importlib
 import inspect
 import math
 import typing
@@ -13,11 +12,11 @@ from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 from mnist_amp.errors import RequestError
+from mnist_amp.named_classes import FILLED, WithoutSubConfigs, load_module
 from mnist_amp.networks import SHIPPED
 from mnist_amp.wording import nearest
 
 NETWORK: dict[str, Any] = {"class_path": "mnist_amp.networks.SimpleNN", "init_args": {"hidden_dim": 128}}  # the default
-FILLED = ("num_classes", "in_channels", "image_shape")  # parameters that are filled from the data
 Shape = tuple[int, int, int]
 if typing.TYPE_CHECKING:
     Init: typing.TypeAlias = dict[str, Any]
@@ -90,10 +89,7 @@ def find(class_path: str) -> Callable[..., nn.Module]:
     module_name, _, name = class_path.rpartition(".")
     if not all(map(str.isidentifier, class_path.split("."))):
         raise RequestError(f"{class_path} is not the name of a class. Give it with its module, as in my_package.MyNet.")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the module's own code may raise any
-        raise RequestError(_describe_import(module_name, error)) from error
+    module = load_module(module_name)
     found = getattr(module, name, None)
     if found is None:
         known = [each for each, value in vars(module).items() if _makes_networks(value)]
@@ -107,13 +103,6 @@ def find(class_path: str) -> Callable[..., nn.Module]:
     if not _makes_networks(found):
         raise RequestError(f"{class_path} is not a network: neither a subclass of torch.nn.Module nor a function.")
     return typing.cast(Callable[..., nn.Module], found)
-
-
-def _describe_import(module: str, error: Exception) -> str:
-    missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
-    if missing is not None and (module == missing or module.startswith(f"{missing}.")):
-        return f"there is no module {missing}. Install the package that it is in, or run the command in its folder."
-    return f"the module {module} can't be imported: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _makes_networks(found: Any) -> bool:
@@ -150,11 +139,8 @@ def _make(class_path: str, maker: Callable[..., nn.Module], given: dict[str, Any
     return network
 
 
-class Makers(ArgumentParser):
-    """Reads no value as a config file, even if there is a file of that name; see `cli.parser.Parser`."""
-
-    def _add_signature_parameter(self, *args: Any, **kwargs: Any) -> None:
-        super()._add_signature_parameter(*args, **{**kwargs, "sub_configs": False})
+class Makers(WithoutSubConfigs, ArgumentParser):
+    """Makes a network and the classes among its arguments."""
 
 
 def _parameters(maker: Callable[..., nn.Module]) -> Iterable[str]:
@@ -174,7 +160,7 @@ def _instantiate(class_path: str, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _check_fit(name: str, network: nn.Module, num_classes: int, image_shape: Shape) -> None:
-    """Check that a network takes images (2, C, H, W) and returns logits (2, classes). Nothing in it changes by this."""
+    """Check that a network takes images (2, C, H, W) and returns logits (2, classes); training modes stay."""
     modes = [(module, module.training) for module in network.modules()]
     sizes = " x ".join(map(str, image_shape))
     try:

@@ -58,11 +58,15 @@ def override_optimizer_state(
         schedule = {**keep_plateau_progress(schedule, old[0]), "_last_lr": rates}
     else:
         rates = [group["lr"] for group in advanced.groups]
-    for group, new, rate in zip(groups, advanced.groups, rates, strict=True):
+    _replace_settings(groups, advanced.groups, rates)
+    checkpoint["lr_schedulers"] = [] if schedule is None else [schedule]
+
+
+def _replace_settings(groups: list[dict[str, Any]], new: list[dict[str, Any]], rates: list[float]) -> None:
+    for group, settings, rate in zip(groups, new, rates, strict=True):
         parameters = group["params"]
         group.clear()
-        group.update(new, lr=rate, params=parameters)
-    checkpoint["lr_schedulers"] = [] if schedule is None else [schedule]
+        group.update(settings, lr=rate, params=parameters)
 
 
 def _same_schedule(saved: dict[str, Any], lr_scheduler: Settings | None, interval: str) -> bool:
