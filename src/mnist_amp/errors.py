@@ -27,6 +27,10 @@ class RunError(RuntimeError):
     """A run failed (exit status 1); the message says why, what is saved and what to do."""
 
 
+class MemoryRunError(RunError):
+    """A run failed because the memory of the device or the machine is too small."""
+
+
 def warn(text: str) -> None:
     """Print a warning, in the first process of a distributed run only."""
     if prints:

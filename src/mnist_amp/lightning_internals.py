@@ -206,13 +206,16 @@ def align_logged_step(trainer: Trainer) -> None:
 
 # the name under which a profiler sees that the training loop fetches a batch; Lightning has no constant for it
 NEXT_BATCH_ACTION = "[_TrainingEpochLoop].train_dataloader_next"
+# the same for a further batch of an iteration, which only `next_batch` fetches
+FURTHER_BATCH_ACTION = "[Execution].next_batch"
 
 
 def next_batch(trainer: Trainer) -> Any:
     """Return the next batch of the epoch, as the training loop would fetch it, not yet on the device."""
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
-    batch, _, _ = next(fetcher)
+    with trainer.profiler.profile(FURTHER_BATCH_ACTION):  # type: ignore[attr-defined]
+        batch, _, _ = next(fetcher)
     trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = fetcher.done
     return trainer.precision_plugin.convert_input(batch)
 

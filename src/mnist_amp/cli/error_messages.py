@@ -88,12 +88,21 @@ def _describe_class(error: Exception, text: str) -> str | None:
     return None
 
 
+def is_of_memory(error: Exception) -> bool:
+    """Whether an error means that the memory is too small."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "array is too big")
+    )
+
+
 def _describe_memory(error: Exception, text: str) -> str | None:
     import torch
 
     if isinstance(error, torch.OutOfMemoryError):
         return f"the GPU is out of memory. Lower data.batch_size, make the network smaller, or free the GPU. {text}"
-    if "can't allocate memory" in text or "array is too big" in text:
+    if is_of_memory(error):
         return f"this machine has too little memory. Lower data.batch_size, or make the network smaller. {text}"
     return None
 

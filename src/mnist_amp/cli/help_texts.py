@@ -59,6 +59,8 @@ HELP = {
     "weights_only": "Has no effect: a checkpoint can never run code.",
     "network": "Network, by name: SimpleNN, CNN, ViT or WideMLP, with its parameters as in --network.hidden_dim 256; a "
     "function such as torchvision.models.resnet18; or a class of your own, as in my_package.MyNet.",
+    "model": "Your LightningModule, by name, with its parameters as in --model.width 64.",
+    "data": "Your LightningDataModule, by name, with its parameters as in --data.batch_size 32.",
     "optimizer": "Optimizer of torch.optim, by name: --optimizer SGD --optimizer.lr 0.1",
     "lr_scheduler": "Learning-rate schedule, by name: --lr_scheduler StepLR --lr_scheduler.step_size 2",
     "config": "YAML file of settings: your own, or one of the package such as guide.yaml. May be given several times; "
@@ -94,8 +96,8 @@ def describe(subparsers: dict[str, "LightningArgumentParser"]) -> None:
                 group.title = TITLES.get(first, group.title)
         for action in subparser._actions:
             action.help = HELP.get(action.dest, action.help)
-            if action.dest == "network":
-                # instead of every Module that is imported, in 600 lines
+            if action.dest in ("network", "model", "data"):
+                # instead of every class that is imported, in 600 lines
                 action.extra_help = lambda: ""  # type: ignore[attr-defined]
             if isinstance(action.metavar, str):  # the parser reads no file for these
                 action.metavar = action.metavar.removeprefix("CONFIG | ")

@@ -20,7 +20,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from mnist_amp import signals
-from mnist_amp.cli import help_texts, launchers, processes, run_callbacks, settings
+from mnist_amp.cli import help_texts, launchers, own_module, processes, run_callbacks, settings
 from mnist_amp.cli.arguments import class_given, peek, source, written
 from mnist_amp.cli.class_options import restore_capitals
 from mnist_amp.cli.initial_weights import InitialWeights
@@ -321,8 +321,13 @@ def check_network(args: list[str]) -> None:
     """Check that the network that arguments name exists, before they are parsed.
 
     Raises:
-        RequestError: it does not. The message is more precise than that of the parser.
+        RequestError: it does not, or a LightningModule is named. The message is more precise than that of the parser.
     """
+    if own_module.is_named(args):
+        raise RequestError(
+            "model and data can't be classes of your own in this command: only compare and profile take them. Train a "
+            "network of your own with --network, on your own images with --data.folder or --data.dataset."
+        )
     if (network := class_given(args, "network")) not in (None, "null"):
         resolve(str(network))
 

@@ -25,8 +25,6 @@ from mnist_amp.training.gradient_scaler import ScalerSettings
 from mnist_amp.training.optimizers import ADAM
 from mnist_amp.training.schedules import annotate_nested_schedules
 
-# one device, even if there are more; the banner replaces the model summary
-TRAINER_DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "enable_model_summary": False}
 SEED = 42
 
 
@@ -85,8 +83,7 @@ def add_core_arguments(parser: LightningArgumentParser) -> None:
     for key in ("optimizer", "lr_scheduler"):
         parser.link_arguments(key, f"model.{key}", compute_fn=_as_dict)
     add_trainer_arguments(parser)  # last, so that --help begins with this project's own options
-    defaults = {"network": NETWORK, "optimizer": ADAM}
-    parser.set_defaults(defaults | {f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
+    parser.set_defaults({"network": NETWORK, "optimizer": ADAM})
 
 
 def add_fit_arguments(parser: LightningArgumentParser) -> None:

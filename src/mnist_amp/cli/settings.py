@@ -29,11 +29,9 @@ RANGES = {
     "trainer.min_steps": "at least 0",
 }
 COMPARISONS = {"above": operator.gt, "at least": operator.ge}
-# the parser lets a config file set these to null
-NOT_NULL = (
-    *("data.data_dir", "data.batch_size", "network", "seed_everything", "optimizer"),
-    *("model.steps_per_execution", "trainer.accumulate_grad_batches", "matmul_precision", "scaler"),
-)
+# the parser lets a config file set these to null; those of any module, and those of this project's
+NOT_NULL = ("seed_everything", "trainer.accumulate_grad_batches", "matmul_precision", "scaler")
+OWN_NOT_NULL = ("data.data_dir", "data.batch_size", "network", "optimizer", "model.steps_per_execution")
 MONITORED = ("train_loss", "train_accuracy", "train_loss_step", "val_loss", "val_accuracy")
 TUNERS = {"LearningRateFinder": "optimizer.lr", "BatchSizeFinder": "data.batch_size"}
 
@@ -47,8 +45,14 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         UsageError: the message names the setting and its range, or the setting that it can't be combined with.
     """
-    _check_not_null(config)
+    _check_not_null(config, OWN_NOT_NULL)
     _check_callbacks(config)
+    check_trainer(config)
+
+
+def check_trainer(config: Mapping[str, Any]) -> None:
+    """Refuse settings that can't work with any module, as `check` does; it knows nothing of this project's module."""
+    _check_not_null(config, NOT_NULL)
     _check_trainer(config)
     _check_loggers(config)
     for key, bounds in RANGES.items():
@@ -91,8 +95,8 @@ def _is_within(value: float, bounds: str) -> bool:
     return f"or {value} for" in bounds or (abs(value) < math.inf and COMPARISONS[word](value, int(bound)))
 
 
-def _check_not_null(config: Mapping[str, Any]) -> None:
-    for key in NOT_NULL:
+def _check_not_null(config: Mapping[str, Any], keys: Iterable[str]) -> None:
+    for key in keys:
         if _lookup(config, key) is None and key.partition(".")[0] in config:  # a command may lack the group
             raise UsageError(f"{key} is null; leave it out to use its default.", key)
 

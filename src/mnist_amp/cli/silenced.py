@@ -39,6 +39,7 @@ def silence() -> None:
     """Silence them in this process."""
     for pattern in WARNINGS if os.environ.get(DEBUG) else (*WARNINGS, ANOMALY):
         warnings.filterwarnings("ignore", pattern)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints that it starts, and that there is no GPU
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     threading.excepthook = _except_hook

@@ -31,9 +31,12 @@ NUMBERS: dict[str, tuple[Any, str]] = {
     "gradient_clip_val": (NUMBER, "Clip gradients at this value, after they are unscaled. null does not clip."),
 }
 
+# one device, even if there are more; the banner replaces the model summary
+DEFAULTS = {"max_epochs": 5, "precision": "16-mixed", "devices": 1, "enable_model_summary": False}
+
 
 def add_trainer_arguments(parser: LightningArgumentParser) -> None:
-    """Add the Trainer's options, as `LightningArgumentParser.add_lightning_class_args` does."""
+    """Add the Trainer's options, as `LightningArgumentParser.add_lightning_class_args` does, with other defaults."""
     skip: set[str | int] = set(NUMBERS)
     parser.add_class_arguments(Trainer, "trainer", skip=skip, fail_untyped=False, instantiate=False, sub_configs=True)
     assert parser.groups is not None
@@ -42,3 +45,4 @@ def add_trainer_arguments(parser: LightningArgumentParser) -> None:
         parser.groups["trainer"].add_argument(
             f"--trainer.{name}", type=kind, default=parameters[name].default, help=text
         )
+    parser.set_defaults({f"trainer.{key}": value for key, value in DEFAULTS.items()})

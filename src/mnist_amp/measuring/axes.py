@@ -33,8 +33,6 @@ def check_names(axes: Axes, own_options: list[str]) -> None:
     Raises:
         RequestError: the message says what to use instead.
     """
-    if not axes:
-        raise RequestError(f"axes is empty; give at least one option of fit with its values, as in '{EXAMPLE}'.")
     for axis in axes:
         instead = next((text for name, text in INSTEAD.items() if f"{axis}.".startswith(f"{name}.")), None)
         if instead is not None:

@@ -1,4 +1,4 @@
-"""`mnist-amp compare`: what each precision does to time, memory and accuracy here."""
+"""`mnist-amp compare`: what each precision does to time, memory and accuracy here, and why."""
 
 import datetime
 import itertools
@@ -6,59 +6,51 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
 
 from mnist_amp import signals
 from mnist_amp.cli.arguments import find
-from mnist_amp.errors import RequestError, RunError
+from mnist_amp.errors import MemoryRunError, RequestError, RunError
 from mnist_amp.measuring import axes as comparison_axes
 from mnist_amp.measuring import compare_report
 from mnist_amp.measuring.compare_records import (
-    Accuracy,
+    TRAIN_LOSS,
     Cell,
     Comparison,
     Failure,
     FormerComparisonError,
+    Metric,
     NotAComparisonError,
     Outcome,
     Setting,
     Speed,
 )
 from mnist_amp.measuring.environment import Environment
-from mnist_amp.measuring.fit_measurements import measure_accuracy, measure_speed
+from mnist_amp.measuring.fit_measurements import measure_score, measure_speed, measure_step, try_fit
 from mnist_amp.measuring.isolated_process import run_isolated
 from mnist_amp.measuring.measured_fit import MeasuringCLI
+from mnist_amp.measuring.precisions import PRECISIONS, unavailable, usual
 from mnist_amp.number_types import NonNegativeInt, PositiveFloat, PositiveInt
 from mnist_amp.runs import folders
 from mnist_amp.signals import Stopped
 from mnist_amp.training.precision import versions
-from mnist_amp.wording import counted
+from mnist_amp.wording import counted, listed, nearest
 
 RESULTS = "results.json"
-FP16_CPU = {
-    "class_path": "lightning.pytorch.plugins.MixedPrecision",
-    "init_args": {"precision": "16-mixed", "device": "cpu"},
-}
-# options of fit, by the name of the precision in a comparison
-PRECISIONS: dict[str, dict[str, Any]] = {
-    **{
-        name: {"trainer.precision": name, "trainer.plugins": None, "matmul_precision": "highest"}
-        for name in ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
-    },
-    "tf32": {"trainer.precision": "32-true", "trainer.plugins": None, "matmul_precision": "high"},
-    "fp16-cpu": {"trainer.precision": None, "trainer.plugins": FP16_CPU},
-}
 WIDTH, BATCH_SIZE, ACCUMULATE = "network.hidden_dim", "data.batch_size", "trainer.accumulate_grad_batches"
-# default precisions and axes, by whether there is a CUDA device
-DEFAULTS: dict[bool, tuple[list[str], dict[str, list[int]]]] = {
-    False: (["32-true", "bf16-mixed", "16-mixed"], {WIDTH: [128, 512, 2048], BATCH_SIZE: [64, 512]}),
-    True: (
-        ["32-true", "tf32", "bf16-mixed", "16-mixed"],
-        {WIDTH: [128, 512, 2048, 8192], BATCH_SIZE: [64, 512, 4096]},
-    ),
+STEPS_PER_EXECUTION = "model.steps_per_execution"
+# default axes of this project's module, by whether there is a CUDA device
+AXES: dict[bool, dict[str, list[int]]] = {
+    False: {WIDTH: [128, 512, 2048], BATCH_SIZE: [64, 512]},
+    True: {WIDTH: [128, 512, 2048, 8192], BATCH_SIZE: [64, 512, 4096]},
+}
+# parts of the names of metrics, by what is better
+MODES: dict[Literal["min", "max"], tuple[str, ...]] = {
+    "max": ("acc", "f1", "auc", "auroc", "iou", "score", "precision", "recall", "psnr", "ssim", "bleu", "map"),
+    "min": ("loss", "error", "perplexity", "ppl", "mse", "mae", "rmse", "nll"),
 }
 
 
@@ -66,6 +58,8 @@ def compare(
     cli: "CompareCLI",
     precisions: list[str] | None = None,
     axes: dict[str, list[Any]] | None = None,
+    metric: str | None = None,
+    mode: Literal["min", "max"] | None = None,
     seeds: NonNegativeInt = 3,
     rounds: PositiveInt = 5,
     seconds: PositiveFloat = 1.0,
@@ -79,8 +73,11 @@ def compare(
             by design); the others are compared with the first
         axes: options of fit, each with the values at which time and memory are measured, besides the run's own value,
             as in '{network.width: [16, 64], data.batch_size: [64, 512]}'; by default network.hidden_dim, if the
-            network has it, and data.batch_size
-        seeds: number of complete fits of each precision, with the run's own settings, to measure the accuracy; their
+            network has it, and data.batch_size; with --model, only the run's own setting is measured by default
+        metric: the metric that the precisions are judged by, as the module logs it; by default val_accuracy, or
+            with --model val_loss if it is logged; without validation, a metric of training
+        mode: whether a small value of the metric is better (min) or a large one (max); by default from its name
+        seeds: number of complete fits of each precision, with the run's own settings, to measure the metric; their
             seeds are seed_everything and the numbers after it
         rounds: number of measurements of each time; the precisions take turns
         seconds: duration of each measurement of a time
@@ -94,7 +91,7 @@ def compare(
     root = Path(cli.config["fit"].trainer.default_root_dir or ".")
     if resume is None:
         folder = None
-        comparison = _begin(cli, precisions, axes, seeds=seeds, rounds=rounds, seconds=seconds)
+        comparison = _begin(cli, precisions, axes, metric, mode, seeds=seeds, rounds=rounds, seconds=seconds)
     else:
         folder = _find_folder(resume, root)
         comparison = _load(folder / RESULTS)
@@ -103,18 +100,22 @@ def compare(
 
 
 def _begin(
-    cli: "CompareCLI", precisions: list[str] | None, axes: dict[str, list[Any]] | None, **amounts: Any
+    cli: "CompareCLI",
+    precisions: list[str] | None,
+    axes: dict[str, list[Any]] | None,
+    metric: str | None,
+    mode: Literal["min", "max"] | None,
+    **amounts: Any,
 ) -> Comparison:
     """Return a comparison without measurements; `amounts` are the seeds, rounds and seconds."""
     config = cli.fit_settings()
     cuda = config["trainer"]["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    usual_precisions, usual_axes = DEFAULTS[cuda]
-    precisions = usual_precisions if precisions is None else precisions
+    precisions = usual(cuda) if precisions is None else precisions
     _check_precisions(precisions, cuda)
     if axes is None:
-        axes = _usual_axes(usual_axes, config, cli.train_size())
+        axes = _usual_axes(cli, config, cuda)
     axes, own = _checked_axes(cli, axes, config)
-    if {1} != {*axes.get(ACCUMULATE, []), config["trainer"]["accumulate_grad_batches"]}:
+    if not cli.is_foreign and {1} != {*axes.get(ACCUMULATE, []), config["trainer"]["accumulate_grad_batches"]}:
         config["model"]["steps_per_execution"] = 1  # the two can't be combined
     return Comparison(
         command=cli.command_line,
@@ -123,11 +124,41 @@ def _begin(
         own=own,
         precisions=precisions,
         axes=axes,
+        metric=_choose_metric(config, PRECISIONS[precisions[0]], metric, mode, cli.is_foreign),
         epochs=config["trainer"]["max_epochs"],
         config=config,
         cells=[],
         **amounts,
     )
+
+
+def _choose_metric(
+    config: dict[str, Any],
+    baseline: Mapping[str, Any],
+    name: str | None,
+    mode: Literal["min", "max"] | None,
+    is_foreign: bool,
+) -> Metric:
+    """Return the metric to judge by; a fit on one batch shows which the module logs.
+
+    Raises:
+        RequestError: the module does not log it, or its mode is not known.
+        RunError: the fit fails.
+    """
+    if name is None and not is_foreign:
+        validates = config["data"]["val_size"] != 0 and config["trainer"]["limit_val_batches"] != 0
+        return Metric("val_accuracy" if validates else "train_accuracy", mode or "max")
+    logged = run_isolated(try_fit, config, dict(baseline)).metrics
+    if name is None:
+        validation = [each for each in logged if each.startswith("val")]
+        name = "val_loss" if "val_loss" in logged else next(iter([*validation, *logged]), TRAIN_LOSS)
+    elif name not in logged:
+        known = f"It logs {listed(logged)}." if logged else "It logs no metric with self.log."
+        raise RequestError(f"metric is {name}, which the module does not log{nearest(name, logged)}. {known}")
+    found = mode or next((each for each, parts in MODES.items() if any(part in name.lower() for part in parts)), None)
+    if found is None:
+        raise RequestError(f"is a small or a large {name} better? Give --mode min or --mode max.")
+    return Metric(name, found)
 
 
 def _checked_axes(
@@ -148,6 +179,8 @@ def _parser(cli: "CompareCLI") -> comparison_axes.Parse:
 
     def parse(options: Mapping[str, Any]) -> dict[str, Any]:
         config = cli.parse_with(options)
+        if cli.is_foreign:
+            return cli.plain(config)
         data = {**config.data.as_dict(), "batch_size": 1}
         if str(data) not in sizes:
             sizes[str(data)] = cli.train_size(data)
@@ -161,21 +194,23 @@ def _parser(cli: "CompareCLI") -> comparison_axes.Parse:
     return parse
 
 
-def _usual_axes(usual: dict[str, list[int]], config: dict[str, Any], images: int) -> dict[str, list[Any]]:
-    """Return the default axes of a network and a data set: without a width that it has not, or batches too large."""
-    has_width = isinstance(find(config, WIDTH), int)
-    widths: dict[str, list[Any]] = {WIDTH: usual[WIDTH]} if has_width else {}
-    return {**widths, BATCH_SIZE: [size for size in usual[BATCH_SIZE] if size <= images]}
+def _usual_axes(cli: "CompareCLI", config: dict[str, Any], cuda: bool) -> dict[str, list[Any]]:
+    """Return the default axes: without a width that the network has not, or batches that are too large for the data."""
+    if cli.is_foreign:
+        return {BATCH_SIZE: []} if isinstance(find(config, BATCH_SIZE), int) else {}
+    has_width, images = isinstance(find(config, WIDTH), int), cli.train_size()
+    widths: dict[str, list[Any]] = {WIDTH: AXES[cuda][WIDTH]} if has_width else {}
+    return {**widths, BATCH_SIZE: [size for size in AXES[cuda][BATCH_SIZE] if size <= images]}
 
 
 def _check_precisions(precisions: list[str], cuda: bool) -> None:
     for name in precisions:
         if name not in PRECISIONS:
             raise RequestError(f"precisions has {name}; it takes {', '.join(PRECISIONS)}.")
+        if (reason := unavailable(name, cuda)) is not None:
+            raise RequestError(f"precisions has {name}, {reason}")
     if len(set(precisions)) < max(2, len(precisions)):
         raise RequestError("precisions needs at least two that differ.")
-    if cuda and "fp16-cpu" in precisions:
-        raise RequestError("precisions has fp16-cpu, but the fits use a GPU. Add --trainer.accelerator cpu.")
 
 
 def _find_folder(resume: str, root: Path) -> Path:
@@ -193,9 +228,7 @@ def _load(path: Path) -> Comparison:
     try:
         comparison = Comparison.load(path)
     except FormerComparisonError as error:
-        raise RequestError(
-            f"{path} is of a former version, with hidden_dims and batch_sizes instead of axes; start a new comparison."
-        ) from error
+        raise RequestError(f"{path} was written by another version of mnist-amp; start a new comparison.") from error
     except NotAComparisonError as error:
         raise RequestError(f"{path} is not the results.json of a comparison.") from error
     except (OSError, ValueError) as error:
@@ -214,12 +247,12 @@ def _measure_all(comparison: Comparison, folder: Path | None, root: Path) -> tup
         root: where to create it.
     """
     try:
-        with signals.keyboard_interrupts():
-            for cell in tqdm(list(_plan(comparison)), desc="measuring", disable=not sys.stderr.isatty(), leave=False):
-                if not _is_needless(cell, comparison):
-                    comparison = comparison.with_measurement(cell, *_measure(cell, comparison))
-                    folder = folder or folders.create_run_dir(root, "compare")
-                    comparison.save(folder / RESULTS)
+        with signals.keyboard_interrupts(), _Progress() as progress:
+            while (cell := _next_cell(comparison)) is not None:
+                progress.show(comparison)
+                comparison = comparison.with_measurement(cell, *_measure(cell, comparison))
+                folder = folder or folders.create_run_dir(root, "compare")
+                comparison.save(folder / RESULTS)
     except KeyboardInterrupt as interrupt:
         raise Stopped(interrupt.args[0], _resume_hint(comparison, folder)) from None
     assert folder is not None  # there is at least one cell
@@ -238,19 +271,41 @@ def _resume_hint(comparison: Comparison, folder: Path | None) -> str:
 
 def _plan(comparison: Comparison) -> Iterator[Cell]:
     """Yield all cells: those that are compared come one after the other, and their rounds are far apart."""
-    settings, precisions = list(comparison_axes.settings(comparison.axes)), comparison.precisions
+    settings = [*comparison_axes.settings(comparison.axes), *_smaller_batches(comparison)]
+    precisions = comparison.precisions
     for turn in range(comparison.rounds):
         for setting, precision in itertools.product(settings, precisions):
             yield Cell("speed", precision, setting, turn)
+            if turn == 0:
+                yield Cell("profile", precision, setting, 0)
     first = comparison.config["seed_everything"]
     for seed, precision in itertools.product(range(first, first + comparison.seeds), precisions):
-        yield Cell("accuracy", precision, comparison.own, seed)
+        yield Cell("score", precision, comparison.own, seed)
+
+
+def _smaller_batches(comparison: Comparison) -> list[Setting]:
+    """Return the settings to try because the memory was too small: half of the batch, down to the next planned size."""
+    found: list[Setting] = []
+    for cell, failure in comparison.failures("speed"):
+        axis = next((axis for axis in comparison.axes if axis.rpartition(".")[2] == "batch_size"), None)
+        if axis is None or not failure.out_of_memory or not isinstance(cell.setting[axis], int):
+            continue
+        half = cell.setting[axis] // 2
+        planned = [size for size in comparison.axes[axis] if half <= size < cell.setting[axis]]
+        if half > 0 and not planned:
+            found.append(Setting.of({**cell.setting.as_dict(), axis: half}))
+    return list(dict.fromkeys(found))
+
+
+def _next_cell(comparison: Comparison) -> Cell | None:
+    return next((cell for cell in _plan(comparison) if not _is_needless(cell, comparison)), None)
 
 
 def _is_needless(cell: Cell, comparison: Comparison) -> bool:
     """Whether a cell is measured already, has failed at this setting, or would repeat another precision."""
     failed = any(
-        (known.precision, known.setting) == (cell.precision, cell.setting) for known, _ in comparison.outcomes(Failure)
+        (known.precision, known.setting) == (cell.precision, cell.setting) and known.kind in ("speed", cell.kind)
+        for known, _ in comparison.outcomes(Failure)
     )
     done = any(measurement.cell == cell for measurement in comparison.cells)
     return done or failed or comparison.duplicate_of(cell.precision) is not None
@@ -260,18 +315,14 @@ def _measure(cell: Cell, comparison: Comparison) -> tuple[Outcome, Environment |
     overrides = {
         **PRECISIONS[cell.precision],
         **comparison_axes.options(cell.setting, comparison.own, comparison.config),
-        "seed_everything": cell.number if cell.kind == "accuracy" else comparison.config["seed_everything"],
+        "seed_everything": cell.number if cell.kind == "score" else comparison.config["seed_everything"],
     }
-    outcome: Speed | Accuracy
     try:
-        if cell.kind == "speed":
-            outcome, environment = run_isolated(measure_speed, comparison.config, overrides, comparison.seconds)
-        else:
-            outcome, environment = run_isolated(measure_accuracy, comparison.config, overrides)
+        outcome, environment = _measured(cell, comparison, overrides)
     except (RunError, RequestError) as error:
         if isinstance(error, RequestError) and not comparison.outcomes(Speed):
             raise  # the request is wrong, rather than one of its settings
-        return Failure(str(error)), None
+        return Failure(str(error), isinstance(error, MemoryRunError)), None
     if comparison.device not in ("", environment.device):
         raise RequestError(
             f"this device is {environment.device}, but the comparison was made on {comparison.device}; "
@@ -280,14 +331,47 @@ def _measure(cell: Cell, comparison: Comparison) -> tuple[Outcome, Environment |
     return outcome, environment
 
 
+def _measured(cell: Cell, comparison: Comparison, overrides: dict[str, Any]) -> tuple[Outcome, Environment]:
+    config = comparison.config
+    if cell.kind == "speed":
+        return run_isolated(measure_speed, config, overrides, comparison.seconds)
+    if cell.kind == "profile":
+        single = {STEPS_PER_EXECUTION: 1} if find(config, STEPS_PER_EXECUTION) else {}
+        return run_isolated(measure_step, config, {**overrides, **single}, comparison.seconds)
+    return run_isolated(measure_score, config, overrides, comparison.metric.name)
+
+
+class _Progress:
+    """Shows how many cells are measured: a bar in a terminal, else a line for each tenth."""
+
+    def __init__(self) -> None:
+        self.bar = tqdm(desc="measuring", disable=not sys.stderr.isatty(), leave=False)
+        self.tenth = -1
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def show(self, comparison: Comparison) -> None:
+        done = len(comparison.cells)
+        self.bar.total = total = done + sum(1 for cell in _plan(comparison) if not _is_needless(cell, comparison))
+        self.bar.update(done - self.bar.n)
+        if self.bar.disable and 10 * done // total > self.tenth:
+            self.tenth = 10 * done // total
+            sys.stderr.write(f"mnist-amp: {done} of {counted(total, 'measurement')} are done\n")
+
+
 class CompareCLI(MeasuringCLI):
     name = "compare"
     function = compare
 
     def add_command_arguments(self) -> None:
         super().add_command_arguments()
-        # to measure the precision rather than the loop around a step
-        self.subcommand_parsers["fit"].set_defaults({"model.steps_per_execution": 50})
+        if not self.is_foreign:
+            # to measure the precision rather than the loop around a step
+            self.subcommand_parsers["fit"].set_defaults({STEPS_PER_EXECUTION: 50})
 
 
 run = CompareCLI.run

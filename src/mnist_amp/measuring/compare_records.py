@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from mnist_amp.measuring.environment import Environment
+from mnist_amp.measuring.profile_records import Profile
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.wording import described_class, listed
 
-Kind = Literal["speed", "accuracy"]
+Kind = Literal["speed", "profile", "score"]
+SCHEMA = 2  # version of results.json
+TRAIN_LOSS = "training loss"  # the metric of a module that logs none
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,9 @@ class Cell(NamedTuple):
 
     Attributes:
         kind: of measurement.
-        precision: a key of `compare.PRECISIONS`.
+        precision: a key of `precisions.PRECISIONS`.
         setting: the value of each axis.
-        number: of the round for `speed`; the seed for `accuracy`.
+        number: of the round for `speed`; the seed for `score`; 0 for `profile`.
     """
 
     kind: Kind
@@ -96,21 +99,33 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MemoryUse:
-    """Bytes of memory by what they hold, see `memory.measure_memory`; None if torch does not count it."""
+class Metric:
+    """The metric that a comparison judges precisions by.
 
-    weights: int
-    gradients: int
-    optimizer: int
-    batch: int
-    activations: int
-    peak: int | None
-    data: int | None
+    Attributes:
+        name: as the module logs it, or `TRAIN_LOSS`.
+        mode: whether a small or a large value is better.
+    """
+
+    name: str
+    mode: Literal["min", "max"]
 
     @property
-    def total(self) -> int:
-        """Return the peak if it is known, else the sum of the parts."""
-        return self.peak or self.weights + self.gradients + self.optimizer + self.batch + self.activations
+    def is_share(self) -> bool:
+        """Whether it is an accuracy, from 0 to 1, by its name."""
+        return "acc" in self.name.lower()
+
+    def text(self, value: float) -> str:
+        """Return a value as text.
+
+        >>> Metric("val_accuracy", "max").text(0.9633), Metric("val_loss", "min").text(0.12345)
+        ('96.33%', '0.1235')
+        """
+        return f"{value:.2%}" if self.is_share else f"{value:.4g}"
+
+    def is_worse(self, value: float, other: float) -> bool:
+        """Whether a value is worse than another one."""
+        return value < other if self.mode == "max" else value > other
 
 
 @dataclass(frozen=True)
@@ -119,38 +134,34 @@ class Speed:
 
     Attributes:
         effective: the precision in effect.
-        seconds: mean time of an optimizer step, with the loop around it.
+        seconds: mean time of a step, with the loop around it.
         steps: number of steps that were timed.
-        memory: used by training.
-        data_seconds: time to get a step's images, measured separately.
+        waiting_seconds: time of a step in which the host waits for its batches.
         not_captured: why the steps did not run as CUDA graphs; None if they did, or if that was impossible.
     """
 
     effective: str
     seconds: float
     steps: int
-    memory: MemoryUse
-    data_seconds: float
+    waiting_seconds: float
     not_captured: str | None = None
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """A completed fit.
+class Score:
+    """The metric of a completed fit.
 
     Attributes:
         effective: the precision in effect.
-        accuracy: 0 to 1.
-        of: name of the metric, `val_accuracy` or `train_accuracy`.
+        value: of the metric.
         steps: optimizer steps of the fit.
-        curve: training loss as (optimizer step, loss), at most 100 points.
+        curve: training loss as (step, loss), at most 100 points; empty if the module returns no loss.
         loss_scale: at the end; None without a GradScaler.
         skipped_steps: number of steps that the GradScaler skipped; None without a GradScaler.
     """
 
     effective: str
-    accuracy: float
-    of: str
+    value: float
     steps: int
     curve: list[tuple[float, float]]
     loss_scale: float | None = None
@@ -159,13 +170,20 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Failure:
-    """A measurement that failed, with the message of its error."""
+    """A measurement that failed, with the message of its error.
+
+    Attributes:
+        error: the message.
+        out_of_memory: whether the memory was too small.
+    """
 
     error: str
+    out_of_memory: bool = False
 
 
-Outcome = Speed | Accuracy | Failure
-AnyOutcome = TypeVar("AnyOutcome", Speed, Accuracy, Failure)
+Outcome = Speed | Profile | Score | Failure
+AnyOutcome = TypeVar("AnyOutcome", Speed, Profile, Score, Failure)
+OPTIONAL = ("not_captured", "loss_scale", "skipped_steps")  # fields that are left out of results.json if they are None
 
 
 @dataclass(frozen=True)
@@ -176,19 +194,25 @@ class Measurement:
     outcome: Outcome
 
     def to_json(self) -> dict[str, Any]:
-        optional = ("not_captured", "loss_scale", "skipped_steps")
-        values = {key: value for key, value in asdict(self.outcome).items() if value is not None or key not in optional}
-        return {**self.cell._asdict(), "setting": self.cell.setting.as_dict(), **values}
+        values = self.outcome.to_json() if isinstance(self.outcome, Profile) else asdict(self.outcome)
+        kept = {key: value for key, value in values.items() if value is not None or key not in OPTIONAL}
+        return {"cell": {**self.cell._asdict(), "setting": self.cell.setting.as_dict()}, **kept}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Self:
-        cell = Cell(row["kind"], row["precision"], Setting.of(row["setting"]), row["number"])
-        values = {key: value for key, value in row.items() if key not in Cell._fields}
-        if "error" in values:
-            return cls(cell, Failure(values["error"]))
-        if cell.kind == "speed":
-            return cls(cell, Speed(**{**values, "memory": MemoryUse(**values["memory"])}))
-        return cls(cell, Accuracy(**{**values, "curve": [(step, loss) for step, loss in values["curve"]]}))
+        cell = Cell(**{**row["cell"], "setting": Setting.of(row["cell"]["setting"])})
+        values = {key: value for key, value in row.items() if key != "cell"}
+        return cls(cell, _outcome(cell.kind, values))
+
+
+def _outcome(kind: Kind, values: dict[str, Any]) -> Outcome:
+    if "error" in values:
+        return Failure(**values)
+    if kind == "profile":
+        return Profile.from_json(values)
+    if kind == "speed":
+        return Speed(**values)
+    return Score(**{**values, "curve": [(step, loss) for step, loss in values["curve"]]})
 
 
 @dataclass(frozen=True)
@@ -202,10 +226,11 @@ class Comparison:
         own: the setting of the fit that the verdict is about.
         precisions: the first is the baseline.
         axes: options of `fit`, each with the values at which time and memory are measured; numbers are ascending.
-        seeds: number of seeds for the accuracy.
+        metric: that the precisions are judged by.
+        seeds: number of seeds for the metric.
         rounds: how often each time is measured.
         seconds: duration of each of these measurements.
-        epochs: of a fit for the accuracy; None if another setting limits it.
+        epochs: of a fit for the metric; None if another setting limits it.
         config: settings of the fits as plain values, as `--config` of `fit` takes them.
         cells: measurements in the order in which they were made.
         device: name of the device; empty before the first measurement.
@@ -218,6 +243,7 @@ class Comparison:
     own: Setting
     precisions: list[str]
     axes: dict[str, list[Any]]
+    metric: Metric
     seeds: int
     rounds: int
     seconds: float
@@ -244,11 +270,8 @@ class Comparison:
 
     def duplicate_of(self, precision: str) -> str | None:
         """Return the first precision before this one that has the same effect here; None if none has."""
-        effective = {
-            measurement.cell.precision: measurement.outcome.effective
-            for measurement in self.cells
-            if not isinstance(measurement.outcome, Failure)
-        }
+        effective = {cell.precision: score.effective for cell, score in self.outcomes(Score)}
+        effective |= {cell.precision: speed.effective for cell, speed in self.outcomes(Speed)}
         if precision not in effective:
             return None
         earlier = self.precisions[: self.precisions.index(precision)]
@@ -261,10 +284,11 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values |= {"own": self.own.as_dict(), "cells": [measurement.to_json() for measurement in self.cells]}
+        values |= {"own": self.own.as_dict(), "metric": asdict(self.metric)}
+        values |= {"cells": [measurement.to_json() for measurement in self.cells]}
         if not self.device:
             del values["device"], values["half_hardware"]
-        return values
+        return {"schema": SCHEMA, **values}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -274,12 +298,13 @@ class Comparison:
             KeyError: a field is missing.
             TypeError: a field is of another type, or is unknown.
             AttributeError: a setting is not a mapping.
-            FormerComparisonError: the values are those of a former version, which had a width and a batch size.
+            FormerComparisonError: the values are those of another version.
         """
-        if "hidden_dims" in values:
+        if values.get("schema") != SCHEMA and "cells" in values:
             raise FormerComparisonError
+        kept = {key: value for key, value in values.items() if key != "schema"}
         cells = [Measurement.from_json(row) for row in values["cells"]]
-        return cls(**{**values, "own": Setting.of(values["own"]), "cells": cells})
+        return cls(**{**kept, "own": Setting.of(values["own"]), "metric": Metric(**values["metric"]), "cells": cells})
 
     def save(self, path: Path) -> None:
         with atomic_write(path) as temporary:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_amp.measuring.compare_records import Accuracy, Comparison, Failure, is_number, short_names, value_text
-from mnist_amp.measuring.compare_rows import Row, accuracies, crossover_along, rows
+from mnist_amp.measuring.compare_records import Comparison, Failure, Score, is_number, short_names, value_text
+from mnist_amp.measuring.compare_rows import Row, crossover_along, rows, scores
 from mnist_amp.measuring.environment import join_versions, measured_on
 from mnist_amp.measuring.verdict_sentences import heading, sentences
 from mnist_amp.reporting import plots
@@ -21,7 +21,7 @@ def speed_table(comparison: Comparison) -> list[list[str]]:
     """Return the cells of the table of times, the head first."""
     speed_head = f"speed ({comparison.baseline} = 1)"
     axes = short_names(comparison.axes).values()
-    lines = [["precision", "ran as", *axes, "ms per step", "min to max", "data, ms", speed_head]]
+    lines = [["precision", "ran as", *axes, "ms per step", "min to max", "waiting, ms", speed_head]]
     for row in rows(comparison):
         name = [row.precision, row.effective or "-", *_values(row)]
         if not row.seconds:
@@ -30,7 +30,7 @@ def speed_table(comparison: Comparison) -> list[list[str]]:
         times = [f"{1e3 * value:.3g}" for value in (min(row.seconds), max(row.seconds))]
         speed = f"{row.speed:.2f}" if row.speeds else "-"
         middle = f"{1e3 * statistics.median(row.seconds):.3g}"
-        lines.append([*name, middle, " to ".join(times), f"{1e3 * row.data_seconds:.2g}", speed])
+        lines.append([*name, middle, " to ".join(times), f"{1e3 * row.waiting_seconds:.2g}", speed])
     return lines
 
 
@@ -50,15 +50,16 @@ def _values(row: Row) -> list[str]:
     return [value_text(value) for _, value in row.setting.values]
 
 
-def accuracy_table(comparison: Comparison) -> list[list[str]]:
-    """Return the cells of the table of accuracies, the head first."""
-    lines = [["precision", "ran as", "seed", "accuracy", "final loss scale", "skipped steps"]]
+def score_table(comparison: Comparison) -> list[list[str]]:
+    """Return the cells of the table of the metric, the head first."""
+    lines = [["precision", "ran as", "seed", comparison.metric.name, "final loss scale", "skipped steps"]]
     for measurement in comparison.cells:
         cell, outcome = measurement.cell, measurement.outcome
-        if isinstance(outcome, Accuracy):
+        if isinstance(outcome, Score):
             scaling = ["-" if value is None else f"{value:,g}" for value in (outcome.loss_scale, outcome.skipped_steps)]
-            lines.append([cell.precision, outcome.effective, str(cell.number), f"{outcome.accuracy:.2%}", *scaling])
-        elif cell.kind == "accuracy" and isinstance(outcome, Failure):
+            value = comparison.metric.text(outcome.value)
+            lines.append([cell.precision, outcome.effective, str(cell.number), value, *scaling])
+        elif cell.kind == "score" and isinstance(outcome, Failure):
             lines.append([cell.precision, "-", str(cell.number), f"failed: {outcome.error}", "-", "-"])
     return lines
 
@@ -66,7 +67,7 @@ def accuracy_table(comparison: Comparison) -> list[list[str]]:
 def report(comparison: Comparison) -> str:
     """Return the content of `report.md`."""
     rounds = f"{counted(comparison.rounds, 'interleaved round')} of at least {comparison.seconds:g} s"
-    scored = [outcome.steps for _, outcome in comparison.outcomes(Accuracy)]
+    scored = [outcome.steps for _, outcome in comparison.outcomes(Score)]
     after = " and ".join(counted(steps, "step") for steps in sorted(set(scored)))
     sections = [
         "# Which precision to use",
@@ -79,11 +80,11 @@ def report(comparison: Comparison) -> str:
         markdown(memory_table(comparison)),
     ]
     if scored:
-        sections += [f"## Accuracy after {after} with {comparison.own}", markdown(accuracy_table(comparison))]
+        sections += [f"## {comparison.metric.name} after {after}", markdown(score_table(comparison))]
     sections += [f"![{title}]({name})" for name, (title, _) in charts(comparison).items()]
     on = {
         "device": comparison.device,
-        "network": described_class(comparison.config["network"]),
+        "network": described_class(comparison.config.get("network") or comparison.config["model"]),
         "versions": join_versions(comparison.versions),
         "date": comparison.date,
         "command": f"`{comparison.command}`",
@@ -99,8 +100,8 @@ def charts(comparison: Comparison) -> dict[str, tuple[str, Callable[[Path], None
         "time.png": (f"Time of a step by {names[first]}", lambda path: _draw_times(comparison, first, path)),
         "memory.png": (f"Memory by {names[last]}", lambda path: _draw_memory(comparison, last, path)),
     }
-    if scores := accuracies(comparison):
-        found["accuracy.png"] = ("Accuracy by seed", lambda path: plots.accuracies(scores, path))
+    if found_scores := scores(comparison):
+        found["accuracy.png"] = ("Accuracy by seed", lambda path: plots.accuracies(found_scores, path))
         found["loss.png"] = ("Training loss", lambda path: plots.losses(_first_curves(comparison), path))
     return found
 
@@ -159,5 +160,5 @@ def _drawn(row: Row, axis: str) -> float | str:
 
 def _first_curves(comparison: Comparison) -> dict[str, list[list[float]]]:
     """Return the loss curve of each precision with its first seed."""
-    curves = {cell.precision: outcome.curve for cell, outcome in reversed(comparison.outcomes(Accuracy))}
+    curves = {cell.precision: outcome.curve for cell, outcome in reversed(comparison.outcomes(Score))}
     return {name: [list(point) for point in curve] for name, curve in curves.items()}

@@ -1,10 +1,11 @@
-"""The measurements of a comparison, summed up over rounds (time and memory) and seeds (accuracy). No torch here."""
+"""The measurements of a comparison, summed up over rounds (time) and seeds (the metric). No torch here."""
 
 import statistics
 from dataclasses import dataclass
 
 from mnist_amp.measuring import verdict
-from mnist_amp.measuring.compare_records import Accuracy, Comparison, MemoryUse, Setting, Speed, is_number
+from mnist_amp.measuring.compare_records import Comparison, Score, Setting, Speed, is_number
+from mnist_amp.measuring.profile_records import MemoryUse, Profile
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,9 @@ class Row:
         setting: the value of each axis.
         seconds: time of a step in each round; empty if all failed.
         speeds: how many times as fast as the baseline in each round; empty if one of the two failed.
-        data_seconds: time to get a step's images.
-        memory: used by training; None if all rounds failed.
-        error: of a round that failed; None if none did.
+        waiting_seconds: time of a step in which the host waits for its batches.
+        profile: of single steps; None if it failed.
+        error: of a measurement that failed; None if none did.
     """
 
     precision: str
@@ -27,14 +28,24 @@ class Row:
     setting: Setting
     seconds: list[float]
     speeds: list[float]
-    data_seconds: float
-    memory: MemoryUse | None
+    waiting_seconds: float
+    profile: Profile | None
     error: str | None
 
     @property
     def speed(self) -> float:
         """Return the median of the speeds."""
         return statistics.median(self.speeds)
+
+    @property
+    def waiting_share(self) -> float:
+        """Return the part of a step in which the host waits for its batches, 0 to 1."""
+        return self.waiting_seconds / statistics.median(self.seconds) if self.seconds else 0.0
+
+    @property
+    def memory(self) -> MemoryUse | None:
+        """Return the memory of training; None if it is not known."""
+        return None if self.profile is None else self.profile.memory
 
     @property
     def is_faster(self) -> bool:
@@ -46,37 +57,53 @@ def rows(comparison: Comparison) -> list[Row]:
     speeds: dict[tuple[Setting, str], dict[int, Speed]] = {}
     for cell, speed in comparison.outcomes(Speed):
         speeds.setdefault((cell.setting, cell.precision), {})[cell.number] = speed
-    errors = {(cell.setting, cell.precision): failure.error for cell, failure in comparison.failures("speed")}
+    profiles = {(cell.setting, cell.precision): profile for cell, profile in comparison.outcomes(Profile)}
+    failed = [*comparison.failures("profile"), *comparison.failures("speed")]
+    errors = {(cell.setting, cell.precision): failure.error for cell, failure in failed}
     keys = dict.fromkeys((m.cell.setting, m.cell.precision) for m in comparison.cells if m.cell.kind == "speed")
     found = []
     for setting, precision in keys:
         if comparison.duplicate_of(precision) is None:
             rounds, baseline = (speeds.get((setting, name), {}) for name in (precision, comparison.baseline))
-            found.append(_row(precision, setting, rounds, baseline, errors.get((setting, precision))))
+            known, profile = (setting, precision), profiles.get((setting, precision))
+            error = errors.get(known) or _overflow(profile, profiles.get((setting, comparison.baseline)))
+            found.append(_row(known, rounds, baseline, profile, error))
     return found
 
 
+def _overflow(profile: Profile | None, baseline: Profile | None) -> str | None:
+    """Describe the first layer that is not finite, unless it is the same in the baseline."""
+    layer = None if profile is None else profile.non_finite
+    if layer is None or (baseline is not None and baseline.non_finite == layer):
+        return None
+    return f"the output of layer {layer} is not finite (inf or nan)"
+
+
 def _row(
-    precision: str, setting: Setting, rounds: dict[int, Speed], baseline: dict[int, Speed], error: str | None
+    known: tuple[Setting, str],
+    rounds: dict[int, Speed],
+    baseline: dict[int, Speed],
+    profile: Profile | None,
+    error: str | None,
 ) -> Row:
-    newest = rounds[max(rounds)] if rounds else None
+    setting, precision = known
     return Row(
         precision=precision,
-        effective=newest.effective if newest else "",
+        effective=next(iter(rounds.values())).effective if rounds else "",
         setting=setting,
         seconds=[speed.seconds for speed in rounds.values()],
         speeds=[baseline[turn].seconds / speed.seconds for turn, speed in rounds.items() if turn in baseline],
-        data_seconds=statistics.median(speed.data_seconds for speed in rounds.values()) if rounds else 0.0,
-        memory=newest.memory if newest else None,
+        waiting_seconds=statistics.median(speed.waiting_seconds for speed in rounds.values()) if rounds else 0.0,
+        profile=profile,
         error=error,
     )
 
 
-def accuracies(comparison: Comparison) -> dict[str, list[float]]:
-    """Return the accuracies (0 to 1) by precision, in the order of the seeds."""
+def scores(comparison: Comparison) -> dict[str, list[float]]:
+    """Return the values of the metric by precision, in the order of the seeds."""
     found: dict[str, list[float]] = {}
-    for cell, outcome in comparison.outcomes(Accuracy):
-        found.setdefault(cell.precision, []).append(outcome.accuracy)
+    for cell, outcome in comparison.outcomes(Score):
+        found.setdefault(cell.precision, []).append(outcome.value)
     return found
 
 

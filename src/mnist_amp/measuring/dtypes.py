@@ -3,8 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -52,27 +52,48 @@ def dtypes(values: Any) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
-@contextmanager
-def layers_of(model: nn.Module) -> Iterator[list[Layer]]:
-    """Yield a list that gets an entry for each layer that runs in this context."""
-    found: list[Layer] = []
-    layers = [(name, layer) for name, layer in model.named_modules() if not list(layer.children())]
-    handles = [layer.register_forward_hook(_recording(name, found)) for name, layer in layers]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
+class LayerLog:
+    """Records the layers that run in its context, and the first one that makes a non-finite value of finite ones.
+
+    A layer is a module without modules in it.
+
+        with LayerLog(module).recording() as log:
+            module(images)
+        print(log.layers, log.non_finite)
+
+    Attributes:
+        layers: an entry for each layer that ran, and for each combination of types.
+        non_finite: name of the first layer with a non-finite output; None if there is none.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.layers: list[Layer] = []
+        self.non_finite: str | None = None
+
+    @contextmanager
+    def recording(self) -> Iterator[Self]:
+        with ExitStack() as stack:
+            for name, layer in self.module.named_modules():
+                if name and not list(layer.children()):
+                    stack.callback(layer.register_forward_hook(self._recorder(name)).remove)
+            yield self
+
+    def _recorder(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def record(layer: nn.Module, inputs: Any, output: Any) -> None:
+            weight = dtypes(list(layer.parameters()))
+            entry = Layer(name, type(layer).__name__, weight, dtypes(inputs), dtypes(output))
+            if entry not in self.layers:
+                self.layers.append(entry)
+            if self.non_finite is None and not _is_finite(output):
+                self.non_finite = name
+
+        return record
 
 
-def _recording(name: str, found: list[Layer]) -> Callable[[nn.Module, Any, Any], None]:
-    def record(layer: nn.Module, inputs: Any, output: Any) -> None:
-        weight = dtypes(list(layer.parameters()))
-        entry = Layer(name, type(layer).__name__, weight, dtypes(inputs), dtypes(output))
-        if entry not in found:
-            found.append(entry)
-
-    return record
+def _is_finite(values: Any) -> bool:
+    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point())
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def used_tensor_cores(kernel: str) -> bool:

@@ -1,7 +1,7 @@
 """The magnitude of gradients, counted by power of two, and how fp16 would round them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -56,8 +56,8 @@ class GradientCounts:
 
 
 @contextmanager
-def gradients_of(optimizer: Optimizer) -> Iterator[GradientCounts]:
-    """Count the gradients of the steps that an optimizer takes in this context."""
+def gradients_of(optimizers: Iterable[Optimizer]) -> Iterator[GradientCounts]:
+    """Count the gradients of the steps that optimizers take in this context."""
     counts = GradientCounts()
 
     def count(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -69,8 +69,7 @@ def gradients_of(optimizer: Optimizer) -> Iterator[GradientCounts]:
                     if parameter.grad is not None:
                         counts.add(parameter.grad)
 
-    handle = optimizer.register_step_post_hook(count)
-    try:
+    with ExitStack() as stack:
+        for optimizer in optimizers:
+            stack.callback(optimizer.register_step_post_hook(count).remove)
         yield counts
-    finally:
-        handle.remove()

@@ -3,13 +3,17 @@
 import contextlib
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from mnist_amp.cli.error_messages import describe_error
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from mnist_amp.cli.error_messages import describe_error, is_of_memory
 from mnist_amp.cli.lightning_cli import prepare
-from mnist_amp.errors import RequestError, RunError
+from mnist_amp.errors import MemoryRunError, RequestError, RunError
 
 PRELOADED = "mnist_amp.measuring.fit_measurements"  # imported once, for all processes
 
@@ -25,7 +29,7 @@ def run_isolated(function: Callable[..., Result], *args: Any) -> Result:
 
     Raises:
         RequestError: the function refuses the request.
-        RunError: it failed, or its process died.
+        RunError: it failed, or its process died; a `MemoryRunError` if the memory was too small.
 
     Example::
 
@@ -42,7 +46,9 @@ def run_isolated(function: Callable[..., Result], *args: Any) -> Result:
         result = receiver.recv()
     except EOFError:
         process.join()
-        raise RunError(f"the process died with exit status {process.exitcode}; it may have run out of memory") from None
+        text = f"the process died with exit status {process.exitcode}; it may have run out of memory"
+        # the system kills a process by SIGKILL if the memory is too small
+        raise (MemoryRunError if process.exitcode == -signal.SIGKILL else RunError)(text) from None
     except BaseException:
         process.kill()
         raise
@@ -61,6 +67,20 @@ def _send_result(sender: Connection, function: Callable[..., Any], args: tuple[A
         result = function(*args)
     except Exception as error:
         text, status = describe_error(error)
-        result = RequestError(text) if status == 2 else RunError(text)
+        failed = RequestError if status == 2 else MemoryRunError if is_of_memory(error) else RunError
+        result = failed(f"{text}{_described_layer(error)}")
     with contextlib.suppress(BrokenPipeError):  # the parent has ended
         sender.send(result)
+
+
+def _described_layer(error: Exception) -> str:
+    """Name the layer of a module whose forward pass an error ended; empty if there is none.
+
+    A layer is found by the calls that the error has passed: the outermost is of the LightningModule.
+    """
+    calls = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [owner for owner in calls if isinstance(owner, nn.Module)]
+    root = next((module for module in modules if isinstance(module, LightningModule)), None)
+    names = {} if root is None else {module: name for name, module in root.named_modules()}
+    layer = next((module for module in reversed(modules) if names.get(module)), None)
+    return "" if layer is None else f" (in layer {names[layer]}, {type(layer).__name__})"

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from mnist_amp.cli import settings
+from mnist_amp.cli import own_module, settings
 from mnist_amp.cli.command import CommandCLI
 from mnist_amp.cli.lightning_cli import MnistAmpCLI, check_network
 from mnist_amp.errors import RequestError
@@ -31,11 +31,39 @@ ENDLESS: dict[str, Any] = {
 }
 
 
-class MeasuringCLI(CommandCLI):
+class AnyModuleCLI(MnistAmpCLI):
+    """A command line that takes a LightningModule and a LightningDataModule of the user's, by name, as well.
+
+    Attributes:
+        is_foreign: whether it has got these.
+    """
+
+    is_foreign = False
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        if self.is_foreign:
+            own_module.add_arguments(parser)
+            self.auto_configure_optimizers = True  # with the options optimizer and lr_scheduler, which are optional
+        else:
+            super().add_core_arguments_to_parser(parser)
+
+    def check_arguments(self, args: list[str]) -> None:
+        """Check the classes that arguments name."""
+        (own_module.check if self.is_foreign else check_network)(args)
+
+    def check_settings(self, config: dict[str, Any]) -> None:
+        (settings.check_trainer if self.is_foreign else settings.check)(config)
+
+
+class MeasuringCLI(AnyModuleCLI, CommandCLI):
     """The command line of a command that runs measured fits: the options of `fit` except checkpoints, and its own."""
 
     like = "fit"
     unused: ClassVar = {"ckpt_path", "weights_only"}
+
+    def __init__(self, args: list[str]) -> None:
+        self.is_foreign = own_module.is_named(args)
+        super().__init__(args)
 
     def add_command_arguments(self) -> None:
         self.subcommand_parsers["fit"].add_class_arguments(ScalerSettings, "scaler")
@@ -46,10 +74,10 @@ class MeasuringCLI(CommandCLI):
 
     def _checked(self, parser: LightningArgumentParser, args: list[str]) -> Namespace:
         """Return the parsed arguments, after checks of what can't be measured."""
-        check_network(args[1:])
+        self.check_arguments(args[1:])
         parsed: Namespace = parser.parse_args(args)
         config = parsed["fit"]
-        settings.check(config.as_dict())
+        self.check_settings(config.as_dict())
         if config.trainer.devices not in (1, "1") or config.trainer.num_nodes != 1:
             raise RequestError(f"{self.name} measures one device; leave trainer.devices and trainer.num_nodes at 1.")
         if isinstance(config.seed_everything, bool):
@@ -88,7 +116,7 @@ def arguments(options: Mapping[str, Any]) -> list[str]:
     return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items()]
 
 
-class MeasuredFit(MnistAmpCLI):
+class MeasuredFit(AnyModuleCLI):
     """A fit that writes nothing. It runs when the object is made.
 
     Args:
@@ -106,10 +134,14 @@ class MeasuredFit(MnistAmpCLI):
         self, config: dict[str, Any], overrides: dict[str, Any], callbacks: list[Callback], **trainer: Any
     ) -> None:
         self.measuring, self.replaced = callbacks, trainer
-        super().__init__(["fit", f"--config={json.dumps(config)}", *arguments(overrides)])
+        args = ["fit", f"--config={json.dumps(config)}", *arguments(overrides)]
+        self.is_foreign = own_module.is_named(args)
+        super().__init__(args)
 
     def _parse(self, parser: LightningArgumentParser, args: list[str]) -> None:
         self.config = parser.parse_args(args)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if self.is_foreign:
+            own_module.check_optimizer(self.model, self.config["fit"].as_dict())
         return self.make_trainer(self.measuring, **(BARE | self.replaced))

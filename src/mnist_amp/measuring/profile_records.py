@@ -7,6 +7,8 @@ from typing import Any, Self
 
 from mnist_amp.runs.atomic_files import atomic_write
 
+SCHEMA = 2  # version of results.json
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -97,38 +99,92 @@ class GradientSizes:
 
 
 @dataclass(frozen=True)
+class MemoryUse:
+    """Bytes of memory by what they hold, see `memory.MemoryMeter`; None if torch does not count it."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    batch: int
+    activations: int
+    peak: int | None
+    data: int | None
+
+    @property
+    def total(self) -> int:
+        """Return the peak if it is known, else the sum of the parts."""
+        return self.peak or self.weights + self.gradients + self.optimizer + self.batch + self.activations
+
+
+@dataclass(frozen=True)
 class Profile:
-    """What was measured in a fit.
+    """What was measured of the training steps of a fit.
 
     Attributes:
-        date: ISO 8601, with the time.
-        device: name of the device.
-        versions: version by package.
         precision: the precision in effect.
-        optimizer: name of its class.
-        fused: whether the optimizer is fused.
+        optimizer: names of the classes of the optimizers, with commas between them.
+        fused: whether all optimizers are fused.
         steps: number of steps that were timed with marks, and again without.
         warmup: number of steps before those.
         times: of the steps and their parts.
+        work: share of the step's time by what it is spent on, 0 to 1, see `step_work.shares`.
+        flops: floating-point operations of an optimizer step, in matrix products and convolutions.
+        peak_flops: of the device in this precision, operations a second, see `step_work.peak_flops`.
+        memory: used by training.
+        non_finite: the first layer whose output is not finite; None if all are.
         gradients: their magnitude.
         layers: with the types of their tensors.
         operations: of one optimizer step.
         kernels: longest first; None without a CUDA device.
     """
 
-    date: str
-    device: str
-    versions: dict[str, str]
     precision: str
     optimizer: str
     fused: bool
     steps: int
     warmup: int
     times: StepTimes
+    work: dict[str, float]
+    flops: int
+    peak_flops: float
+    memory: MemoryUse
+    non_finite: str | None
     gradients: GradientSizes
     layers: list[Layer]
     operations: list[Operation]
     kernels: list[Kernel] | None
+
+    @property
+    def flops_per_second(self) -> float:
+        """Return the floating-point operations that a step without marks does in a second."""
+        return self.flops / self.times.unmarked_step.median
+
+    @property
+    def peak_share(self) -> float:
+        """Return the part of the device's peak that this is, 0 to 1."""
+        return self.flops_per_second / self.peak_flops if self.peak_flops else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        values = asdict(self)
+        times = values.pop("times")
+        times["parts"] = [{"part": name, **spread} for name, spread in times["parts"].items()]
+        return {**values, **times}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        kernels, gradients = values["kernels"], values["gradients"]
+        parts = {row["part"]: Spread(**{key: row[key] for key in row if key != "part"}) for row in values["parts"]}
+        exponents = {int(exponent): count for exponent, count in gradients["exponents"].items()}
+        plain = ("precision", "optimizer", "fused", "steps", "warmup", "work", "flops", "peak_flops", "non_finite")
+        return cls(
+            **{name: values[name] for name in plain},
+            memory=MemoryUse(**values["memory"]),
+            times=StepTimes(Spread(**values["step"]), Spread(**values["unmarked_step"]), values["marks_cost"], parts),
+            gradients=GradientSizes(**{**gradients, "exponents": exponents}),
+            layers=[Layer(**row) for row in values["layers"]],
+            operations=[Operation(**row) for row in values["operations"]],
+            kernels=None if kernels is None else [Kernel(**row) for row in kernels],
+        )
 
 
 @dataclass(frozen=True)
@@ -137,37 +193,31 @@ class ProfileResults:
 
     Attributes:
         command: the command line.
+        date: ISO 8601, with the time.
+        device: name of the device.
+        versions: version by package.
         requested_precision: None if a plugin determines it.
         profile: what was measured.
         settings: of the fit, as plain values.
     """
 
     command: str
+    date: str
+    device: str
+    versions: dict[str, str]
     requested_precision: str | None
     profile: Profile
     settings: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        values = {"command": self.command, "requested_precision": self.requested_precision, **asdict(self.profile)}
-        times = values.pop("times")
-        times["parts"] = [{"part": name, **spread} for name, spread in times["parts"].items()]
-        return {**values, **times, "settings": self.settings}
+        names = ("command", "date", "device", "versions", "requested_precision")
+        values = {name: getattr(self, name) for name in names}
+        return {"schema": SCHEMA, **values, **self.profile.to_json(), "settings": self.settings}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        kernels, gradients = values["kernels"], values["gradients"]
-        parts = {row["part"]: Spread(**{key: row[key] for key in row if key != "part"}) for row in values["parts"]}
-        exponents = {int(exponent): count for exponent, count in gradients["exponents"].items()}
-        plain = ("date", "device", "versions", "precision", "optimizer", "fused", "steps", "warmup")
-        profile = Profile(
-            **{name: values[name] for name in plain},
-            times=StepTimes(Spread(**values["step"]), Spread(**values["unmarked_step"]), values["marks_cost"], parts),
-            gradients=GradientSizes(**{**gradients, "exponents": exponents}),
-            layers=[Layer(**row) for row in values["layers"]],
-            operations=[Operation(**row) for row in values["operations"]],
-            kernels=None if kernels is None else [Kernel(**row) for row in kernels],
-        )
-        return cls(values["command"], values["requested_precision"], profile, values["settings"])
+        names = ("command", "date", "device", "versions", "requested_precision", "settings")
+        return cls(profile=Profile.from_json(values), **{name: values[name] for name in names})
 
     def save(self, path: Path) -> None:
         with atomic_write(path) as temporary:

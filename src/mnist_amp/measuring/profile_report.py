@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, fields, replace
 from typing import NamedTuple
 
+from mnist_amp.cli.arguments import find
 from mnist_amp.measuring.environment import join_versions, measured_on
 from mnist_amp.measuring.profile_records import (
     GradientSizes,
@@ -20,10 +21,11 @@ from mnist_amp.wording import described_class
 
 # in the order of a step
 PARTS = {
-    "waiting for data": "picking out and normalising the images, for several batches at once",
-    "transfer": "moving the batch to the device; it is already there",
-    "forward": "the network, with autocast's casts",
+    "waiting for data": "waiting until the loader hands over a batch",
+    "transfer": "moving the batch to the device, unless it is there",
+    "forward": "the module's forward, with autocast's casts",
     "loss": "cross-entropy, and its scaling if there is a scaler",
+    "training_step": "the rest of the module's training_step",
     "backward": "the gradients",
     "unscale": "unscaling the gradients and checking them for inf and NaN",
     "optimizer": "the update, clipping, and zeroing the gradients",
@@ -64,7 +66,7 @@ def markdown(results: ProfileResults) -> str:
     slices = [f'    "{line.name}" : {line.percent:.1f}' for line in _part_lines(profile.times)[:-1] if line.percent > 0]
     sections = [
         "# Where the time of a training step goes",
-        f"Measured on {profile.date} by `{results.command}`",
+        f"Measured on {results.date} by `{results.command}`",
         "\n".join(["```mermaid", f"pie showData title A step of {mean} µs, in percent", *slices, "```"]),
         _parts_table(profile.times, profile.fused),
         f"{_clock(profile.kernels)} The marks {_marks_cost(profile.times)}. "
@@ -148,15 +150,17 @@ def _gradients(gradients: GradientSizes) -> str:
 
 
 def _facts(results: ProfileResults) -> dict[str, str]:
-    network, data, profile = results.settings["network"], results.settings["data"], results.profile
+    profile, network = results.profile, results.settings.get("network") or results.settings["model"]
+    batch_size = find(results.settings, "data.batch_size")
+    sized = [] if batch_size is None else [f"batch_size {batch_size}"]
     asked = results.requested_precision
     requested = "" if asked in (None, profile.precision) else f" (requested: {asked})"
     return {
-        "device": profile.device,
+        "device": results.device,
         "precision": f"{profile.precision}{requested}",
-        "setting": f"{described_class(network)}, batch_size {data['batch_size']}, {profile.optimizer}",
+        "setting": ", ".join([described_class(network), *sized, profile.optimizer]),
         "steps": f"{profile.steps:,}, after {profile.warmup:,} warm-up steps",
-        "versions": join_versions(profile.versions),
+        "versions": join_versions(results.versions),
     }
 
 

@@ -9,7 +9,7 @@ A step lasts from one request for data to the next, to a validation, or to the e
     Trainer(max_epochs=1, profiler=profiler).fit(module, data)
     print(recorder.times()[0])  # {'waiting for data': 37400, 'the loop itself': 612000, 'transfer': 29800, ...}
 
-`parts_of` adds the parts that are not actions of Lightning: forward, loss, and those of the GradScaler.
+`parts_of` adds the parts that are not actions of Lightning: forward, loss, backward, and those of the GradScaler.
 """
 
 import functools
@@ -28,12 +28,13 @@ from mnist_amp.lightning_internals import NEXT_BATCH_ACTION
 from mnist_amp.training.gradient_scaler import scaler_of
 
 LOOP = "the loop itself"
+WAITING = "waiting for data"
 REQUEST = NEXT_BATCH_ACTION
 # part by Lightning's name of the action, after the last dot
 ACTIONS = {
-    "train_dataloader_next": "waiting for data",
+    "train_dataloader_next": WAITING,
     "batch_to_device": "transfer",
-    "backward": "backward",
+    "training_step": "training_step",
     "optimizer_zero_grad": "optimizer",
     "configure_gradient_clipping": "optimizer",
 }
@@ -187,24 +188,26 @@ class StepProfiler(Profiler):
 @contextmanager
 def parts_of(trainer: Trainer, recorder: Recorder) -> Iterator[None]:
     """Record the parts that are not actions of Lightning, in this context."""
-    optimizer, scaler = trainer.optimizers[0], scaler_of(trainer)
-    replaced: list[tuple[Any, str, str]] = [
+    scaler = scaler_of(trainer)
+    owners: list[tuple[Any, str, str]] = [
         (trainer.lightning_module, "forward", "forward"),
         (F, "cross_entropy", "loss"),
-        (optimizer, "step", "optimizer"),
+        (trainer.strategy, "backward", "backward"),  # in manual optimization, it is no action
+        *((optimizer, "step", "optimizer") for optimizer in trainer.optimizers),
     ]
     if scaler is not None:
         # step: the check for inf with the unscaling, and within it the optimizer's step
         parts = {"scale": "loss", "unscale_": "unscale", "step": "unscale", "update": "scaler update"}
-        replaced += [(scaler, name, part) for name, part in parts.items()]
+        owners += [(scaler, name, part) for name, part in parts.items()]
     with ExitStack() as stack:
-        for owner, name, part in replaced:
-            stack.enter_context(_replaced(owner, name, recorder.within(part, getattr(owner, name))))
+        for owner, name, part in owners:
+            stack.enter_context(replaced(owner, name, recorder.within(part, getattr(owner, name))))
         yield
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+def replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Replace a function of a module or a method of an object, in this context."""
     own, before = name in vars(owner), getattr(owner, name)
     setattr(owner, name, function)
     try:

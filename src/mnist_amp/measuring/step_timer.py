@@ -1,19 +1,17 @@
-"""A callback that times optimizer steps."""
+"""A callback that times training steps of any module."""
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.profilers import Profiler
 
-from mnist_amp.measuring.compare_records import MemoryUse
-from mnist_amp.measuring.memory import measure_memory
-from mnist_amp.measuring.module_access import batches_from_start, captures_steps
+from mnist_amp.lightning_internals import FURTHER_BATCH_ACTION, NEXT_BATCH_ACTION
+from mnist_amp.measuring.module_access import captures_steps
 
-WARMUP = 20  # optimizer steps; fewer if they take half of the time that is measured
+WARMUP = 20  # steps; fewer if they take half of the time that is measured
 CAPTURE_EPOCHS = 3  # after these, each CUDA graph is captured
 
 
@@ -22,27 +20,27 @@ class StepTiming:
     """The result of a `StepTimer`.
 
     Attributes:
-        seconds: mean time of an optimizer step, with the loop around it.
+        seconds: mean time of a step, with the loop around it.
         steps: number of steps that were timed.
-        data_seconds: mean time to get the batches of a step, measured separately.
-        memory: used by training.
+        waiting_seconds: the part of it in which the host waited for the batches of a step.
     """
 
     seconds: float
     steps: int
-    data_seconds: float
-    memory: MemoryUse
+    waiting_seconds: float
 
 
 class StepTimer(Callback):
-    """Times optimizer steps after a warm-up, and then stops the fit.
+    """Times training steps after a warm-up, and then stops the fit.
 
-    The fit must not end before that, so give the Trainer no limits. Validation would be timed with the steps::
+    A step is an optimizer step; in manual optimization, it is a batch. The time of an epoch is that from its first
+    request for a batch to its last step, so validation and the start of a DataLoader's workers are not in it. The fit
+    must not end before the time is up, so give the Trainer no limits::
 
         timer = StepTimer(seconds=1.0)
         trainer = Trainer(max_epochs=-1, limit_val_batches=0, logger=False, callbacks=[timer])
         trainer.fit(LitClassifier(), ClassificationDataModule())
-        print(timer.timing)  # StepTiming(seconds=0.00105, steps=953, ...)
+        print(timer.timing)  # StepTiming(seconds=0.00105, steps=953, waiting_seconds=4.1e-05)
 
     Args:
         seconds: how long to time.
@@ -56,44 +54,77 @@ class StepTimer(Callback):
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds, self.clock = seconds, clock
-        self.begun = self.started = 0.0
-        self.first = 0
+        self.begun = self.spent = self.waited = 0.0
+        self.batches = self.first_step = 0  # batches, and the step at the last start of the clock
+        self.steps = 0.0
+        self.started: float | None = None  # the clock, if it runs
         self.timing: StepTiming | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.begun = self.clock()
+        self.trainer, self.module, self.begun = trainer, pl_module, self.clock()
+        trainer.profiler = _Requests(self)  # type: ignore[attr-defined]
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if not self.started and self._is_warm(trainer, pl_module):
-            self.first, self.started = trainer.global_step, self._now(trainer)
-            if trainer.strategy.root_device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        steps = trainer.global_step - self.first
-        if not self.started or self.timing or steps == 0 or self.clock() - self.started < self.seconds:
+    def request(self) -> None:
+        """Called when the training loop requests a batch, so between two batches."""
+        if self.timing is not None:
             return
-        seconds = (self._now(trainer) - self.started) / steps
-        memory = measure_memory(trainer, pl_module, batch)  # before more batches are made
-        data_seconds = self._batch_seconds(trainer, steps) * trainer.accumulate_grad_batches
-        self.timing = StepTiming(seconds, steps, data_seconds, memory)
-        trainer.should_stop = True
+        if self.started is not None and self.spent + self.clock() - self.started >= self.seconds:
+            self.pause()
+            self._finish()
+        elif self.started is None and self._is_warm():
+            self.started, self.first_step, self.batches = self._now(), self.trainer.global_step, 0
 
-    def _is_warm(self, trainer: Trainer, module: LightningModule) -> bool:
-        if captures_steps(module):
-            return trainer.current_epoch >= CAPTURE_EPOCHS
-        steps = trainer.global_step
+    def received(self, asked: float) -> None:
+        """Called when the training loop has got a batch that it requested at a time."""
+        if self.started is not None:
+            self.waited += self.clock() - asked
+            self.batches += 1
+
+    def pause(self) -> None:
+        """Stop the clock between two batches, or at the end of an epoch."""
+        if self.started is not None:
+            self.spent += self._now() - self.started
+            self.steps += self._steps_since_start()
+            self.started = None
+
+    def _finish(self) -> None:
+        if self.steps > 0:
+            self.timing = StepTiming(self.spent / self.steps, round(self.steps), self.waited / self.steps)
+            self.trainer.should_stop = True
+
+    def _steps_since_start(self) -> float:
+        accumulated = self.trainer.accumulate_grad_batches
+        if self.module.automatic_optimization and accumulated == 1:
+            return self.trainer.global_step - self.first_step  # an execution takes several, but requests once
+        return self.batches / accumulated
+
+    def _is_warm(self) -> bool:
+        if captures_steps(self.module):
+            return self.trainer.current_epoch >= CAPTURE_EPOCHS
+        steps = self.trainer.global_step
         return steps >= 3 and (steps >= WARMUP or self.clock() - self.begun > self.seconds / 2)
 
-    def _now(self, trainer: Trainer) -> float:
-        if trainer.strategy.root_device.type == "cuda":
+    def _now(self) -> float:
+        if self.trainer.strategy.root_device.type == "cuda":
             torch.cuda.synchronize()
         return self.clock()
 
-    def _batch_seconds(self, trainer: Trainer, most: int) -> float:
-        """Return the mean time to get a batch, over at most `most` batches of an epoch."""
-        started = self._now(trainer)
-        count = sum(1 for _ in itertools.islice(batches_from_start(trainer), most))
-        return (self._now(trainer) - started) / count
+
+class _Requests(Profiler):
+    """Passes Lightning's requests for batches to a timer, and the ends of epochs."""
+
+    def __init__(self, timer: StepTimer) -> None:
+        super().__init__()
+        self.timer, self.asked = timer, 0.0
+
+    def start(self, action_name: str) -> None:
+        if action_name == NEXT_BATCH_ACTION:
+            self.timer.request()
+        if action_name in (NEXT_BATCH_ACTION, FURTHER_BATCH_ACTION):
+            self.asked = self.timer.clock()
+
+    def stop(self, action_name: str) -> None:
+        if action_name in (NEXT_BATCH_ACTION, FURTHER_BATCH_ACTION):
+            self.timer.received(self.asked)
+        elif action_name == "run_training_epoch":
+            self.timer.pause()

@@ -75,19 +75,19 @@ def crossover(speeds: Sequence[tuple[float, Sequence[float]]]) -> float | None:
     return float(before * (size / before) ** share)
 
 
-def accuracy_differs(baseline: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two accuracies differ by more than the spread over seeds, and by at least a tenth of a percentage point.
+def metric_differs(baseline: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two values of a metric differ by more than the spread over seeds, and by at least a thousandth.
 
-    >>> accuracy_differs([0.960, 0.970, 0.965], [0.950, 0.961, 0.954])
+    >>> metric_differs([0.960, 0.970, 0.965], [0.950, 0.961, 0.954])
     True
 
     Args:
-        baseline: accuracies (0 to 1) of several seeds.
-        other: accuracies of the same seeds.
+        baseline: values of several seeds, such as accuracies.
+        other: values of the same seeds.
     """
     differences = [after - before for before, after in zip(baseline, other, strict=True)]
     mean = statistics.mean(differences)
-    if len(differences) < 2 or abs(mean) < 0.001:
+    if len(differences) < 2 or abs(mean) < 0.001 * abs(statistics.mean(baseline)):
         return False
     quantile = QUANTILES.get(len(differences), 2.6)
     return abs(mean) > quantile * statistics.stdev(differences) / math.sqrt(len(differences))

@@ -3,9 +3,10 @@
 import statistics
 
 from mnist_amp.measuring import verdict
-from mnist_amp.measuring.compare_records import Accuracy, Comparison, Speed, short_names
-from mnist_amp.measuring.compare_rows import Row, accuracies, crossover_along, rows
-from mnist_amp.wording import counted, listed
+from mnist_amp.measuring.compare_records import Comparison, Speed, short_names
+from mnist_amp.measuring.compare_rows import Row, crossover_along, rows, scores
+from mnist_amp.measuring.reasons import reasons
+from mnist_amp.wording import counted, described_class, listed
 
 FP16_CPU_NOTE = " It is slow by design: a CPU has no fast fp16, and this precision only runs the code path of a GPU."
 EMULATED_NOTE = " This CPU has no instructions for bfloat16, so PyTorch emulates it."
@@ -13,7 +14,12 @@ EMULATED_NOTE = " This CPU has no instructions for bfloat16, so PyTorch emulates
 
 def heading(comparison: Comparison) -> str:
     """Return the setting and the device that the verdict is about."""
-    return f"With {comparison.own} on {comparison.device}:"
+    return f"With {own_name(comparison)} on {comparison.device}:"
+
+
+def own_name(comparison: Comparison) -> str:
+    """Return the setting of the run; the class of the module if no axis has a value."""
+    return str(comparison.own) or described_class(comparison.config["model"])
 
 
 def sentences(comparison: Comparison) -> list[str]:
@@ -23,11 +29,12 @@ def sentences(comparison: Comparison) -> list[str]:
     others = [row for row in here if row.speeds and row.precision != comparison.baseline]
     return [
         *_speeds(comparison, here, others),
+        *_why(comparison, here, others),
         *_duplicates(comparison),
         *_failures(comparison),
         *_not_captured(comparison),
         *(text for row in others if row.precision != "fp16-cpu" for text in _where_faster(row, comparison, measured)),
-        *_accuracy(comparison),
+        *_scores(comparison),
         *_memory(here),
     ]
 
@@ -40,7 +47,7 @@ def _speeds(comparison: Comparison, here: list[Row], others: list[Row]) -> list[
     if not others:
         return [f"Use {baseline} here: no other precision could be measured."]
     candidates = [row for row in others if row.precision != "fp16-cpu"] or others
-    good = [row for row in candidates if row.is_faster and _loss_of_accuracy(comparison, row) is None]
+    good = [row for row in candidates if row.is_faster and _problem(comparison, row) is None]
     reason = max(good or candidates, key=lambda row: row.speed)
     advice = f"Use {reason.precision} here: it" if good else f"Use {baseline} here: {reason.precision}"
     rest = [row for row in others if row is not reason]
@@ -50,23 +57,35 @@ def _speeds(comparison: Comparison, here: list[Row], others: list[Row]) -> list[
     ]
 
 
+def _why(comparison: Comparison, here: list[Row], others: list[Row]) -> list[str]:
+    """Return the reasons for the speed of the fastest precision against the baseline."""
+    baseline = next((row for row in here if row.precision == comparison.baseline and row.seconds), None)
+    candidates = [row for row in others if row.precision != "fp16-cpu"] or others
+    if baseline is None or not candidates:
+        return []
+    return reasons(baseline, max(candidates, key=lambda row: row.speed))
+
+
 def _speed(row: Row, comparison: Comparison) -> str:
     """Describe the speed of a precision, and what else speaks for or against it."""
-    loss = _loss_of_accuracy(comparison, row) if row.is_faster else None
-    but = f", but {loss}" if loss else ""
+    problem = _problem(comparison, row) if row.is_faster or row.error else None
+    but = f", but {problem}" if problem else ""
     return f"{verdict.describe(row.speeds, comparison.baseline)}{but}.{_note(row, comparison)}"
 
 
-def _loss_of_accuracy(comparison: Comparison, row: Row) -> str | None:
-    """Describe the loss of accuracy of a precision; None if it has none, or if it is not known."""
-    scores = accuracies(comparison)
-    before, after = scores.get(comparison.baseline, []), scores.get(row.precision, [])
+def _problem(comparison: Comparison, row: Row) -> str | None:
+    """Describe what speaks against a precision besides its speed; None if nothing does, or if it is not known."""
+    if row.error is not None:
+        return row.error
+    found = scores(comparison)
+    before, after = found.get(comparison.baseline, []), found.get(row.precision, [])
     if not before:
         return None
     if len(before) != len(after):
         return "its training failed"
-    lower = verdict.accuracy_differs(before, after) and statistics.mean(after) < statistics.mean(before)
-    return "its accuracy is lower" if lower else None
+    differs = verdict.metric_differs(before, after)
+    worse = differs and comparison.metric.is_worse(statistics.mean(after), statistics.mean(before))
+    return f"its {comparison.metric.name} is worse" if worse else None
 
 
 def _note(row: Row, comparison: Comparison) -> str:
@@ -86,7 +105,7 @@ def _failures(comparison: Comparison) -> list[str]:
         *(f"{row.precision} with {row.setting} failed: {row.error}" for row in rows(comparison) if row.error),
         *(
             f"Training in {cell.precision} with seed {cell.number} failed: {failure.error}"
-            for cell, failure in comparison.failures("accuracy")
+            for cell, failure in comparison.failures("score")
         ),
     ]
 
@@ -124,22 +143,20 @@ def _upwards(axis: str, start: float, row: Row) -> str:
     return f"from {short_names(row.setting.as_dict())[axis]} {number} upwards{fixed}"
 
 
-def _accuracy(comparison: Comparison) -> list[str]:
-    scores, baseline = accuracies(comparison), comparison.baseline
-    if not scores.get(baseline):
+def _scores(comparison: Comparison) -> list[str]:
+    found, baseline, metric = scores(comparison), comparison.baseline, comparison.metric
+    if not found.get(baseline):
         return []
     texts = []
-    for name, found in scores.items():
-        spread = f" ± {statistics.stdev(found):.2%}" if len(found) > 1 else ""
-        text = f"{name} {statistics.mean(found):.2%}{spread}"
-        if name != baseline and len(found) == len(scores[baseline]) > 1:
-            differs = verdict.accuracy_differs(scores[baseline], found)
+    for name, values in found.items():
+        spread = f" ± {metric.text(statistics.stdev(values))}" if len(values) > 1 else ""
+        text = f"{name} {metric.text(statistics.mean(values))}{spread}"
+        if name != baseline and len(values) == len(found[baseline]) > 1:
+            differs = verdict.metric_differs(found[baseline], values)
             text += " (a difference)" if differs else " (no difference beyond the spread)"
         texts.append(text)
-    metric = comparison.outcomes(Accuracy)[0][1].of
-    images = "validation" if metric == "val_accuracy" else "training"
-    seeds = counted(len(scores[baseline]), "seed")
-    return [f"Accuracy on the {images} images over {seeds}: {', '.join(texts)}."]
+    seeds = counted(len(found[baseline]), "seed")
+    return [f"{metric.name} over {seeds}: {', '.join(texts)}."]
 
 
 def _memory(here: list[Row]) -> list[str]:

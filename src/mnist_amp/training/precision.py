@@ -29,6 +29,13 @@ def described_precision(trainer: Trainer) -> str:
     return effective
 
 
+def product_dtype(trainer: Trainer) -> torch.dtype:
+    """Return the dtype in which matrix products run in the effective precision."""
+    kinds = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64, "transformer-engine": torch.bfloat16}
+    found = (dtype for name, dtype in kinds.items() if effective_precision(trainer).startswith(name))
+    return next(found, torch.float32)
+
+
 def change_of_precision(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str | None:
     """Describe the change from a checkpoint's precision, and what happens to its loss scale; None if it is the same."""
     before, now = RunInfo.of(checkpoint).precision, effective_precision(trainer)

@@ -1,0 +1,95 @@
+"""Why a precision is faster or not, in sentences, from the profiles of its steps. No torch here."""
+
+from collections.abc import Mapping
+
+from mnist_amp.measuring.compare_rows import Row
+from mnist_amp.measuring.profile_records import Profile
+from mnist_amp.wording import listed
+
+MUCH = 0.4  # a share of the step from which on one thing decides
+FEW_PRODUCTS = 0.25
+NOTABLE_CASTS = 0.05
+SAME_PEAK = 1.1  # a ratio of peaks below this is no difference
+SHOWN = {
+    "matrix products": "matrix products are",
+    "casts": "casts are",
+    "optimizer": "the optimizer is",
+    "other operations": "other operations are",
+    "overhead": "overhead is",
+    "waiting for data": "waiting for data is",
+}
+
+
+def reasons(baseline: Row, row: Row) -> list[str]:
+    """Return sentences that say why a precision is as fast as it is against the baseline.
+
+    Args:
+        baseline: measured at the same setting.
+        row: of the other precision.
+    """
+    waiting = baseline.waiting_share
+    if waiting >= MUCH:
+        return [
+            f"{waiting:.0%} of a {baseline.precision} step is waiting for your DataLoader: "
+            f"{'no precision helps' if waiting > 0.8 else 'a precision helps little'}. Give it more workers "
+            "(num_workers), or prepare the data once."
+        ]
+    if baseline.profile is None or row.profile is None:
+        return []
+    before, after = baseline.profile, row.profile
+    return [
+        f"Of a {baseline.precision} step, {_shares(before.work)}.",
+        *_few_products(before),
+        *_peaks(baseline, row),
+        *_casts(row, after),
+        *_overhead(before),
+    ]
+
+
+def _shares(work: Mapping[str, float]) -> str:
+    parts = [(name, work.get(kind, 0.0)) for kind, name in SHOWN.items()]
+    return listed([f"{name} {share:.0%}" for name, share in parts if share >= 0.005])
+
+
+def _few_products(profile: Profile) -> list[str]:
+    share = profile.work.get("matrix products", 0.0)
+    if share >= FEW_PRODUCTS:
+        return []
+    return [
+        f"The products are {share:.0%} of the step, and only they become faster in half precision: without them, it "
+        f"would be {1 / (1 - share):.2f} times as fast."
+    ]
+
+
+def _peaks(baseline: Row, row: Row) -> list[str]:
+    assert baseline.profile is not None
+    assert row.profile is not None
+    before, after = baseline.profile.peak_flops, row.profile.peak_flops
+    rates = f"{after / 1e9:,.0f} and {before / 1e9:,.0f} GFLOP/s"
+    if not before or not after:
+        return []
+    if after / before < SAME_PEAK:
+        return [
+            f"Large matrix products are {after / before:.2f} times as fast in {row.precision} as in "
+            f"{baseline.precision} on this device ({rates}), so it can't gain from {row.precision}."
+        ]
+    used = [f"{each.precision} reaches {each.profile.peak_share:.0%}" for each in (baseline, row) if each.profile]
+    return [
+        f"Large matrix products are {after / before:.1f} times as fast in {row.precision} as in {baseline.precision} "
+        f"on this device ({rates}). Of this peak, {listed(used)}."
+    ]
+
+
+def _casts(row: Row, profile: Profile) -> list[str]:
+    share = profile.work.get("casts", 0.0)
+    return [f"Casts are {share:.0%} of the {row.precision} step."] if share >= NOTABLE_CASTS else []
+
+
+def _overhead(profile: Profile) -> list[str]:
+    share = profile.work.get("overhead", 0.0)
+    if share < MUCH:
+        return []
+    return [
+        f"{share:.0%} of the step is overhead (Python, hooks, launches), which no precision changes: larger batches "
+        "help more."
+    ]

@@ -1,0 +1,197 @@
+"""A callback that profiles the training steps of any module: their parts, work, memory, types and gradients."""
+
+import statistics
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.profiler import ProfilerActivity
+
+from mnist_amp.errors import RunError
+from mnist_amp.lightning_internals import end_fit
+from mnist_amp.measuring import step_work
+from mnist_amp.measuring.dtypes import LayerLog, OperationLog, kernels_of
+from mnist_amp.measuring.gradients import gradients_of
+from mnist_amp.measuring.measured_fit import ENDLESS, MeasuredFit
+from mnist_amp.measuring.memory import MemoryMeter
+from mnist_amp.measuring.profile_records import Profile, Spread, StepTimes
+from mnist_amp.measuring.profile_report import PARTS
+from mnist_amp.measuring.step_parts import ACTIONS, WAITING, HostClock, Recorder, StepProfiler, StreamClock, parts_of
+from mnist_amp.training.precision import described_precision, product_dtype
+
+# Steps with marks and steps without take turns, because the speed of a machine changes. The number is odd, so that work
+# that comes every few steps, such as picking out the images, comes to both.
+ROUND = 25
+WORK_STEPS = 5  # under torch's profiler
+
+
+class Amounts(NamedTuple):
+    """How much is measured.
+
+    Attributes:
+        steps: number of steps to time with marks, and again without.
+        warmup: number of steps before those.
+        gradient_steps: optimizer steps whose gradients are counted.
+        seconds: end the warm-up and each round of timing after this time, but not before 3 steps.
+    """
+
+    steps: int
+    warmup: int
+    gradient_steps: int
+    seconds: float = float("inf")
+
+
+class StepProfile(Callback):
+    """Profiles the first steps of a fit, and then stops the fit.
+
+    Attributes:
+        result: the profile; None until it is complete.
+    """
+
+    def __init__(self, amounts: Amounts) -> None:
+        self.amounts = amounts
+        self.result: Profile | None = None
+        self.script = self._script()
+        self.memory: MemoryMeter | None = None  # of the step that is running
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.trainer, self.module = trainer, pl_module
+        self.on_cuda = trainer.strategy.root_device.type == "cuda"
+        self.profiler = StepProfiler(StreamClock() if self.on_cuda else HostClock(), self.script, self._end)
+        trainer.profiler = self.profiler  # type: ignore[attr-defined]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.memory is not None:
+            self.memory.begin_batch(batch)
+
+    def _script(self) -> Generator[None]:
+        """Measure; each `yield` lets a batch run."""
+        yield from self._some(self.amounts.warmup)
+        plain, marked = Recorder(self.profiler.clock), Recorder(self.profiler.clock)
+        for done in range(0, self.amounts.steps, ROUND):
+            count = min(ROUND, self.amounts.steps - done)
+            self.profiler.watch(plain, {})
+            yield from self._some(count)
+            self.profiler.watch(marked, ACTIONS)
+            with parts_of(self.trainer, marked):
+                yield from self._some(count)
+        times, steps = step_times(plain.times(), marked.times()), len(marked.times())  # before more steps are recorded
+        batches = self.trainer.accumulate_grad_batches  # per optimizer step
+        with gradients_of(self.trainer.optimizers) as gradients:
+            yield from repeat(None, self.amounts.gradient_steps * batches)
+        recorder = Recorder(self.profiler.clock)
+        self.profiler.watch(recorder, ACTIONS)
+        with (
+            parts_of(self.trainer, recorder),
+            LayerLog(self.module).recording() as layers,
+            OperationLog(recorder) as operations,
+        ):
+            yield from repeat(None, batches)
+        with step_work.flops_counter() as flops:
+            yield from repeat(None, batches)
+        self.memory = MemoryMeter(self.trainer, self.module)
+        with self.memory.measuring():
+            yield from repeat(None, batches)
+        memory, self.memory = self.memory.use(), None
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.on_cuda else [])]
+        optimizers = self.trainer.optimizers
+        with torch.profiler.profile(activities=activities) as work, step_work.marked_closures(optimizers):
+            yield from repeat(None, WORK_STEPS * batches)
+            if self.on_cuda:
+                torch.cuda.synchronize()
+        dtype = product_dtype(self.trainer)
+        self.result = Profile(
+            precision=described_precision(self.trainer),
+            optimizer=", ".join(type(optimizer).__name__ for optimizer in optimizers),
+            fused=all(bool(optimizer.defaults.get("fused")) for optimizer in optimizers),
+            steps=steps,
+            warmup=self.amounts.warmup,
+            times=times,
+            work=self._work(work, times, batches),
+            flops=int(flops.get_total_flops()),
+            peak_flops=step_work.peak_flops(self.trainer.strategy.root_device, dtype),
+            memory=memory,
+            non_finite=layers.non_finite,
+            gradients=gradients.sizes(),
+            layers=layers.layers,
+            operations=operations.operations(),
+            kernels=kernels_of(work) if self.on_cuda else None,
+        )
+
+    def _some(self, count: int) -> Iterator[None]:
+        started = time.perf_counter()
+        for done in range(count):
+            if done >= 3 and time.perf_counter() - started > self.amounts.seconds:
+                return
+            yield
+
+    def _work(self, profiler: torch.profiler.profile, times: StepTimes, batches: int) -> dict[str, float]:
+        found = step_work.seconds_by_kind(profiler.events(), self.on_cuda)  # type: ignore[no-untyped-call]
+        seconds = {kind: total / (WORK_STEPS * batches) for kind, total in found.items()}
+        # means, because an accumulated step has the optimizer in one batch of several
+        step, waiting = times.unmarked_step, times.parts.get(WAITING)
+        return step_work.shares(seconds, step.mean, waiting.mean if waiting else 0.0, self.on_cuda)
+
+    def _end(self) -> None:
+        # not `should_stop`, which makes Lightning validate first
+        end_fit(self.trainer)
+
+
+def measure_profile(config: dict[str, Any], overrides: dict[str, Any], amounts: Amounts) -> tuple[Profile, MeasuredFit]:
+    """Profile the first steps of a fit.
+
+    Args:
+        config: settings of the fit.
+        overrides: options of `fit` by name, which override `config`.
+        amounts: how much is measured.
+
+    Returns:
+        The profile, and the fit, which has ended.
+
+    Raises:
+        RunError: a callback of the settings ended the fit.
+    """
+    profile = StepProfile(amounts)
+    with closing(profile.script):
+        fit = MeasuredFit(config, overrides, [profile], **ENDLESS)
+    if profile.result is None:
+        raise RunError("the fit ended before it was measured; leave out the callback that ends it.")
+    return profile.result, fit
+
+
+def step_times(plain: list[dict[str, int]], marked: list[dict[str, int]]) -> StepTimes:
+    """Sum up the times of steps.
+
+    Args:
+        plain: of steps without marks: nanoseconds by part.
+        marked: the same of steps with marks.
+
+    Returns:
+        The parts are in the order of `profile_report.PARTS`.
+    """
+    steps, bare = [sum(step.values()) for step in marked], [sum(step.values()) for step in plain]
+    total = sum(steps)
+    names = [name for name in PARTS if any(name in step for step in marked)]
+    return StepTimes(
+        step=_spread(steps, total),
+        unmarked_step=_spread(bare, sum(bare)),
+        marks_cost=statistics.median(steps) / statistics.median(bare),
+        parts={name: _spread([step.get(name, 0) for step in marked], total) for name in names},
+    )
+
+
+def _spread(nanoseconds: list[int], total: int) -> Spread:
+    low, high = np.percentile(nanoseconds, (10, 90)) / 1e9
+    return Spread(
+        mean=statistics.fmean(nanoseconds) / 1e9,
+        median=statistics.median(nanoseconds) / 1e9,
+        p10=float(low),
+        p90=float(high),
+        nanoseconds=sum(nanoseconds),
+        share=sum(nanoseconds) / total,
+    )
