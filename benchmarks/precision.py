@@ -25,10 +25,10 @@ from typing import Any
 import contenders
 from mnist_amp.data import mnist
 from mnist_amp.measuring import compare_report, profile_report
-from mnist_amp.measuring.compare import PRECISIONS
 from mnist_amp.measuring.compare_records import Comparison
 from mnist_amp.measuring.fit_measurements import measure_speed
 from mnist_amp.measuring.isolated_process import run_isolated
+from mnist_amp.measuring.precisions import PRECISIONS
 from mnist_amp.measuring.profile_records import ProfileResults
 from mnist_amp.reporting.tables import markdown
 from speed import DEVICE, HALF, RESULTS, keep
@@ -151,8 +151,7 @@ def keep_gradients(folder: Path, results: Path) -> None:
 def gradients_text(found: ProfileResults) -> str:
     section = next(part for part in sections(profile_report.markdown(found)) if "gradient values" in part)
     text = body(section).replace("gradients.png", f"results/profile-{DEVICE}/gradients-late.png")
-    profile = found.profile
-    return f"{text.strip()}\n{measured_on(profile.device, profile.versions, profile.date, found.command)}"
+    return f"{text.strip()}\n{measured_on(found.device, found.versions, found.date, found.command)}"
 
 
 def write_tables(results: Path, device: str = DEVICE) -> None:
@@ -167,7 +166,7 @@ def write_tables(results: Path, device: str = DEVICE) -> None:
     if (path := results / f"profile-{device}" / "results.json").is_file():
         profiled = ProfileResults.load(path)
         _, times, layers, *others = sections(profile_report.markdown(profiled))
-        on = measured_on(profiled.profile.device, profiled.profile.versions, profiled.profile.date, profiled.command)
+        on = measured_on(profiled.device, profiled.versions, profiled.date, profiled.command)
         text = f"{body(times)}\n{layers}".strip()
         (results / f"profile-{device}.md").write_text(f"{text}\n{on}", encoding="utf-8")
         text = "\n".join(others).replace("](", f"](results/profile-{device}/").strip()

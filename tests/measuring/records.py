@@ -1,17 +1,10 @@
 """Records of a comparison, written by hand."""
 
+from dataclasses import replace
 from typing import Any
 
-from mnist_amp.measuring.compare_records import (
-    Accuracy,
-    Cell,
-    Comparison,
-    Failure,
-    Measurement,
-    MemoryUse,
-    Setting,
-    Speed,
-)
+from mnist_amp.measuring.compare_records import Cell, Comparison, Failure, Measurement, Metric, Score, Setting, Speed
+from mnist_amp.measuring.profile_records import GradientSizes, Layer, MemoryUse, Operation, Profile, Spread, StepTimes
 
 CPU = "CPU (x86_64, threads: 2)"
 MEMORY = MemoryUse(1_000_000, 1_000_000, 2_000_000, 3_000_000, 1_000_000, peak=None, data=None)
@@ -31,7 +24,7 @@ def speeds_at(setting: Setting, precision: str, effective: str, *seconds: float,
     return [
         Measurement(
             Cell("speed", precision, setting, turn),
-            Speed(**{"steps": 900, "memory": MEMORY, "data_seconds": 1e-4, **more}, effective=effective, seconds=value),
+            Speed(**{"steps": 900, "waiting_seconds": 1e-4, **more}, effective=effective, seconds=value),
         )
         for turn, value in enumerate(seconds)
     ]
@@ -42,11 +35,44 @@ def scores(precision: str, effective: str, *accuracies: float, **more: Any) -> l
     curve = [(1.0, 2.3), (2.0, 1.9)]
     return [
         Measurement(
-            Cell("accuracy", precision, sized(128, 64), seed),
-            Accuracy(effective, accuracy, "val_accuracy", 2, curve, **more),
+            Cell("score", precision, sized(128, 64), seed),
+            Score(effective, accuracy, 2, curve, **more),
         )
         for seed, accuracy in enumerate(accuracies)
     ]
+
+
+def spread(seconds: float, share: float = 1.0) -> Spread:
+    return Spread(seconds, seconds, seconds, seconds, round(1e9 * seconds), share)
+
+
+WORK = {
+    **{"waiting for data": 0.1, "matrix products": 0.5, "casts": 0.0, "optimizer": 0.1},
+    **{"other operations": 0.1, "overhead": 0.2},
+}
+PROFILE = Profile(
+    precision="32-true",
+    optimizer="Adam",
+    fused=True,
+    steps=25,
+    warmup=20,
+    times=StepTimes(spread(0.001), spread(0.001), 1.0, {"forward": spread(0.001)}),
+    work=WORK,
+    flops=100_000_000,
+    peak_flops=2e11,
+    memory=MEMORY,
+    non_finite=None,
+    gradients=GradientSizes(3, {0: 1}, 0, 0.0, 0.0),
+    layers=[Layer("fc1", "Linear", "float32", "float32", "float32")],
+    operations=[Operation("forward", "addmm", "float32", "float32", 2)],
+    kernels=None,
+)
+
+
+def profiled(precision: str, effective: str, setting: Setting | None = None, **more: Any) -> Measurement:
+    """Return the profile of a precision, by default at the setting of the run."""
+    cell = Cell("profile", precision, setting or sized(128, 64), 0)
+    return Measurement(cell, replace(PROFILE, precision=effective, **more))
 
 
 def failed_speed(precision: str, width: int, error: str) -> Measurement:
@@ -54,7 +80,7 @@ def failed_speed(precision: str, width: int, error: str) -> Measurement:
 
 
 def failed_score(precision: str, error: str) -> Measurement:
-    return Measurement(Cell("accuracy", precision, sized(128, 64), 0), Failure(error))
+    return Measurement(Cell("score", precision, sized(128, 64), 0), Failure(error))
 
 
 def comparison(cells: list[Measurement], **changed: Any) -> Comparison:
@@ -65,6 +91,7 @@ def comparison(cells: list[Measurement], **changed: Any) -> Comparison:
         "own": sized(128, 64),
         "precisions": ["32-true", "bf16-mixed", "16-mixed"],
         "axes": {"network.hidden_dim": [128, 512], "data.batch_size": [64]},
+        "metric": Metric("val_accuracy", "max"),
         "seeds": 2,
         "rounds": 3,
         "seconds": 1.0,
@@ -84,6 +111,8 @@ SLOWER_HERE = [
     *speeds("32-true", "32-true", 128, 64, 0.001, 0.001, 0.001),
     *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.002, 0.002, 0.0025),
     *speeds("16-mixed", "bf16-mixed", 128, 64, 0.002),
+    profiled("32-true", "32-true"),
+    profiled("bf16-mixed", "bf16-mixed", peak_flops=2e11),
     *speeds("32-true", "32-true", 512, 64, 0.004, 0.004, 0.004),
     *speeds("bf16-mixed", "bf16-mixed", 512, 64, 0.002, 0.002, 0.001),
     *scores("32-true", "32-true", 0.96, 0.97),

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_amp.measuring.dtypes import OperationLog, dtypes, kernels_of, layers_of, used_tensor_cores
+from mnist_amp.measuring.dtypes import LayerLog, OperationLog, dtypes, kernels_of, used_tensor_cores
 from mnist_amp.measuring.profile_records import Layer, Operation
 from mnist_amp.measuring.step_parts import HostClock, Recorder
 
@@ -33,14 +33,23 @@ def test_operations_are_counted_by_part_and_type() -> None:
 
 def test_layers_are_recorded_once_while_they_run() -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.ReLU()))
-    with layers_of(model) as layers, torch.autocast("cpu", dtype=torch.bfloat16):
+    with LayerLog(model).recording() as log, torch.autocast("cpu", dtype=torch.bfloat16):
         model(torch.zeros(1, 2))
         model(torch.zeros(1, 2))
     model(torch.zeros(1, 2))
-    assert layers == [
+    assert log.non_finite is None
+    assert log.layers == [
         Layer("0", "Linear", weight="float32", input="float32", output="bfloat16"),
         Layer("1.0", "ReLU", weight="", input="bfloat16", output="bfloat16"),
     ]
+
+
+def test_the_first_layer_that_overflows_is_named() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.ReLU())
+    nn.init.constant_(model[1].weight, 1e5)  # type: ignore[arg-type]
+    with LayerLog(model).recording() as log, torch.autocast("cpu", dtype=torch.float16):
+        model(torch.ones(1, 2))
+    assert log.non_finite == "1"
 
 
 @pytest.mark.parametrize(

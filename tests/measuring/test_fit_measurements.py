@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mnist_amp.errors import RunError
-from mnist_amp.measuring.compare import PRECISIONS
-from mnist_amp.measuring.fit_measurements import LossCurve, measure_speed
+from mnist_amp.measuring.fit_measurements import LossCurve, measure_speed, measure_step
+from mnist_amp.measuring.precisions import PRECISIONS
 from tests.measuring.fits import tiny
 
 
@@ -33,8 +33,11 @@ def test_on_a_cuda_device(data_dir: Path, precision: str) -> None:
     own = tiny(data_dir, **{"trainer.accelerator": "cuda", "model.steps_per_execution": 50, **PRECISIONS[precision]})
     speed, _ = measure_speed({}, own, 0.05)
     assert speed.effective == {"tf32": "32-true with TF32"}.get(precision, precision)
-    memory = speed.memory
+    assert 0 < speed.waiting_seconds < speed.seconds
+    profile, _ = measure_step({}, {**own, "model.steps_per_execution": 1}, 0.05)
+    memory = profile.memory
     assert memory.data == 60_000 * 784
     assert memory.peak is not None
     assert memory.peak > memory.weights + memory.gradients + memory.optimizer + memory.batch + memory.data
-    assert 0 < speed.data_seconds < speed.seconds
+    assert sum(profile.work.values()) == pytest.approx(1.0)
+    assert 0 < profile.peak_share < 1

@@ -30,7 +30,7 @@ def test_gradients_are_unscaled_and_skipped_steps_are_not_counted(fused: bool) -
     weight = torch.nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.Adam([weight], fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    with gradients_of(optimizer) as counts:
+    with gradients_of([optimizer]) as counts:
         for gradient in ([0.25, 8.0], [torch.inf, 1.0], [0.25, 0.0]):
             weight.grad = None
             scaler.scale((weight * torch.tensor(gradient)).sum()).backward()  # type: ignore[no-untyped-call]

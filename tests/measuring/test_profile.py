@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from mnist_amp.__main__ import main
-from mnist_amp.measuring import profile
+from mnist_amp.measuring import profile, step_profile
 from mnist_amp.measuring.profile_records import Spread, StepTimes
 from mnist_amp.reporting import plots
 from tests.conftest import Refused, Run, files
@@ -20,8 +20,8 @@ from tests.forked import Forked
 QUICK = ("--steps=3", "--warmup=1", "--data.val_size=50")
 FOLDER = Path("lightning_logs/profile/version_0")
 FILES = {f"{FOLDER}/{name}" for name in ("results.json", "report.md", "profile.png", "gradients.png")}
-PARTS = ["waiting for data", "transfer", "forward", "loss", "backward", "optimizer", "the loop itself"]
-SCALED = [*PARTS[:5], "unscale", "optimizer", "scaler update", "the loop itself"]
+PARTS = ["waiting for data", "transfer", "forward", "loss", "training_step", "backward", "optimizer", "the loop itself"]
+SCALED = [*PARTS[:6], "unscale", "optimizer", "scaler update", "the loop itself"]
 
 
 def results(root: Path = Path()) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def layers(record: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def test_times_are_summed_up_by_part() -> None:
     marked = [{"forward": 6_000, "the loop itself": 4_000}, {"the loop itself": 30_000}]
-    assert profile.step_times([{"the loop itself": 16_000}] * 3, marked) == StepTimes(
+    assert step_profile.step_times([{"the loop itself": 16_000}] * 3, marked) == StepTimes(
         step=Spread(mean=20e-6, median=20e-6, p10=12e-6, p90=28e-6, nanoseconds=40_000, share=1.0),
         unmarked_step=Spread(mean=16e-6, median=16e-6, p10=16e-6, p90=16e-6, nanoseconds=48_000, share=1.0),
         marks_cost=1.25,
@@ -64,9 +64,9 @@ def test_fp32(run: Run, tmp_path: Path) -> None:
     assert sum(part["nanoseconds"] for part in record["parts"]) == record["step"]["nanoseconds"]
     assert f"\nfiles      {FOLDER}/ (report.md, profile.png, gradients.png, results.json)\n" in printed
     assert layers(record) == [
-        ("fc1", "Linear", "float32", "float32", "float32"),
-        ("relu", "ReLU", "", "float32", "float32"),
-        ("fc2", "Linear", "float32", "float32", "float32"),
+        ("model.fc1", "Linear", "float32", "float32", "float32"),
+        ("model.relu", "ReLU", "", "float32", "float32"),
+        ("model.fc2", "Linear", "float32", "float32", "float32"),
     ]
     assert operations(record, "forward", "loss", "unscale", "scaler update") == [
         ("forward", "addmm", "float32", "float32", 2),
@@ -91,9 +91,9 @@ def test_mixed_precision(run: Run) -> None:
     assert "\nprecision  bf16-mixed (requested: 16-mixed)\n" in printed
     assert [part["part"] for part in record["parts"]] == PARTS
     assert layers(record) == [
-        ("fc1", "Linear", "float32", "float32", "bfloat16"),
-        ("relu", "ReLU", "", "bfloat16", "bfloat16"),
-        ("fc2", "Linear", "float32", "bfloat16", "bfloat16"),
+        ("model.fc1", "Linear", "float32", "float32", "bfloat16"),
+        ("model.relu", "ReLU", "", "bfloat16", "bfloat16"),
+        ("model.fc2", "Linear", "float32", "bfloat16", "bfloat16"),
     ]
     assert operations(record, "forward", "loss") == [
         ("forward", "_to_copy", "float32", "bfloat16", 5),  # the images, two weights and two biases
@@ -115,7 +115,7 @@ def test_a_scaler_has_its_own_parts(run: Run) -> None:
     assert all(part["nanoseconds"] > 0 for part in record["parts"])
     assert sum(part["nanoseconds"] for part in record["parts"]) == record["step"]["nanoseconds"]
     assert (record["precision"], record["requested_precision"], record["fused"]) == ("16-mixed", None, True)
-    assert ("fc2", "Linear", "float32", "float16", "float16") in layers(record)
+    assert ("model.fc2", "Linear", "float32", "float16", "float16") in layers(record)
     assert ("loss", "mul", "float32", "float32", 1) in operations(record, "loss")  # multiplied by the loss scale
     check = "_amp_foreach_non_finite_check_and_unscale_"
     assert [row[1:] for row in operations(record, "unscale") if row[1] == check] == [(check, "float32", "", 1)]

@@ -15,6 +15,7 @@ from mnist_amp.measuring.profile_records import (
     StepTimes,
 )
 from mnist_amp.measuring.profile_report import markdown, percentages, terminal
+from tests.measuring.records import MEMORY, WORK
 
 
 def spread(median: float, share: float) -> Spread:
@@ -24,9 +25,6 @@ def spread(median: float, share: float) -> Spread:
 
 
 PROFILE = Profile(
-    date="2026-01-02T03:04:05+00:00",
-    device="NVIDIA H200",
-    versions={"mnist-amp": "0.1.0", "torch": "2.15.0"},
     precision="16-mixed",
     optimizer="Adam",
     fused=True,
@@ -42,6 +40,11 @@ PROFILE = Profile(
             "the loop itself": spread(800.0, 2 / 3 - 0.00004),
         },
     ),
+    work=WORK,
+    flops=39_272_448,
+    peak_flops=1e14,
+    memory=MEMORY,
+    non_finite=None,
     layers=[Layer("fc1", "Linear", weight="float32", input="float32", output="float16")],
     operations=[
         Operation("waiting for data", "div_", inputs="float32", output="float32", count=1),
@@ -58,6 +61,9 @@ PROFILE = Profile(
 )
 RESULTS = ProfileResults(
     command="mnist-amp profile --trainer.precision=16-mixed",
+    date="2026-01-02T03:04:05+00:00",
+    device="NVIDIA H200",
+    versions={"mnist-amp": "0.1.0", "torch": "2.15.0"},
     requested_precision="16-mixed",
     profile=PROFILE,
     settings={
@@ -79,7 +85,7 @@ pie showData title A step of 1,500.0 µs, in percent
 
 | part | share | median µs | mean µs | 10% to 90% of steps, µs | what it is |
 |---|---|---|---|---|---|
-| forward | 33.3% | 400.0 | 500.0 | 200.0 to 800.0 | the network, with autocast's casts |
+| forward | 33.3% | 400.0 | 500.0 | 200.0 to 800.0 | the module's forward, with autocast's casts |
 | unscale | 0.0% | 0.0 | 0.1 | 0.0 to 0.1 | checking the gradients for inf and NaN; \
 the fused optimizer unscales them in its own kernel |
 | the loop itself | 66.7% | 800.0 | 1,000.0 | 400.0 to 1,600.0 | the rest: Lightning's loop and hooks, \

@@ -115,14 +115,14 @@ def test_a_step_lasts_from_a_request_for_data_to_the_next_or_to_a_validation_or_
         during(REQUEST, 1)
         during("[Strategy]SingleDeviceStrategy.batch_to_device", 10)
         during("[Callback]Some.on_train_batch_start", 100)
-        during("[Strategy]SingleDeviceStrategy.backward", 1_000)
+        during("[Strategy]SingleDeviceStrategy.training_step", 1_000)
         during("[LightningModule]LitClassifier.optimizer_zero_grad", 10_000)
     during("[LightningModule]LitClassifier.on_validation_model_zero_grad", 1)
     during("[Strategy]SingleDeviceStrategy.batch_to_device", 1)  # in a validation
     during(REQUEST, 2)
     profiler.stop("run_training_epoch")
     during("[LightningModule]LitClassifier.on_train_epoch_end", 1)
-    step = {"waiting for data": 1, "transfer": 10, LOOP: 100, "backward": 1_000, "optimizer": 10_000}
+    step = {"waiting for data": 1, "transfer": 10, LOOP: 100, "training_step": 1_000, "optimizer": 10_000}
     assert profiler.recorder.times() == [step, step, {"waiting for data": 2, LOOP: 0}]
     assert ended == []
     profiler.start(REQUEST)

@@ -52,4 +52,4 @@ def test_crossover(speeds: list[tuple[float, list[float]]], expected: float | No
     ],
 )
 def test_accuracies_differ_beyond_the_spread(baseline: list[float], other: list[float], expected: bool) -> None:
-    assert verdict.accuracy_differs(baseline, other) is expected
+    assert verdict.metric_differs(baseline, other) is expected

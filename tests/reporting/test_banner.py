@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_only
@@ -13,7 +14,7 @@ from torch import nn
 from mnist_amp.reporting.banner import Banner
 from mnist_amp.runs.checkpoint_contents import PRECISION_KEY
 from mnist_amp.runs.run_folder import RunFolder
-from mnist_amp.training.precision import EMULATED_SPEED, device_name, versions
+from mnist_amp.training.precision import EMULATED_SPEED, advice, device_name, half_hardware, versions
 
 
 class Net(LightningModule):
@@ -88,7 +89,7 @@ def test_tf32_is_reported_whichever_name_of_float32_was_requested(
         ("bf16-mixed", "fit", True, False),
         ("32-true", "fit", False, False),
         ("64-true", "fit", False, False),
-        ("bf16-mixed", "test", False, False),
+        ("bf16-mixed", "test", False, True),
     ],
 )
 def test_advice_on_a_cpu_without_bfloat16(
@@ -112,10 +113,42 @@ def test_the_speed_in_the_advice_is_the_measured_one() -> None:
     assert f"bf16-mixed is {EMULATED_SPEED} times as fast as 32-true" in verdict.read_text()
 
 
-def test_no_advice_for_real_fp16_on_a_cpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mnist_amp.training.precision.cpu_multiplies", lambda dtype: False)
+def test_advice_for_real_fp16_on_a_cpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist_amp.training.precision.cpu_multiplies", lambda dtype: dtype != torch.float16)
     lines = banner(capsys, None, {}, plugins=MixedPrecision("16-mixed", "cpu"))
-    assert [line.split()[0] for line in lines] == ["device", "precision", "versions", "network"]
+    assert lines[2] == (
+        "advice     use --trainer.precision 32-true, unless you try the code path of a GPU: this CPU has no "
+        "instructions for fp16, so PyTorch emulates it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("effective", "capability", "expected"),
+    [
+        ("bf16-mixed", (7, 5), "use --trainer.precision 16-mixed: this GPU has no instructions for bfloat16"),  # a T4
+        ("bf16-true", (6, 1), "use --trainer.precision 32-true: this GPU has no instructions for bfloat16"),
+        ("16-mixed", (6, 1), "use --trainer.precision 32-true: this GPU has no instructions for fp16"),
+        ("16-mixed", (7, 5), None),
+        ("bf16-mixed", (8, 0), None),
+        ("32-true", (6, 1), None),
+    ],
+)
+def test_advice_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, effective: str, capability: tuple[int, int], expected: str | None
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    found = advice(_trainer("cuda", effective))
+    assert found == (None if expected is None else f"{expected}, so PyTorch emulates it")
+
+
+def test_what_apples_gpu_has_is_not_known() -> None:
+    trainer = _trainer("mps", "bf16-mixed")
+    assert (half_hardware(trainer), advice(trainer)) == (None, None)
+
+
+def _trainer(device: str, effective: str) -> Any:
+    strategy, plugin = SimpleNamespace(root_device=torch.device(device)), SimpleNamespace(precision=effective)
+    return SimpleNamespace(strategy=strategy, precision_plugin=plugin)
 
 
 def test_only_one_process_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mnist_amp.data import ClassificationDataModule
 from mnist_amp.errors import RequestError
-from mnist_amp.measuring.memory import measure_memory
+from mnist_amp.measuring.memory import MemoryMeter
 from mnist_amp.module import LitClassifier
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.random_states import RandomStates
@@ -198,7 +198,6 @@ def test_memory_counts_the_lists_of_an_optimizers_state(data_dir: Path) -> None:
     trainer = small_trainer(limit_train_batches=3)
     data = ClassificationDataModule(str(data_dir))
     trainer.fit(module, data)
-    batch = next(iter(data.train_dataloader()))
     weights = sum(parameter.nbytes for parameter in module.parameters())
     # the direction, the previous gradient, and three pairs of vectors
-    assert 8 * weights < measure_memory(trainer, module, batch).optimizer < 9 * weights
+    assert 8 * weights < MemoryMeter(trainer, module).use().optimizer < 9 * weights

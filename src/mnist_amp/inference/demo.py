@@ -71,7 +71,7 @@ def describe(cli: "DemoCLI") -> About:
         accuracy=validation_accuracy(checkpoint),
         device=device_name(cli.trainer),
         precisions={
-            name: Precision(emulated=dtype.itemsize == 2 and not half_hardware(cli.trainer, dtype))
+            name: Precision(emulated=dtype.itemsize == 2 and half_hardware(cli.trainer, dtype) is False)
             for name, dtype in DTYPES.items()
         },
         repeats=REPEATS,

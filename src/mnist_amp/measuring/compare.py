@@ -74,8 +74,8 @@ def compare(
         axes: options of fit, each with the values at which time and memory are measured, besides the run's own value,
             as in '{network.width: [16, 64], data.batch_size: [64, 512]}'; by default network.hidden_dim, if the
             network has it, and data.batch_size; with --model, only the run's own setting is measured by default
-        metric: the metric that the precisions are judged by, as the module logs it; by default val_accuracy, or
-            with --model val_loss if it is logged; without validation, a metric of training
+        metric: the metric that shows whether a precision trains as well, as the module logs it; by default
+            val_accuracy, or with --model val_loss if it is logged; without validation, a metric of training
         mode: whether a small value of the metric is better (min) or a large one (max); by default from its name
         seeds: number of complete fits of each precision, with the run's own settings, to measure the metric; their
             seeds are seed_everything and the numbers after it

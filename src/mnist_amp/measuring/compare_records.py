@@ -100,7 +100,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Metric:
-    """The metric that a comparison judges precisions by.
+    """The metric of a comparison.
 
     Attributes:
         name: as the module logs it, or `TRAIN_LOSS`.
@@ -226,7 +226,7 @@ class Comparison:
         own: the setting of the fit that the verdict is about.
         precisions: the first is the baseline.
         axes: options of `fit`, each with the values at which time and memory are measured; numbers are ascending.
-        metric: that the precisions are judged by.
+        metric: decides whether a precision keeps its accuracy.
         seeds: number of seeds for the metric.
         rounds: how often each time is measured.
         seconds: duration of each of these measurements.
@@ -234,7 +234,7 @@ class Comparison:
         config: settings of the fits as plain values, as `--config` of `fit` takes them.
         cells: measurements in the order in which they were made.
         device: name of the device; empty before the first measurement.
-        half_hardware: whether the device has instructions for bfloat16; None before the first measurement.
+        half_hardware: whether the device has instructions for bfloat16; None if that is not known.
     """
 
     command: str
@@ -300,11 +300,12 @@ class Comparison:
             AttributeError: a setting is not a mapping.
             FormerComparisonError: the values are those of another version.
         """
-        if values.get("schema") != SCHEMA and "cells" in values:
+        cells = values["cells"]
+        if values.get("schema") != SCHEMA:
             raise FormerComparisonError
         kept = {key: value for key, value in values.items() if key != "schema"}
-        cells = [Measurement.from_json(row) for row in values["cells"]]
-        return cls(**{**kept, "own": Setting.of(values["own"]), "metric": Metric(**values["metric"]), "cells": cells})
+        kept |= {"own": Setting.of(values["own"]), "metric": Metric(**values["metric"])}
+        return cls(**{**kept, "cells": [Measurement.from_json(row) for row in cells]})
 
     def save(self, path: Path) -> None:
         with atomic_write(path) as temporary:

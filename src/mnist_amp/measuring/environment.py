@@ -10,12 +10,12 @@ class Environment:
 
     Attributes:
         device: name of the device, such as `NVIDIA H200`.
-        half_hardware: whether the device has instructions for bfloat16.
+        half_hardware: whether the device has instructions for bfloat16; None if that is not known.
         versions: version by package.
     """
 
     device: str
-    half_hardware: bool
+    half_hardware: bool | None
     versions: dict[str, str]
 
 

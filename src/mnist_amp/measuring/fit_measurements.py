@@ -35,7 +35,7 @@ ONE_BATCH: dict[str, Any] = {
 
 
 class Trial(NamedTuple):
-    """What a fit on one batch has shown.
+    """The result of a fit on one batch.
 
     Attributes:
         metrics: names of the metrics that the module logs.

@@ -86,13 +86,9 @@ class StepProfile(Callback):
             yield from repeat(None, self.amounts.gradient_steps * batches)
         recorder = Recorder(self.profiler.clock)
         self.profiler.watch(recorder, ACTIONS)
-        with (
-            parts_of(self.trainer, recorder),
-            LayerLog(self.module).recording() as layers,
-            OperationLog(recorder) as operations,
-        ):
+        with parts_of(self.trainer, recorder), OperationLog(recorder) as operations:
             yield from repeat(None, batches)
-        with step_work.flops_counter() as flops:
+        with LayerLog(self.module).recording() as layers, step_work.flops_counter() as flops:
             yield from repeat(None, batches)
         self.memory = MemoryMeter(self.trainer, self.module)
         with self.memory.measuring():

@@ -1,4 +1,4 @@
-"""What the time of a training step is spent on: matrix products, casts, the optimizer, other operations, overhead."""
+"""The work that takes the time of a training step: matrix products, casts, the optimizer, and the rest."""
 
 import functools
 import re

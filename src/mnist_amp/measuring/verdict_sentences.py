@@ -9,7 +9,7 @@ from mnist_amp.measuring.reasons import reasons
 from mnist_amp.wording import counted, described_class, listed
 
 FP16_CPU_NOTE = " It is slow by design: a CPU has no fast fp16, and this precision only runs the code path of a GPU."
-EMULATED_NOTE = " This CPU has no instructions for bfloat16, so PyTorch emulates it."
+EMULATED_NOTE = " This {} has no instructions for bfloat16, so PyTorch emulates it."
 
 
 def heading(comparison: Comparison) -> str:
@@ -91,8 +91,9 @@ def _problem(comparison: Comparison, row: Row) -> str | None:
 def _note(row: Row, comparison: Comparison) -> str:
     if row.precision == "fp16-cpu":
         return FP16_CPU_NOTE
-    emulated = "CPU" in comparison.device and not comparison.half_hardware and "16" in row.effective
-    return EMULATED_NOTE if emulated and verdict.classify(row.speeds) == "slower" else ""
+    emulated = comparison.half_hardware is False and row.effective.startswith("bf16")
+    kind = "CPU" if "CPU" in comparison.device else "GPU"
+    return EMULATED_NOTE.format(kind) if emulated and verdict.classify(row.speeds) == "slower" else ""
 
 
 def _duplicates(comparison: Comparison) -> list[str]:

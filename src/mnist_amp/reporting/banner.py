@@ -39,7 +39,7 @@ class Banner(Callback):
         lines = {
             "device": device_name(trainer),
             "precision": self._precision(trainer),
-            **({"advice": text} if stage == "fit" and (text := advice(trainer)) else {}),
+            **({"advice": text} if (text := advice(trainer)) else {}),
             "versions": ", ".join(f"{package} {version}" for package, version in versions().items()),
             "network": f"{_network(pl_module)}, {sum(p.numel() for p in pl_module.parameters()):,} parameters",
             **_data(trainer),

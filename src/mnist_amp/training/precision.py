@@ -60,26 +60,36 @@ def device_name(trainer: Trainer) -> str:
     return name if trainer.world_size == 1 else f"{trainer.world_size} x {name}"
 
 
-def half_hardware(trainer: Trainer, dtype: torch.dtype = torch.bfloat16) -> bool:
+def half_hardware(trainer: Trainer, dtype: torch.dtype = torch.bfloat16) -> bool | None:
     """Whether the device has instructions for matrix products in a dtype. Without them it emulates them, slowly.
 
     Args:
         trainer: the Trainer with the device.
         dtype: bfloat16 or float16.
+
+    Returns:
+        None if it is not known, as on Apple's GPUs, which report no such thing.
     """
     device = trainer.strategy.root_device
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= (7 if dtype == torch.float16 else 8)
-    if device.type != "cpu":
-        return True  # Apple's GPU
-    return cpu_multiplies(dtype)
+    return cpu_multiplies(dtype) if device.type == "cpu" else None
 
 
 def advice(trainer: Trainer) -> str | None:
-    """Return the precision to use instead, if this CPU has no instructions for the effective one; None if it has."""
-    emulated = effective_precision(trainer).startswith("bf16") and not half_hardware(trainer)
-    if trainer.strategy.root_device.type != "cpu" or not emulated:
+    """Return the precision to use instead, if the device emulates the effective one; None if it does not."""
+    dtype, device = product_dtype(trainer), trainer.strategy.root_device.type
+    if dtype not in (torch.bfloat16, torch.float16) or half_hardware(trainer, dtype) is not False:
         return None
+    if device == "cuda":
+        better = "16-mixed" if dtype == torch.bfloat16 and half_hardware(trainer, torch.float16) else "32-true"
+        name = "bfloat16" if dtype == torch.bfloat16 else "fp16"
+        return f"use --trainer.precision {better}: this GPU has no instructions for {name}, so PyTorch emulates it"
+    if dtype == torch.float16:
+        return (
+            "use --trainer.precision 32-true, unless you try the code path of a GPU: this CPU has no instructions for "
+            "fp16, so PyTorch emulates it"
+        )
     return (
         "use --trainer.precision 32-true: this CPU has no instructions for bfloat16, so PyTorch emulates it "
         f"({EMULATED_SPEED} times as fast as 32-true where it was measured; `mnist-amp compare` measures it here)"
