@@ -25,7 +25,7 @@ def speed_table(comparison: Comparison) -> list[list[str]]:
     for row in rows(comparison):
         name = [row.precision, row.effective or "-", *_values(row)]
         if not row.seconds:
-            lines.append([*name, "failed", "-", "-", "-"])
+            lines.append([*name, "out of memory" if row.out_of_memory else "failed", "-", "-", "-"])
             continue
         times = [f"{1e3 * value:.3g}" for value in (min(row.seconds), max(row.seconds))]
         speed = f"{row.speed:.2f}" if row.speeds else "-"

@@ -73,11 +73,18 @@ def _peaks(baseline: Row, row: Row) -> list[str]:
             f"Large matrix products are {after / before:.2f} times as fast in {row.precision} as in "
             f"{baseline.precision} on this device ({rates}), so it can't gain from {row.precision}."
         ]
-    used = [f"{each.precision} reaches {each.profile.peak_share:.0%}" for each in (baseline, row) if each.profile]
+    used = [
+        f"{_percent(each.profile.peak_share)} of it in {each.precision}" for each in (row, baseline) if each.profile
+    ]
     return [
         f"Large matrix products are {after / before:.1f} times as fast in {row.precision} as in {baseline.precision} "
-        f"on this device ({rates}). Of this peak, {listed(used)}."
+        f"on this device ({rates}); a step reaches {listed(used)}."
     ]
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, with a digit after the point if it is small."""
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 
 def _casts(row: Row, profile: Profile) -> list[str]:
