@@ -22,8 +22,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import contenders
 import torch
+
+import contenders
 from mnist_amp.data import mnist
 from mnist_amp.measuring import compare_report, profile_report
 from mnist_amp.measuring.compare_records import Comparison

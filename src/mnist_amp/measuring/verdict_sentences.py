@@ -150,6 +150,8 @@ def _where_faster(row: Row, comparison: Comparison, measured: list[Row]) -> list
     Returns:
         One sentence, or none if the precision was measured at no other setting.
     """
+    if not comparison.axes:
+        return []
     name = f"{row.precision} is faster than {comparison.baseline}"
     starts = {axis: crossover_along(axis, row, measured) for axis in comparison.axes}
     found = [_upwards(axis, start, row) for axis, start in starts.items() if start is not None]
