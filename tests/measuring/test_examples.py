@@ -16,6 +16,9 @@ from mnist_amp.measuring import (
     dtypes,
     environment,
     gradients,
+    inference_inputs,
+    inference_records,
+    inference_report,
     measured_fit,
     profile_report,
     verdict,
@@ -25,7 +28,20 @@ from mnist_amp.measuring.step_parts import ACTIONS, HostClock, Recorder, StepPro
 
 @pytest.mark.parametrize(
     "module",
-    [axes, compare_records, compare_report, dtypes, environment, gradients, measured_fit, profile_report, verdict],
+    [
+        axes,
+        compare_records,
+        compare_report,
+        dtypes,
+        environment,
+        gradients,
+        inference_inputs,
+        inference_records,
+        inference_report,
+        measured_fit,
+        profile_report,
+        verdict,
+    ],
 )
 def test_examples_are_true(module: ModuleType) -> None:
     results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)

@@ -25,7 +25,8 @@ def sections(results: Sequence[InferenceResult], mode: Mode = "max") -> list[str
     if len(results) == 1 and results[0].error is not None:
         return ["## Inference", f"Inference is not measured: {results[0].error}."]
     verdict_text = "\n".join(f"- {sentence}" for sentence in sentences(results, mode))
-    return ["## Inference", markdown(inference_table(results, mode)), verdict_text]
+    cells = [[cell.replace("|", r"\|") for cell in row] for row in inference_table(results, mode)]
+    return ["## Inference", markdown(cells), verdict_text]
 
 
 def inference_table(results: Sequence[InferenceResult], mode: Mode = "max") -> list[list[str]]:
@@ -167,9 +168,9 @@ def _int8(results: Sequence[InferenceResult]) -> list[str]:
     floats, integers = by_way[ONNX], by_way[INT8]
     speeds = [_speeds(integers.single, floats.single), _speeds(integers.bulk, floats.bulk)]
     texts = [
-        f"{statistics.median(found):.2f} times as fast as float32 for {amount}"
+        f"{statistics.median(found):.2f} for {amount}"
         for found, amount in zip(speeds, ("one input", "many inputs"), strict=True)
         if found
     ]
     sizes = f"its file has {_size(integers)} instead of {_size(floats)}"
-    return [f"In onnxruntime, int8 is {' and '.join(texts)}; {sizes}."] if texts else []
+    return [f"In onnxruntime, the speed of int8 against float32 is {' and '.join(texts)}; {sizes}."] if texts else []

@@ -96,6 +96,7 @@ def torch_ways(module: LightningModule) -> list[TorchWay]:
 
 class _State(NamedTuple):
     training: bool
+    device: torch.device
     dtype: torch.dtype | str
     matmul: str
 
@@ -104,11 +105,11 @@ class _State(NamedTuple):
 def restored(module: LightningModule) -> Iterator[None]:
     """Restore the weights and the mode of a module, and torch's settings, at the end of this context."""
     weights, trainer = Weights(module), module.trainer
-    state = _State(module.training, module.dtype, torch.get_float32_matmul_precision())
+    state = _State(module.training, module.device, module.dtype, torch.get_float32_matmul_precision())
     try:
         yield
     finally:
-        module.to(state.dtype)
+        module.to(state.device, state.dtype)
         weights.restore()
         module.train(state.training)
         module.trainer = trainer

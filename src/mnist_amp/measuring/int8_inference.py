@@ -20,7 +20,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from mnist_amp.errors import RunError
-from mnist_amp.measuring.inference_inputs import call_forward, labels_of, resized
+from mnist_amp.measuring.inference_inputs import labels_of, resized
 from mnist_amp.measuring.inference_records import INT8, ONNX
 from mnist_amp.torch_internals import has_vnni
 from mnist_amp.wording import listed
@@ -85,22 +85,26 @@ def check_classifier(module: LightningModule, batch: Any, inputs: Any) -> None:
         inputs: the part of it that `forward` takes.
 
     Raises:
-        RunError: the module is not on a CPU, or not a classifier, or a package is missing.
+        RunError: a package is missing, or the module is no classifier.
     """
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
         raise RunError(f"int8 needs {listed(missing)}. Install the extra: pip install 'mnist-amp[export]'")
-    outputs = None
-    if isinstance(inputs, Tensor):
-        with torch.inference_mode():
-            outputs = call_forward(module, resized(inputs, 2))
-    if not (
-        isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.shape[1] > 1 and labels_of(batch) is not None
-    ):
+    if not _is_classifier(module, batch, inputs):
         raise RunError(
             "int8 is measured for classifiers only: forward returns logits (N, classes) for a tensor, and a batch has "
             "integer labels (N,)"
         )
+
+
+def _is_classifier(module: LightningModule, batch: Any, inputs: Any) -> bool:
+    labels = labels_of(batch)
+    if labels is None or not isinstance(inputs, Tensor):
+        return False
+    with torch.inference_mode():
+        outputs = module(resized(inputs, 2))
+    has_logits = isinstance(outputs, Tensor) and outputs.is_floating_point() and outputs.ndim == 2
+    return has_logits and 1 < outputs.shape[1] > int(labels.max())
 
 
 def onnx_ways(module: LightningModule, calibration: Sequence[Tensor], folder: Path) -> list[OnnxWay]:
