@@ -265,6 +265,17 @@ def test_int8_of_simple_nn_keeps_its_accuracy_in_a_smaller_file(data_dir: Path) 
     assert abs(integers.metric - results["32-true"].metric) < 0.02  # type: ignore[operator]
 
 
+@needs_onnx
+def test_a_module_by_name_that_was_trained_in_bfloat16() -> None:
+    named = {"model": f"{__name__}.Classifier", "data": f"{__name__}.Data", "trainer.precision": "bf16-true"}
+    options = {"trainer.accelerator": "cpu", "trainer.max_epochs": 2}
+    results = measure_inference({}, {**named, **options}, 0.01, True, "val_acc")
+    assert [(result.way, result.error, result.note) for result in results] == [
+        (way, None, None) for way in (*TORCH_WAYS, ONNX, INT8)
+    ]
+    assert [result.metric_name for result in results] == ["val_acc"] * 4 + ["accuracy"] * 2
+
+
 def test_an_untrained_fit_is_one_batch(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Any] = []
 

@@ -20,7 +20,9 @@ class Keywords(dict[str, Any]):
 
 
 class TrainingInputs(Callback):
-    """Keeps the first batch of a fit, and the first tensors of its first batches. Both are copies.
+    """Keeps the first batch of a fit, and the first tensors of its first batches.
+
+    They are copies, with floating-point numbers as float32.
 
     Args:
         wanted: number of inputs to keep, rounded up to complete batches.
@@ -40,7 +42,7 @@ class TrainingInputs(Callback):
             self.batch = copied(batch)
         first = first_tensor(batch)
         if first is not None and sum(map(len, self.inputs)) < self.wanted:
-            self.inputs.append(first.detach().to("cpu", copy=True))
+            self.inputs.append(_widened(first.detach().to("cpu", copy=True)))
 
 
 class ValidationBatch(Callback):
