@@ -239,11 +239,16 @@ def test_int8_of_a_module_that_cannot_be_exported(monkeypatch: pytest.MonkeyPatc
 
 
 @needs_onnx
-def test_export_and_quantization_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_export_and_quantization_print_nothing(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
     module = Classifier().eval()
     capfd.readouterr()
     ways = onnx_ways(module, [torch.ones(4, 6)], tmp_path)
-    assert capfd.readouterr() == ("", "")
+    assert (*capfd.readouterr(), caplog.record_tuples, recwarn.list) == ("", "", [], [])
     inputs = torch.randn(7, 6)
     torch.testing.assert_close(ways[0].logits(inputs), module(inputs).detach(), rtol=1e-4, atol=1e-4)
     assert ways[1].logits(inputs[:1]).shape == (1, 3)
