@@ -3,8 +3,9 @@
 import statistics
 
 from mnist_amp.measuring import verdict
-from mnist_amp.measuring.compare_records import Comparison, Setting, Speed, short_names
+from mnist_amp.measuring.compare_records import Comparison, Inference, Setting, Speed, short_names
 from mnist_amp.measuring.compare_rows import Row, crossover_along, rows, scores, verdict_setting
+from mnist_amp.measuring.inference_report import sentences as inference_sentences
 from mnist_amp.measuring.reasons import reasons
 from mnist_amp.wording import counted, described_class, listed
 
@@ -34,6 +35,7 @@ def sentences(comparison: Comparison) -> list[str]:
         *_not_captured(comparison),
         *(text for row in others if row.precision != "fp16-cpu" for text in _where_faster(row, comparison, measured)),
         *_scores(comparison),
+        *_inference(comparison),
         *_memory(here),
     ]
 
@@ -188,6 +190,15 @@ def _scores(comparison: Comparison) -> list[str]:
         texts.append(text)
     seeds = counted(len(found[baseline]), "seed")
     return [f"{metric.name} over {seeds}: {', '.join(texts)}."]
+
+
+def _inference(comparison: Comparison) -> list[str]:
+    """Return which way of inference to use, or why inference is not measured."""
+    failed = [f"Inference is not measured: {failure.error}" for _, failure in comparison.failures("inference")]
+    found = [outcome.results for _, outcome in comparison.outcomes(Inference)]
+    return failed + [
+        sentence for results in found for sentence in inference_sentences(results, comparison.metric.mode)[:2]
+    ]
 
 
 def _memory(here: list[Row]) -> list[str]:
