@@ -20,8 +20,11 @@ from mnist_amp.measuring import (
     inference_records,
     inference_report,
     measured_fit,
+    operation_kinds,
     profile_report,
+    step_work,
     verdict,
+    work_tables,
 )
 from mnist_amp.measuring.step_parts import ACTIONS, HostClock, Recorder, StepProfiler
 
@@ -39,8 +42,11 @@ from mnist_amp.measuring.step_parts import ACTIONS, HostClock, Recorder, StepPro
         inference_records,
         inference_report,
         measured_fit,
+        operation_kinds,
         profile_report,
+        step_work,
         verdict,
+        work_tables,
     ],
 )
 def test_examples_are_true(module: ModuleType) -> None:

@@ -27,6 +27,7 @@ from mnist_amp.measuring.compare_records import (
     Outcome,
     Setting,
     Speed,
+    batch_axis,
 )
 from mnist_amp.measuring.environment import Environment
 from mnist_amp.measuring.fit_measurements import measure_score, measure_speed, measure_step, try_fit
@@ -148,7 +149,7 @@ def _choose_metric(
     if name is None and not is_foreign:
         validates = config["data"]["val_size"] != 0 and config["trainer"]["limit_val_batches"] != 0
         return Metric("val_accuracy" if validates else "train_accuracy", mode or "max")
-    logged = run_isolated(try_fit, config, dict(baseline)).metrics
+    logged = _logged(config, baseline)
     if name is None:
         validation = [each for each in logged if each.startswith("val")]
         name = "val_loss" if "val_loss" in logged else next(iter([*validation, *logged]), TRAIN_LOSS)
@@ -159,6 +160,19 @@ def _choose_metric(
     if found is None:
         raise RequestError(f"is a small or a large {name} better? Give --mode min or --mode max.")
     return Metric(name, found)
+
+
+def _logged(config: dict[str, Any], baseline: Mapping[str, Any]) -> list[str]:
+    """Return the metrics that the module logs, by a fit on one batch, which is halved until it fits in the memory."""
+    size = find(config, BATCH_SIZE)
+    while True:
+        sized = {} if size is None else {BATCH_SIZE: size}
+        try:
+            return run_isolated(try_fit, config, {**baseline, **sized}, warns=True).metrics
+        except MemoryRunError:
+            if not isinstance(size, int) or size == 1:
+                raise
+            size //= 2
 
 
 def _checked_axes(
@@ -287,7 +301,7 @@ def _smaller_batches(comparison: Comparison) -> list[Setting]:
     """Return the settings to try because the memory was too small: half of the batch, down to the next planned size."""
     found: list[Setting] = []
     for cell, failure in comparison.failures("speed"):
-        axis = next((axis for axis in comparison.axes if axis.rpartition(".")[2] == "batch_size"), None)
+        axis = batch_axis(comparison.axes)
         if axis is None or not failure.out_of_memory or not isinstance(cell.setting[axis], int):
             continue
         half = cell.setting[axis] // 2

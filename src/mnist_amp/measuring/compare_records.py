@@ -67,6 +67,11 @@ def short_names(axes: Iterable[str]) -> dict[str, str]:
     return {axis: name if list(last.values()).count(name) == 1 else axis for axis, name in last.items()}
 
 
+def batch_axis(axes: Iterable[str]) -> str | None:
+    """Return the axis of the batch size, by its name; None if there is none."""
+    return next((axis for axis in axes if axis.rpartition(".")[2] == "batch_size"), None)
+
+
 def value_text(value: Any) -> str:
     """Return a plain value as it is written on the command line; a class with its arguments in brackets.
 

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def speed_table(comparison: Comparison) -> list[list[str]]:
     for row in rows(comparison):
         name = [row.precision, row.effective or "-", *_values(row)]
         if not row.seconds:
-            lines.append([*name, "failed", "-", "-", "-"])
+            lines.append([*name, "out of memory" if row.out_of_memory else "failed", "-", "-", "-"])
             continue
         times = [f"{1e3 * value:.3g}" for value in (min(row.seconds), max(row.seconds))]
         speed = f"{row.speed:.2f}" if row.speeds else "-"
@@ -94,12 +95,16 @@ def report(comparison: Comparison) -> str:
 
 def charts(comparison: Comparison) -> dict[str, tuple[str, Callable[[Path], None]]]:
     """Return title and drawing function of each chart, by file name; those of accuracy only if it was measured."""
-    first, last = drawn_axes(comparison.axes)
     names = short_names(comparison.axes)
-    found: dict[str, tuple[str, Callable[[Path], None]]] = {
-        "time.png": (f"Time of a step by {names[first]}", lambda path: _draw_times(comparison, first, path)),
-        "memory.png": (f"Memory by {names[last]}", lambda path: _draw_memory(comparison, last, path)),
-    }
+    found: dict[str, tuple[str, Callable[[Path], None]]] = {}
+    if comparison.axes:
+        first, last = drawn_axes(comparison.axes)
+        time = partial(_draw_times, comparison, first)
+        memory = partial(_draw_memory, comparison, last)
+        found = {
+            "time.png": (f"Time of a step by {names[first]}", time),
+            "memory.png": (f"Memory by {names[last]}", memory),
+        }
     if found_scores := scores(comparison):
         found["accuracy.png"] = ("Accuracy by seed", lambda path: plots.accuracies(found_scores, path))
         found["loss.png"] = ("Training loss", lambda path: plots.losses(_first_curves(comparison), path))

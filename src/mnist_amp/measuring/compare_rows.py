@@ -1,10 +1,10 @@
 """The measurements of a comparison, summed up over rounds (time) and seeds (the metric). No torch here."""
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mnist_amp.measuring import verdict
-from mnist_amp.measuring.compare_records import Comparison, Score, Setting, Speed, is_number
+from mnist_amp.measuring.compare_records import Comparison, Score, Setting, Speed, batch_axis, is_number
 from mnist_amp.measuring.profile_records import MemoryUse, Profile
 
 
@@ -21,6 +21,7 @@ class Row:
         waiting_seconds: time of a step in which the host waits for its batches.
         profile: of single steps; None if it failed.
         error: of a measurement that failed; None if none did.
+        out_of_memory: whether it failed because the memory was too small.
     """
 
     precision: str
@@ -31,6 +32,7 @@ class Row:
     waiting_seconds: float
     profile: Profile | None
     error: str | None
+    out_of_memory: bool = False
 
     @property
     def speed(self) -> float:
@@ -60,6 +62,7 @@ def rows(comparison: Comparison) -> list[Row]:
     profiles = {(cell.setting, cell.precision): profile for cell, profile in comparison.outcomes(Profile)}
     failed = [*comparison.failures("profile"), *comparison.failures("speed")]
     errors = {(cell.setting, cell.precision): failure.error for cell, failure in failed}
+    too_large = {(cell.setting, cell.precision) for cell, failure in failed if failure.out_of_memory}
     keys = dict.fromkeys((m.cell.setting, m.cell.precision) for m in comparison.cells if m.cell.kind == "speed")
     found = []
     for setting, precision in keys:
@@ -67,7 +70,7 @@ def rows(comparison: Comparison) -> list[Row]:
             rounds, baseline = (speeds.get((setting, name), {}) for name in (precision, comparison.baseline))
             known, profile = (setting, precision), profiles.get((setting, precision))
             error = errors.get(known) or _overflow(profile, profiles.get((setting, comparison.baseline)))
-            found.append(_row(known, rounds, baseline, profile, error))
+            found.append(replace(_row(known, rounds, baseline, profile, error), out_of_memory=known in too_large))
     return found
 
 
@@ -97,6 +100,17 @@ def _row(
         profile=profile,
         error=error,
     )
+
+
+def verdict_setting(comparison: Comparison) -> Setting:
+    """Return the setting that the verdict is about: that of the run, or a smaller batch if the memory is too small."""
+    own, axis = comparison.own, batch_axis(comparison.axes)
+    baseline = [row for row in rows(comparison) if row.precision == comparison.baseline]
+    too_large = any(row.setting == own and row.out_of_memory for row in baseline)
+    if axis is None or not too_large:
+        return own
+    smaller = [row.setting for row in baseline if row.seconds and row.setting.without(axis) == own.without(axis)]
+    return max(smaller, key=lambda setting: setting[axis], default=own)
 
 
 def scores(comparison: Comparison) -> dict[str, list[float]]:

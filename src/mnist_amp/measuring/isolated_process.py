@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import signal
 import traceback
+import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from lightning.pytorch import LightningModule
 from torch import nn
 
+from mnist_amp.cli.arguments import DEBUG
 from mnist_amp.cli.error_messages import describe_error, is_of_memory
 from mnist_amp.cli.lightning_cli import prepare
 from mnist_amp.errors import MemoryRunError, RequestError, RunError
@@ -20,12 +22,13 @@ PRELOADED = "mnist_amp.measuring.fit_measurements"  # imported once, for all pro
 Result = TypeVar("Result")
 
 
-def run_isolated(function: Callable[..., Result], *args: Any) -> Result:
+def run_isolated(function: Callable[..., Result], *args: Any, warns: bool = False) -> Result:
     """Call a function in a new process, and return its result.
 
     Args:
         function: a function of a module; its result is pickled.
         args: its arguments, pickled too.
+        warns: whether to print warnings; they would come with every measurement.
 
     Raises:
         RequestError: the function refuses the request.
@@ -39,7 +42,8 @@ def run_isolated(function: Callable[..., Result], *args: Any) -> Result:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED])
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_result, args=(sender, function, args), daemon=True)
+    given = (sender, function, args, warns, multiprocessing.get_start_method())
+    process = context.Process(target=_send_result, args=given)  # no daemon, because a DataLoader may start workers
     process.start()
     sender.close()
     try:
@@ -59,16 +63,22 @@ def run_isolated(function: Callable[..., Result], *args: Any) -> Result:
     return answer
 
 
-def _send_result(sender: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _send_result(
+    sender: Connection, function: Callable[..., Any], args: tuple[Any, ...], warns: bool, start_method: str
+) -> None:
+    multiprocessing.set_start_method(start_method, force=True)  # the workers of a DataLoader start as in any fit
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which kills this process
     prepare()
+    if not warns:
+        warnings.simplefilter("ignore")
     result: Any
     try:
         result = function(*args)
     except Exception as error:
         text, status = describe_error(error)
         failed = RequestError if status == 2 else MemoryRunError if is_of_memory(error) else RunError
-        result = failed(f"{text}{_described_layer(error)}")
+        hint = f"\nSet {DEBUG}"  # a traceback of this process would not be seen
+        result = failed(f"{text.partition(hint)[0]}{_described_layer(error)}")
     with contextlib.suppress(BrokenPipeError):  # the parent has ended
         sender.send(result)
 

@@ -65,19 +65,23 @@ def _peaks(baseline: Row, row: Row) -> list[str]:
     assert baseline.profile is not None
     assert row.profile is not None
     before, after = baseline.profile.peak_flops, row.profile.peak_flops
-    rates = f"{after / 1e9:,.0f} and {before / 1e9:,.0f} GFLOP/s"
     if not before or not after:
         return []
-    if after / before < SAME_PEAK:
-        return [
-            f"Large matrix products are {after / before:.2f} times as fast in {row.precision} as in "
-            f"{baseline.precision} on this device ({rates}), so it can't gain from {row.precision}."
-        ]
-    used = [f"{each.precision} reaches {each.profile.peak_share:.0%}" for each in (baseline, row) if each.profile]
-    return [
-        f"Large matrix products are {after / before:.1f} times as fast in {row.precision} as in {baseline.precision} "
-        f"on this device ({rates}). Of this peak, {listed(used)}."
-    ]
+    rates = f"{after / 1e9:,.0f} and {before / 1e9:,.0f} GFLOP/s"
+    ratio, as_in = (
+        after / before,
+        f"times as fast in {row.precision} as in {baseline.precision} on this device ({rates})",
+    )
+    if ratio < SAME_PEAK:
+        return [f"Large matrix products are {ratio:.2f} {as_in}, so it can't gain from {row.precision}."]
+    both = ((row.precision, row.profile), (baseline.precision, baseline.profile))
+    used = [f"{_percent(profile.peak_share)} of it in {name}" for name, profile in both if profile.flops]
+    return [f"Large matrix products are {ratio:.1f} {as_in}{f'; a step reaches {listed(used)}' if used else ''}."]
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, with a digit after the point if it is small."""
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 
 def _casts(row: Row, profile: Profile) -> list[str]:

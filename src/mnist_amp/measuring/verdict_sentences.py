@@ -3,32 +3,31 @@
 import statistics
 
 from mnist_amp.measuring import verdict
-from mnist_amp.measuring.compare_records import Comparison, Speed, short_names
-from mnist_amp.measuring.compare_rows import Row, crossover_along, rows, scores
+from mnist_amp.measuring.compare_records import Comparison, Setting, Speed, short_names
+from mnist_amp.measuring.compare_rows import Row, crossover_along, rows, scores, verdict_setting
 from mnist_amp.measuring.reasons import reasons
 from mnist_amp.wording import counted, described_class, listed
 
 FP16_CPU_NOTE = " It is slow by design: a CPU has no fast fp16, and this precision only runs the code path of a GPU."
+BUSY = 1.5  # the slowest round of most precisions takes this many times as long as their fastest
+BUSY_NOTE = "The slowest rounds took {:.1f} times as long as the fastest: the machine was busy, so measure again."
 EMULATED_NOTE = " This {} has no instructions for bfloat16, so PyTorch emulates it."
 
 
 def heading(comparison: Comparison) -> str:
     """Return the setting and the device that the verdict is about."""
-    return f"With {own_name(comparison)} on {comparison.device}:"
-
-
-def own_name(comparison: Comparison) -> str:
-    """Return the setting of the run; the class of the module if no axis has a value."""
-    return str(comparison.own) or described_class(comparison.config["model"])
+    setting = str(verdict_setting(comparison)) or described_class(comparison.config["model"])
+    return f"With {setting} on {comparison.device}:"
 
 
 def sentences(comparison: Comparison) -> list[str]:
     """Return the verdict: which precision to use, why, where that would change, accuracy and memory."""
     measured = rows(comparison)
-    here = [row for row in measured if row.setting == comparison.own]
+    here = [row for row in measured if row.setting == verdict_setting(comparison)]
     others = [row for row in here if row.speeds and row.precision != comparison.baseline]
     return [
         *_speeds(comparison, here, others),
+        *_busy(measured),
         *_why(comparison, here, others),
         *_duplicates(comparison),
         *_failures(comparison),
@@ -50,6 +49,8 @@ def _speeds(comparison: Comparison, here: list[Row], others: list[Row]) -> list[
     good = [row for row in candidates if row.is_faster and _problem(comparison, row) is None]
     reason = max(good or candidates, key=lambda row: row.speed)
     advice = f"Use {reason.precision} here: it" if good else f"Use {baseline} here: {reason.precision}"
+    if comparison.rounds == 1:
+        advice = f"Measure with --rounds 3 or more before you choose: {reason.precision}"
     rest = [row for row in others if row is not reason]
     return [
         f"{advice} is {_speed(reason, comparison)}",
@@ -103,12 +104,39 @@ def _duplicates(comparison: Comparison) -> list[str]:
 
 def _failures(comparison: Comparison) -> list[str]:
     return [
-        *(f"{row.precision} with {row.setting} failed: {row.error}" for row in rows(comparison) if row.error),
+        *_out_of_memory(comparison),
+        *(
+            f"{row.precision}{_at(row)} failed: {row.error}"
+            for row in rows(comparison)
+            if row.error and not row.seconds and not row.out_of_memory
+        ),
         *(
             f"Training in {cell.precision} with seed {cell.number} failed: {failure.error}"
             for cell, failure in comparison.failures("score")
         ),
     ]
+
+
+def _at(row: Row) -> str:
+    return f" with {row.setting}" if row.setting.values else ""
+
+
+def _busy(measured: list[Row]) -> list[str]:
+    """Describe a machine that is busy."""
+    spreads = [max(row.seconds) / min(row.seconds) for row in measured if len(row.seconds) > 1]
+    busy = statistics.median(spreads) if spreads else 1.0
+    return [BUSY_NOTE.format(busy)] if busy > BUSY else []
+
+
+def _out_of_memory(comparison: Comparison) -> list[str]:
+    settings: dict[Setting, list[str]] = {}
+    for row in rows(comparison):
+        if row.out_of_memory:
+            settings.setdefault(row.setting, []).append(row.precision)
+    if not settings:
+        return []
+    texts = [f"{setting} in {listed(names)}" for setting, names in settings.items()]
+    return [f"The memory is too small for {'; '.join(texts)}."]
 
 
 def _not_captured(comparison: Comparison) -> list[str]:
@@ -122,6 +150,8 @@ def _where_faster(row: Row, comparison: Comparison, measured: list[Row]) -> list
     Returns:
         One sentence, or none if the precision was measured at no other setting.
     """
+    if not comparison.axes:
+        return []
     name = f"{row.precision} is faster than {comparison.baseline}"
     starts = {axis: crossover_along(axis, row, measured) for axis in comparison.axes}
     found = [_upwards(axis, start, row) for axis, start in starts.items() if start is not None]
