@@ -62,8 +62,9 @@ def test_compare_measures_each_precision(run: Run, tmp_path: Path) -> None:
         ("profile", "fp16-cpu", 0, "16-mixed"),
         *(("speed", precision, 1, effective) for precision, effective in distinct),
         *(("score", precision, 42, effective) for precision, effective in distinct),
+        ("inference", "32-true", 42, None),
     ]
-    assert (record["cells"][-1]["loss_scale"], record["cells"][-1]["skipped_steps"]) == (16.0, 0)
+    assert (record["cells"][-2]["loss_scale"], record["cells"][-2]["skipped_steps"]) == (16.0, 0)
     assert "16-mixed ran as bf16-mixed here, so it is not listed separately.\n" in printed
     assert re.search(r"^fp16-cpu is .+ times as fast as 32-true \(.+\).* It is slow by design: ", printed, re.MULTILINE)
 
@@ -82,6 +83,7 @@ def test_a_failed_measurement_is_a_row_with_its_error(run: Run, monkeypatch: pyt
         ("speed", "bf16-mixed", "the GPU is out of memory"),
         ("speed", "32-true", None),
         ("score", "32-true", None),
+        ("inference", "32-true", None),
     ]
     assert re.search(r"^bf16-mixed +- +8 +64 +failed +- +- +-$", printed, re.MULTILINE)
     assert "\nbf16-mixed with hidden_dim 8 and batch_size 64 failed: the GPU is out of memory\n" in printed
@@ -127,7 +129,7 @@ def test_a_stopped_comparison_resumes_where_it_stopped(run: Run, tmp_path: Path,
     (FOLDER / "results.json").write_text(json.dumps({**before, "rounds": 2}))  # the rest in less time
     run("compare", "--resume=last")
     assert results()["cells"][:count] == before["cells"]
-    assert len(results()["cells"]) == max(count, 6) + 2  # speeds of two rounds, profiles and scores
+    assert len(results()["cells"]) == max(count, 6) + 3  # speeds of two rounds, profiles, scores and inference
     assert {path.name for path in FOLDER.iterdir()} == WRITTEN
 
 
@@ -322,7 +324,7 @@ def test_steps_are_taken_one_by_one_if_an_axis_accumulates_gradients(run: Run) -
     assert {cell.get("error") for cell in record["cells"]} == {None}
 
 
-@pytest.mark.parametrize(("wrong", "errors"), [(9, [None] * 4 + ["no"] * 2), (7, None)])
+@pytest.mark.parametrize(("wrong", "errors"), [(9, [None] * 4 + ["no"] * 2 + [None]), (7, None)])
 def test_a_setting_that_only_its_fit_refuses_is_a_row_with_its_error(
     wrong: int, errors: list[str | None] | None, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_comparison_of_a_module(run: Run) -> None:
         *[(kind, precision) for precision in ("32-true", "bf16-mixed") for kind in ("speed", "profile")] * 2,
         ("score", "32-true"),
         ("score", "bf16-mixed"),
+        ("inference", "32-true"),
     ]
     assert all("error" not in row for row in record["cells"])
     assert "\nWith width 8 on CPU" in printed
@@ -113,6 +114,16 @@ def test_a_slow_data_loader_is_the_verdict(run: Run) -> None:
 def test_workers_of_a_data_loader(run: Run) -> None:
     _, record = compared(run, "LitCNN", "Images", "--data.num_workers=1", "--seeds=0")
     assert all("error" not in row for row in record["cells"])
+
+
+def test_a_stopped_comparison_of_a_module_resumes_where_it_stopped(run: Run) -> None:
+    _, record = compared(run, "LitAutoencoder", "Vectors", "--metric=val_loss")
+    stopped = {**record, "cells": record["cells"][:3]}
+    (FOLDER / "results.json").write_text(json.dumps(stopped))
+    run("compare", "--resume=last")
+    resumed = json.loads((FOLDER / "results.json").read_text())
+    assert resumed["cells"][:3] == stopped["cells"]
+    assert [row["cell"] for row in resumed["cells"]] == [row["cell"] for row in record["cells"]]
 
 
 HARD = """

@@ -28,7 +28,7 @@ class Loop:
     """
 
     def __init__(self, seconds: float, accumulate: int = 1, further: int = 0, automatic: bool = True) -> None:
-        self.now = 0.0
+        self.now, self.iterations = 0.0, EPOCH
         self.timer = StepTimer(seconds, clock=lambda: self.now)
         self.accumulate, self.further, self.batches = accumulate, further, 0
         strategy = SimpleNamespace(root_device=torch.device("cpu"))
@@ -41,7 +41,7 @@ class Loop:
 
     def run(self, epochs: int) -> StepTiming | None:
         for _ in range(epochs):
-            for _ in range(EPOCH):
+            for _ in range(self.iterations):
                 self._iterate()
             self.trainer.profiler.stop("run_training_epoch")
             self.now += 1000.0  # validation
@@ -70,6 +70,12 @@ def test_a_step_has_its_waiting_and_no_time_between_epochs(options: dict[str, An
     loop = Loop(7.5, **options)
     assert loop.run(epochs=6) == expected
     assert loop.trainer.should_stop is True
+
+
+def test_epochs_of_one_iteration_are_added_up() -> None:
+    loop = Loop(45.0, further=EPOCH - 1)
+    loop.iterations = 1
+    assert loop.run(epochs=9) == StepTiming(seconds=1.0, steps=50, waiting_seconds=0.25)
 
 
 def test_manual_optimization_counts_batches_rather_than_the_steps_of_several_optimizers() -> None:

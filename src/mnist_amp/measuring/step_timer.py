@@ -68,7 +68,8 @@ class StepTimer(Callback):
         """Called when the training loop requests a batch, so between two batches."""
         if self.timing is not None:
             return
-        if self.started is not None and self.spent + self.clock() - self.started >= self.seconds:
+        running = 0.0 if self.started is None else self.clock() - self.started
+        if self.spent + running >= self.seconds and self.steps + running > 0:
             self.pause()
             self._finish()
         elif self.started is None and self._is_warm():
