@@ -134,4 +134,9 @@ def _environment(comparison: Comparison) -> list[Block]:
 
 
 def _blocks(drawings: dict[str, Drawing]) -> list[Block]:
+    """Return the places of charts in the document.
+
+    >>> _blocks({"loss.png": Drawing("Training loss", draw=NotImplemented)})
+    [Chart(title='Training loss', file='loss.png')]
+    """
     return [Chart(drawing.title, file) for file, drawing in drawings.items()]

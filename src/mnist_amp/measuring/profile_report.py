@@ -7,6 +7,7 @@ import functools
 import math
 from dataclasses import astuple, fields
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 from mnist_amp.cli.arguments import find
@@ -55,6 +56,7 @@ OUTSIDE = ("waiting for data", "transfer", "the loop itself")  # not part of the
 CHART, GRADIENTS = "profile.png", "gradients.png"
 GRADIENTS_TITLE = "Gradients by magnitude, against the ranges of fp16 and bfloat16"
 WIDTH = 100  # of a terminal
+SETTING = 170  # characters of the setting there, about two lines
 KERNELS_SHOWN = 15
 NO_YES = ("no", "yes")
 
@@ -75,7 +77,9 @@ def terminal(results: ProfileResults, folder: str | None) -> str:
         for line in _part_lines(times)
     ]
     head = "part               share   median µs  10% to 90% of steps, µs   (shares are of the mean)"
-    found = {**_facts(results), "marks": _marks_cost(times)}
+    found = {name: shorten(text, SETTING, placeholder=" ...") for name, text in _facts(results).items()}
+    del found["versions"]  # they would take two lines of a screen that has none to spare
+    found["marks"] = _marks_cost(times)
     if folder is not None:
         found["files"] = described_files(folder, len(_charts(results)))
     return "\n".join(["", head, *lines, "", tables.facts(found, WIDTH)])

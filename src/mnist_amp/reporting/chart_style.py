@@ -91,23 +91,22 @@ def log_ticks(axes: "Axes", name: Literal["x", "y"], values: Iterable[float]) ->
     drawn = [value for value in values if math.isfinite(value) and value > 0]
     if not drawn:
         return
-    low, high, ticks = _limits_and_ticks(min(drawn) / MARGIN, max(drawn) * MARGIN)
+    low, high, ticks = _limits_and_ticks(min(drawn), max(drawn))
     axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
     axis = axes.xaxis if name == "x" else axes.yaxis
     axis.set_ticks(ticks, [plain_number(tick) for tick in ticks])
     axis.set_minor_locator(NullLocator())
 
 
-def _limits_and_ticks(low: float, high: float) -> tuple[float, float, list[float]]:
-    """Return limits that have at least three ticks between them, and at most twelve ticks."""
-    ticks = _one_two_five(low, high)
-    while len(ticks) < LEAST_TICKS:
+def _limits_and_ticks(least: float, most: float) -> tuple[float, float, list[float]]:
+    """Return limits around the values that have at least three ticks between them, and at most twelve ticks."""
+    low, high = least / MARGIN, most * MARGIN
+    while len(ticks := _one_two_five(low, high)) < LEAST_TICKS:
         below, above = _one_two_five(low / 10, low)[-1], _one_two_five(high, high * 10)[0]
-        if low / below <= above / high:
+        if least / below <= above / most:  # the values stay in the middle
             low = below / MARGIN
         else:
             high = above * MARGIN
-        ticks = _one_two_five(low, high)
     if len(ticks) > MOST_TICKS:
         powers = [tick for tick in ticks if f"{tick:e}".startswith("1.")]
         ticks = powers[:: -(-len(powers) // MOST_TICKS)]
