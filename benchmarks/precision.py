@@ -4,8 +4,8 @@
 
 Runs the two commands, and saves their reports. Then measures how many times as fast half precision is as float32, by a
 hand-written PyTorch loop (`benchmarks/contenders.py`) and by the measurement of `compare`, in interleaved rounds, each
-in its own process. The results go to docs/results, with `-cpu` or `-cuda` in their names. About 11 minutes on 2 CPU
-cores.
+in its own process. The results go to docs/results, with `-cpu`, `-cpu-bf16` (a CPU with instructions for bfloat16) or
+`-cuda` in their names. About 13 minutes on 2 CPU cores.
 
     python benchmarks/precision.py --only tables
 
@@ -22,6 +22,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import contenders
 from mnist_amp.data import mnist
 from mnist_amp.measuring import compare_report, profile_report
@@ -32,8 +34,10 @@ from mnist_amp.measuring.precisions import PRECISIONS
 from mnist_amp.measuring.profile_records import ProfileResults
 from mnist_amp.reporting.document import CHARTS_NOTE
 from mnist_amp.reporting.tables import markdown
+from mnist_amp.torch_internals import cpu_multiplies
 from speed import DEVICE, HALF, RESULTS, keep
 
+MACHINE = f"{DEVICE}-bf16" if DEVICE == "cpu" and cpu_multiplies(torch.bfloat16) else DEVICE  # in the names of files
 SETTINGS = ((128, 64), (2048, 512))  # hidden_dim and batch size
 BOTH = ("32-true", HALF)
 SECONDS = 2.0  # of a measurement of a step
@@ -51,9 +55,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         mnist.prepare(Path(folder, "data"))
         if "compare" in args.only:
-            keep_files(run("compare", Path(folder)), args.results / f"compare-{DEVICE}")
+            keep_files(run("compare", Path(folder)), args.results / f"compare-{MACHINE}")
         if "profile" in args.only:
-            keep_files(run("profile", Path(folder)), args.results / f"profile-{DEVICE}")
+            keep_files(run("profile", Path(folder)), args.results / f"profile-{MACHINE}")
             keep_gradients(run("profile", Path(folder), f"--warmup={LATE}"), args.results)
         if "ratio" in args.only:
             ratios(args.rounds, Path(folder, "data"), args.results)
@@ -71,7 +75,7 @@ def ratios(rounds: int, data_dir: Path, results: Path) -> None:
                 found["compare"] = run_isolated(by_compare, *case)
                 print(found, flush=True)
                 runs.append(found)
-    keep(results / f"ratio-{DEVICE}.json", f"precision.py --only ratio --rounds {rounds}", ratio_table, runs=runs)
+    keep(results / f"ratio-{MACHINE}.json", f"precision.py --only ratio --rounds {rounds}", ratio_table, runs=runs)
 
 
 def by_hand(hidden_dim: int, batch_size: int, precision: str, data_dir: str) -> float:
@@ -141,21 +145,21 @@ def keep_files(folder: Path, target: Path) -> None:
 
 def keep_gradients(folder: Path, results: Path) -> None:
     """Keep the section about gradients of a profile late in training."""
-    late = results / f"profile-{DEVICE}" / "late"
+    late = results / f"profile-{MACHINE}" / "late"
     keep_files(folder, late)
     shutil.move(late / "gradients.png", late.parent / "gradients-late.png")
     text = gradients_text(ProfileResults.load(late / "results.json"))
     shutil.rmtree(late)
-    (results / f"gradients-{DEVICE}.md").write_text(text, encoding="utf-8")
+    (results / f"gradients-{MACHINE}.md").write_text(text, encoding="utf-8")
 
 
 def gradients_text(found: ProfileResults) -> str:
     section = next(part for part in sections(profile_report.markdown(found)) if "gradient values" in part)
-    chart = f"![{profile_report.GRADIENTS_TITLE}](results/profile-{DEVICE}/gradients-late.png)"
+    chart = f"![{profile_report.GRADIENTS_TITLE}](results/profile-{MACHINE}/gradients-late.png)"
     return f"{body(section).strip()}\n\n{chart}\n{measured_on(found.device, found.versions, found.date, found.command)}"
 
 
-def write_tables(results: Path, device: str = DEVICE) -> None:
+def write_tables(results: Path, device: str = MACHINE) -> None:
     """Write the Markdown of the reports whose results.json are saved."""
     if (path := results / f"compare-{device}" / "results.json").is_file():
         found = Comparison.load(path)

@@ -1,13 +1,11 @@
-"""Draw the verdict of a saved comparison as one chart: the speed of each precision, and what it does to accuracy.
+"""Draw the verdict of a saved comparison as one chart: the speed of each precision, and what it does to the metric.
 
     python benchmarks/verdict_chart.py
 
-Reads docs/results/compare-cpu/results.json, which `mnist-amp compare` wrote, and draws verdict.png beside it.
+Reads docs/results/compare-cpu-bf16/results.json, which `mnist-amp compare` wrote, and draws verdict.png beside it.
 """
 
 import argparse
-import json
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mnist_amp.measuring.compare_records import Setting, short_names, value_text
+from mnist_amp.measuring.compare_records import Comparison, Setting, short_names, value_text
+from mnist_amp.measuring.compare_rows import rows, scores
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 GRAY, COLORS = "#777777", ("#3f51b5", "#ff9800", "#4caf50", "#9c27b0")
@@ -23,41 +22,20 @@ GRAY, COLORS = "#777777", ("#3f51b5", "#ff9800", "#4caf50", "#9c27b0")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=RESULTS / "compare-cpu", help="with results.json")
+    parser.add_argument("folder", type=Path, nargs="?", default=RESULTS / "compare-cpu-bf16", help="with results.json")
     folder = parser.parse_args().folder
-    draw(json.loads((folder / "results.json").read_text(encoding="utf-8")), folder / "verdict.png")
+    draw(Comparison.load(folder / "results.json"), folder / "verdict.png")
 
 
-def draw(record: dict[str, Any], path: Path) -> None:
-    baseline, *others = measured_precisions(record)
+def draw(comparison: Comparison, path: Path) -> None:
+    measured = [row for row in rows(comparison) if row.speeds]
+    baseline, *others = dict.fromkeys(row.precision for row in measured)
     figure = Figure(figsize=(9.6, 3.6), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 1.3))
-    draw_speeds(left, speeds(record), baseline, others)
-    draw_accuracies(right, record, [baseline, *others])
-    figure.suptitle(f"Does mixed precision pay on this machine? {record['device']}", fontsize=12, fontweight="bold")
+    draw_speeds(left, {(row.setting, row.precision): row.speed for row in measured}, baseline, others)
+    draw_scores(right, comparison, [baseline, *others])
+    figure.suptitle(f"Does mixed precision pay on this machine? {comparison.device}", fontsize=12, fontweight="bold")
     figure.savefig(path)
-
-
-def measured_precisions(record: dict[str, Any]) -> list[str]:
-    """Return the precisions in their order, each effective precision once: 16-mixed may run as bf16-mixed."""
-    effective = {cell["precision"]: cell["effective"] for cell in record["cells"] if "effective" in cell}
-    by_effective = {effective[name]: name for name in reversed(record["precisions"]) if name in effective}
-    return [name for name in record["precisions"] if name in by_effective.values()]
-
-
-def speeds(record: dict[str, Any]) -> dict[tuple[Setting, str], float]:
-    """Return the speed against the baseline by setting and precision: the median of the rounds."""
-    seconds: dict[tuple[Setting, str], dict[int, float]] = {}
-    for cell in record["cells"]:
-        if cell["kind"] == "speed" and "seconds" in cell:
-            key = (Setting.of(cell["setting"]), cell["precision"])
-            seconds.setdefault(key, {})[cell["number"]] = cell["seconds"]
-    found = {}
-    for (setting, precision), rounds in seconds.items():
-        base = seconds.get((setting, record["precisions"][0]), {})
-        if ratios := [base[turn] / rounds[turn] for turn in rounds if turn in base]:
-            found[setting, precision] = statistics.median(ratios)
-    return found
 
 
 def draw_speeds(axes: Axes, found: dict[tuple[Setting, str], float], baseline: str, others: list[str]) -> None:
@@ -81,17 +59,14 @@ def draw_speeds(axes: Axes, found: dict[tuple[Setting, str], float], baseline: s
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_accuracies(axes: Axes, record: dict[str, Any], precisions: list[str]) -> None:
+def draw_scores(axes: Axes, comparison: Comparison, precisions: list[str]) -> None:
+    factor, unit = (100, ", %") if comparison.metric.is_share else (1, "")
     for index, precision in enumerate(precisions):
-        scores = [
-            100 * cell["accuracy"]
-            for cell in record["cells"]
-            if cell["kind"] == "accuracy" and cell["precision"] == precision and "accuracy" in cell
-        ]
-        axes.plot([index] * len(scores), scores, "o", color=COLORS[index], alpha=0.7, markersize=8)
-        axes.plot([index], [np.mean(scores)], "_", color="black", markersize=26)
+        values = [factor * value for value in scores(comparison).get(precision, [])]
+        axes.plot([index] * len(values), values, "o", color=COLORS[index], alpha=0.7, markersize=8)
+        axes.plot([index], [np.mean(values)], "_", color="black", markersize=26)
     axes.set_xticks(range(len(precisions)), precisions)
-    axes.set(title="accuracy by seed, %", xlim=(-0.6, len(precisions) - 0.4))
+    axes.set(title=f"{comparison.metric.name} by seed{unit}", xlim=(-0.6, len(precisions) - 0.4))
     axes.margins(y=0.25)
     axes.yaxis.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

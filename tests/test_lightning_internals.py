@@ -78,6 +78,7 @@ TORCH = {
         "torch.ops.mkldnn._is_mkldnn_bf16_supported",
         "torch.ops.mkldnn._is_mkldnn_fp16_supported",
     ),
+    "has_vnni": ("torch.cpu._is_vnni_supported",),
     "METADATA_ASSERT": ("torch.ops.aten._assert_tensor_metadata.default",),
     "metadata_of": ("state_dict._metadata",),
     "unscales_by_itself": ("fused._step_supports_amp_scaling",),

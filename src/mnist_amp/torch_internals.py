@@ -16,6 +16,7 @@ __all__ = [
     "TorchDispatchMode",
     "cpu_multiplies",
     "found_infs",
+    "has_vnni",
     "inner_schedules",
     "metadata_of",
     "milestones_of",
@@ -86,3 +87,11 @@ def cpu_multiplies(dtype: torch.dtype) -> bool:
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+
+
+def has_vnni() -> bool:
+    """Whether this CPU has instructions for exact sums of int8 products (VNNI); torch has no public test for it.
+
+    Without them, an x86 CPU sums pairs of products of int8 in 16 bits, which may be too few.
+    """
+    return bool(torch.cpu._is_vnni_supported())

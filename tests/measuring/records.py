@@ -75,8 +75,8 @@ def profiled(precision: str, effective: str, setting: Setting | None = None, **m
     return Measurement(cell, replace(PROFILE, precision=effective, **more))
 
 
-def failed_speed(precision: str, width: int, error: str) -> Measurement:
-    return Measurement(Cell("speed", precision, sized(width, 64), 0), Failure(error))
+def failed_speed(precision: str, width: int, error: str, out_of_memory: bool = False) -> Measurement:
+    return Measurement(Cell("speed", precision, sized(width, 64), 0), Failure(error, out_of_memory))
 
 
 def failed_score(precision: str, error: str) -> Measurement:

@@ -16,16 +16,38 @@ from mnist_amp.measuring import (
     dtypes,
     environment,
     gradients,
+    inference_inputs,
+    inference_records,
+    inference_report,
     measured_fit,
+    operation_kinds,
     profile_report,
+    step_work,
     verdict,
+    work_tables,
 )
 from mnist_amp.measuring.step_parts import ACTIONS, HostClock, Recorder, StepProfiler
 
 
 @pytest.mark.parametrize(
     "module",
-    [axes, compare_records, compare_report, dtypes, environment, gradients, measured_fit, profile_report, verdict],
+    [
+        axes,
+        compare_records,
+        compare_report,
+        dtypes,
+        environment,
+        gradients,
+        inference_inputs,
+        inference_records,
+        inference_report,
+        measured_fit,
+        operation_kinds,
+        profile_report,
+        step_work,
+        verdict,
+        work_tables,
+    ],
 )
 def test_examples_are_true(module: ModuleType) -> None:
     results = doctest.testmod(module, optionflags=doctest.ELLIPSIS)

@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from mnist_amp.measuring.operation_kinds import KINDS, kind_of
 from mnist_amp.measuring.step_work import (
     CLOSURE,
-    KINDS,
     flops_counter,
-    kind_of,
     marked_closures,
     peak_flops,
     seconds_by_kind,
@@ -79,7 +78,7 @@ def test_a_real_step_has_all_kinds() -> None:
     def closure() -> Any:
         with torch.autocast("cpu", torch.bfloat16):
             loss = layer(torch.ones(8, 64)).float().square().mean()
-        loss.backward()
+        torch.autograd.backward(loss)
         return loss
 
     with profile(activities=[ProfilerActivity.CPU]) as found, marked_closures([optimizer]):
@@ -115,11 +114,11 @@ def test_flops_of_a_linear_layer_and_a_convolution() -> None:
     batch, linear = 8, nn.Linear(32, 16)
     inputs = torch.ones(batch, 32, requires_grad=True)
     with flops_counter() as counter:
-        linear(inputs).sum().backward()
+        torch.autograd.backward(linear(inputs).sum())
     assert counter.get_total_flops() == 3 * (2 * batch * 32 * 16)
     convolution = nn.Conv2d(3, 5, kernel_size=3, padding=1)
     with flops_counter() as counter:
-        F.relu(convolution(torch.ones(batch, 3, 7, 7))).sum().backward()
+        torch.autograd.backward(F.relu(convolution(torch.ones(batch, 3, 7, 7))).sum())
     assert counter.get_total_flops() == 2 * (2 * batch * 7 * 7 * 3 * 5 * 3 * 3)  # the inputs need no gradient
 
 

@@ -4,7 +4,17 @@ from typing import Any
 
 from mnist_amp.measuring.compare_records import Comparison, Setting
 from mnist_amp.measuring.verdict_sentences import heading, sentences
-from tests.measuring.records import CPU, SLOWER_HERE, comparison, failed_score, failed_speed, scores, speeds, speeds_at
+from tests.measuring.records import (
+    CPU,
+    SLOWER_HERE,
+    comparison,
+    failed_score,
+    failed_speed,
+    profiled,
+    scores,
+    speeds,
+    speeds_at,
+)
 
 THREE_TIMES_AS_FAST = [
     *speeds("32-true", "32-true", 128, 64, 0.003, 0.003, 0.003),
@@ -124,6 +134,50 @@ def test_steps_that_were_not_captured() -> None:
     reason = "the optimizer is not fused, so it waits for the host"
     cells = speeds("32-true", "32-true", 128, 64, 0.003, not_captured=reason)
     assert f"The steps of 32-true were not captured as CUDA graphs: {reason}." in sentences(comparison(cells))
+
+
+def test_one_round_is_no_ground_for_advice() -> None:
+    cells = [*speeds("32-true", "32-true", 128, 64, 0.003), *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.001)]
+    assert sentences(comparison(cells, rounds=1))[0] == (
+        "Measure with --rounds 3 or more before you choose: bf16-mixed is 3.00 times as fast as 32-true (3.00 to 3.00 in 1 round)."
+    )
+
+
+def test_a_busy_machine() -> None:
+    cells = [
+        *speeds("32-true", "32-true", 128, 64, 0.003, 0.001),
+        *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.002, 0.003),
+    ]
+    note = "The slowest rounds took 2.2 times as long as the fastest: the machine was busy, so measure again."
+    assert note in sentences(comparison(cells))
+
+
+def test_an_output_that_is_not_finite_speaks_against_a_precision() -> None:
+    cells = [
+        *speeds("32-true", "32-true", 128, 64, 0.003),
+        profiled("32-true", "32-true"),
+        *speeds("16-mixed", "16-mixed", 128, 64, 0.001),
+        profiled("16-mixed", "16-mixed", non_finite="model.fc2"),
+    ]
+    assert sentences(comparison(cells, precisions=["32-true", "16-mixed"]))[0] == (
+        "Use 32-true here: 16-mixed is 3.00 times as fast as 32-true (3.00 to 3.00 in 1 round), but the output of layer model.fc2 is not finite (inf or nan)."
+    )
+
+
+def test_smaller_batches_where_the_memory_is_too_small() -> None:
+    sizes = {"network.hidden_dim": [128], "data.batch_size": [64]}
+    cells = [
+        failed_speed("32-true", 128, "the GPU is out of memory", out_of_memory=True),
+        failed_speed("16-mixed", 128, "the GPU is out of memory", out_of_memory=True),
+        *speeds("32-true", "32-true", 128, 32, 0.003),
+        *speeds("16-mixed", "16-mixed", 128, 32, 0.001),
+    ]
+    found = comparison(cells, precisions=["32-true", "16-mixed"], axes=sizes)
+    assert heading(found) == f"With hidden_dim 128 and batch_size 32 on {CPU}:"
+    assert sentences(found)[:2] == [
+        "Use 16-mixed here: it is 3.00 times as fast as 32-true (3.00 to 3.00 in 1 round).",
+        "The memory is too small for hidden_dim 128 and batch_size 64 in 32-true and 16-mixed.",
+    ]
 
 
 def test_emulated_and_slow_by_design() -> None:

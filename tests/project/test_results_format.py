@@ -5,9 +5,10 @@ from dataclasses import asdict, fields, make_dataclass
 import pytest
 
 import results_format
-from mnist_amp.measuring.compare_records import Comparison, Failure, Score, Speed
+from mnist_amp.measuring.compare_records import Cell, Comparison, Failure, Inference, Measurement, Score, Speed
+from mnist_amp.measuring.inference_records import InferenceResult, Timing
 from mnist_amp.measuring.profile_records import Profile, ProfileResults, StepTimes
-from tests.measuring.records import SLOWER_HERE, comparison, failed_score
+from tests.measuring.records import SLOWER_HERE, comparison, failed_score, sized
 from tests.measuring.test_profile_report import RESULTS
 
 
@@ -39,12 +40,15 @@ def test_a_field_without_a_description_is_an_error() -> None:
 
 
 def test_a_comparison_in_json_has_the_documented_fields() -> None:
-    values = comparison([*SLOWER_HERE, failed_score("16-mixed", "why")]).to_json()
+    result = InferenceResult("32-true", single=Timing(1, [0.1], p90=0.1, calls=1))
+    inference = Measurement(Cell("inference", "32-true", sized(128, 64), 0), Inference([result]))
+    values = comparison([*SLOWER_HERE, failed_score("16-mixed", "why"), inference]).to_json()
     assert set(values) == {"schema"} | names(Comparison)
-    outcomes = {"speed": names(Speed), "profile": PROFILE, "score": names(Score)}
+    outcomes = {"speed": names(Speed), "profile": PROFILE, "score": names(Score), "inference": names(Inference)}
     for row in values["cells"]:
         known = names(Failure) if "error" in row else outcomes[row["cell"]["kind"]]
         assert set(row) - known == {"cell"}
+    assert set(values["cells"][-1]["results"][0]) <= names(InferenceResult)
 
 
 def test_a_profile_in_json_has_the_documented_fields() -> None:

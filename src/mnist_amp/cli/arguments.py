@@ -19,6 +19,7 @@ COMMANDS = {
 }
 SUBCOMMANDS = tuple(COMMANDS)
 GROUPS = ("model", "data", "trainer", "scaler", "checkpoint")  # of options, whose names begin with these
+CLASS_GROUPS = ("model", "data")  # of which `compare` and `profile` take a class as well
 ENV_PREFIX = "MNIST_AMP_"
 DEBUG = "MNIST_AMP_DEBUG"  # shows tracebacks; not a setting
 
@@ -163,12 +164,20 @@ def _after_their_classes(args: list[str], variables: list[str]) -> list[str]:
     for variable in filter(ordered.__contains__, variables):
         names = [arg.partition("=")[0] for arg in ordered]
         own = variable.partition("=")[0]
-        classes = [i for i, name in enumerate(names) if own.startswith(f"{name}.") and name[2:] not in GROUPS]
+        classes = [i for i, name in enumerate(names) if own.startswith(f"{name}.") and _may_name_class(ordered, i)]
         if classes and classes[-1] > ordered.index(variable):
             last = classes[-1] if "=" in ordered[classes[-1]] else classes[-1] + 1
             ordered.insert(last + 1, variable)
             ordered.remove(variable)  # the first
     return ordered
+
+
+def _may_name_class(args: list[str], index: int) -> bool:
+    """Whether an argument may name a class; that of a group, such as `--data`, may name a file of settings instead."""
+    name, equals, value = args[index].partition("=")
+    value = value if equals else next(iter(args[index + 1 : index + 2]), "")
+    is_file = value.endswith((".yaml", ".yml")) or Path(value).is_file()
+    return name[2:] not in GROUPS or (name[2:] in CLASS_GROUPS and not is_file)
 
 
 def _locate(config: str) -> str:

@@ -23,6 +23,7 @@ SUMMARIES = {
     "export": "Write a run's network to files for other programs, each checked against the checkpoint.",
     "demo": "Serve a local page: draw a digit, and see what a run's network reads in each precision.",
 }
+OWN_MODULE = " For a LightningModule of your own: --model my_package.MyModule --data my_package.MyDataModule."
 OVERVIEW = "\n".join(
     [
         "usage: mnist-amp COMMAND [options]",
@@ -89,7 +90,7 @@ def describe(subparsers: dict[str, "LightningArgumentParser"]) -> None:
     for name, subparser in subparsers.items():
         subparser.prog = f"mnist-amp {name}"
         subparser.usage = f"mnist-amp {name} [options]"
-        subparser.description = SUMMARIES[name]
+        subparser.description = f"{SUMMARIES[name]}{OWN_MODULE if name in ('compare', 'profile') else ''}"
         for group in subparser._action_groups:
             first = group._group_actions[0].dest.partition(".")[0] if group._group_actions else ""
             if group.title != "Linked arguments":

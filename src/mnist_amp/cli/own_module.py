@@ -79,7 +79,8 @@ def check_optimizer(module: LightningModule, config: Mapping[str, Any]) -> None:
 
 def _named(args: Sequence[str], option: str) -> str | None:
     name = class_given(args, option)
-    return None if name in (None, "null") or Path(str(name)).is_file() else name
+    is_name = name not in (None, "null") and not str(name)[0].isdigit() and not Path(str(name)).is_file()
+    return name if is_name else None
 
 
 def _check_class(option: str, name: str) -> None:

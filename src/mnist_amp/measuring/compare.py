@@ -22,6 +22,7 @@ from mnist_amp.measuring.compare_records import (
     Comparison,
     Failure,
     FormerComparisonError,
+    Inference,
     Metric,
     NotAComparisonError,
     Outcome,
@@ -31,6 +32,7 @@ from mnist_amp.measuring.compare_records import (
 )
 from mnist_amp.measuring.environment import Environment
 from mnist_amp.measuring.fit_measurements import measure_score, measure_speed, measure_step, try_fit
+from mnist_amp.measuring.inference_speed import measure_inference
 from mnist_amp.measuring.isolated_process import run_isolated
 from mnist_amp.measuring.measured_fit import MeasuringCLI
 from mnist_amp.measuring.precisions import PRECISIONS, unavailable, usual
@@ -295,6 +297,7 @@ def _plan(comparison: Comparison) -> Iterator[Cell]:
     first = comparison.config["seed_everything"]
     for seed, precision in itertools.product(range(first, first + comparison.seeds), precisions):
         yield Cell("score", precision, comparison.own, seed)
+    yield Cell("inference", comparison.baseline, comparison.own, first)
 
 
 def _smaller_batches(comparison: Comparison) -> list[Setting]:
@@ -329,7 +332,7 @@ def _measure(cell: Cell, comparison: Comparison) -> tuple[Outcome, Environment |
     overrides = {
         **PRECISIONS[cell.precision],
         **comparison_axes.options(cell.setting, comparison.own, comparison.config),
-        "seed_everything": cell.number if cell.kind == "score" else comparison.config["seed_everything"],
+        "seed_everything": cell.number if cell.kind in ("score", "inference") else comparison.config["seed_everything"],
     }
     try:
         outcome, environment = _measured(cell, comparison, overrides)
@@ -337,7 +340,7 @@ def _measure(cell: Cell, comparison: Comparison) -> tuple[Outcome, Environment |
         if isinstance(error, RequestError) and not comparison.outcomes(Speed):
             raise  # the request is wrong, rather than one of its settings
         return Failure(str(error), isinstance(error, MemoryRunError)), None
-    if comparison.device not in ("", environment.device):
+    if environment is not None and comparison.device not in ("", environment.device):
         raise RequestError(
             f"this device is {environment.device}, but the comparison was made on {comparison.device}; "
             "start a new comparison."
@@ -345,13 +348,17 @@ def _measure(cell: Cell, comparison: Comparison) -> tuple[Outcome, Environment |
     return outcome, environment
 
 
-def _measured(cell: Cell, comparison: Comparison, overrides: dict[str, Any]) -> tuple[Outcome, Environment]:
+def _measured(cell: Cell, comparison: Comparison, overrides: dict[str, Any]) -> tuple[Outcome, Environment | None]:
     config = comparison.config
     if cell.kind == "speed":
         return run_isolated(measure_speed, config, overrides, comparison.seconds)
     if cell.kind == "profile":
         single = {STEPS_PER_EXECUTION: 1} if find(config, STEPS_PER_EXECUTION) else {}
         return run_isolated(measure_step, config, {**overrides, **single}, comparison.seconds)
+    if cell.kind == "inference":
+        trained, metric = comparison.seeds > 0, comparison.metric.name
+        found = run_isolated(measure_inference, config, overrides, comparison.seconds / 2, trained, metric)
+        return Inference(found), None
     return run_isolated(measure_score, config, overrides, comparison.metric.name)
 
 

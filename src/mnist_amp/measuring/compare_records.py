@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from mnist_amp.measuring.environment import Environment
+from mnist_amp.measuring.inference_records import InferenceResult
 from mnist_amp.measuring.profile_records import Profile
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.wording import described_class, listed
 
-Kind = Literal["speed", "profile", "score"]
+Kind = Literal["speed", "profile", "score", "inference"]
 SCHEMA = 2  # version of results.json
 TRAIN_LOSS = "training loss"  # the metric of a module that logs none
 
@@ -94,7 +95,7 @@ class Cell(NamedTuple):
         kind: of measurement.
         precision: a key of `precisions.PRECISIONS`.
         setting: the value of each axis.
-        number: of the round for `speed`; the seed for `score`; 0 for `profile`.
+        number: of the round for `speed`; the seed for `score` and `inference`; 0 for `profile`.
     """
 
     kind: Kind
@@ -174,6 +175,17 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Inference:
+    """Inference with the network that a fit in the baseline has trained.
+
+    Attributes:
+        results: for each way, float32 first.
+    """
+
+    results: list[InferenceResult]
+
+
+@dataclass(frozen=True)
 class Failure:
     """A measurement that failed, with the message of its error.
 
@@ -186,8 +198,8 @@ class Failure:
     out_of_memory: bool = False
 
 
-Outcome = Speed | Profile | Score | Failure
-AnyOutcome = TypeVar("AnyOutcome", Speed, Profile, Score, Failure)
+Outcome = Speed | Profile | Score | Inference | Failure
+AnyOutcome = TypeVar("AnyOutcome", Speed, Profile, Score, Inference, Failure)
 OPTIONAL = ("not_captured", "loss_scale", "skipped_steps")  # fields that are left out of results.json if they are None
 
 
@@ -199,9 +211,16 @@ class Measurement:
     outcome: Outcome
 
     def to_json(self) -> dict[str, Any]:
-        values = self.outcome.to_json() if isinstance(self.outcome, Profile) else asdict(self.outcome)
-        kept = {key: value for key, value in values.items() if value is not None or key not in OPTIONAL}
-        return {"cell": {**self.cell._asdict(), "setting": self.cell.setting.as_dict()}, **kept}
+        cell = {**self.cell._asdict(), "setting": self.cell.setting.as_dict()}
+        if isinstance(self.outcome, Profile):
+            return {"cell": cell, **self.outcome.to_json()}
+        if isinstance(self.outcome, Inference):
+            return {"cell": cell, "results": [result.to_json() for result in self.outcome.results]}
+        values = asdict(self.outcome)
+        return {
+            "cell": cell,
+            **{key: value for key, value in values.items() if value is not None or key not in OPTIONAL},
+        }
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Self:
@@ -217,6 +236,8 @@ def _outcome(kind: Kind, values: dict[str, Any]) -> Outcome:
         return Profile.from_json(values)
     if kind == "speed":
         return Speed(**values)
+    if kind == "inference":
+        return Inference([InferenceResult.from_json(result) for result in values["results"]])
     return Score(**{**values, "curve": [(step, loss) for step, loss in values["curve"]]})
 
 

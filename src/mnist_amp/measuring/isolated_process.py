@@ -42,7 +42,8 @@ def run_isolated(function: Callable[..., Result], *args: Any, warns: bool = Fals
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOADED])
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_result, args=(sender, function, args, warns), daemon=True)
+    given = (sender, function, args, warns, multiprocessing.get_start_method())
+    process = context.Process(target=_send_result, args=given)  # no daemon, because a DataLoader may start workers
     process.start()
     sender.close()
     try:
@@ -62,7 +63,10 @@ def run_isolated(function: Callable[..., Result], *args: Any, warns: bool = Fals
     return answer
 
 
-def _send_result(sender: Connection, function: Callable[..., Any], args: tuple[Any, ...], warns: bool) -> None:
+def _send_result(
+    sender: Connection, function: Callable[..., Any], args: tuple[Any, ...], warns: bool, start_method: str
+) -> None:
+    multiprocessing.set_start_method(start_method, force=True)  # the workers of a DataLoader start as in any fit
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which kills this process
     prepare()
     if not warns:

@@ -65,21 +65,18 @@ def _peaks(baseline: Row, row: Row) -> list[str]:
     assert baseline.profile is not None
     assert row.profile is not None
     before, after = baseline.profile.peak_flops, row.profile.peak_flops
-    rates = f"{after / 1e9:,.0f} and {before / 1e9:,.0f} GFLOP/s"
     if not before or not after:
         return []
-    if after / before < SAME_PEAK:
-        return [
-            f"Large matrix products are {after / before:.2f} times as fast in {row.precision} as in "
-            f"{baseline.precision} on this device ({rates}), so it can't gain from {row.precision}."
-        ]
-    used = [
-        f"{_percent(each.profile.peak_share)} of it in {each.precision}" for each in (row, baseline) if each.profile
-    ]
-    return [
-        f"Large matrix products are {after / before:.1f} times as fast in {row.precision} as in {baseline.precision} "
-        f"on this device ({rates}); a step reaches {listed(used)}."
-    ]
+    rates = f"{after / 1e9:,.0f} and {before / 1e9:,.0f} GFLOP/s"
+    ratio, as_in = (
+        after / before,
+        f"times as fast in {row.precision} as in {baseline.precision} on this device ({rates})",
+    )
+    if ratio < SAME_PEAK:
+        return [f"Large matrix products are {ratio:.2f} {as_in}, so it can't gain from {row.precision}."]
+    both = ((row.precision, row.profile), (baseline.precision, baseline.profile))
+    used = [f"{_percent(profile.peak_share)} of it in {name}" for name, profile in both if profile.flops]
+    return [f"Large matrix products are {ratio:.1f} {as_in}{f'; a step reaches {listed(used)}' if used else ''}."]
 
 
 def _percent(share: float) -> str:

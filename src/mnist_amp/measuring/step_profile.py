@@ -19,6 +19,7 @@ from mnist_amp.measuring.dtypes import LayerLog, OperationLog, kernels_of
 from mnist_amp.measuring.gradients import gradients_of
 from mnist_amp.measuring.measured_fit import ENDLESS, MeasuredFit
 from mnist_amp.measuring.memory import MemoryMeter
+from mnist_amp.measuring.operation_kinds import RECURRENT
 from mnist_amp.measuring.profile_records import Profile, Spread, StepTimes
 from mnist_amp.measuring.profile_report import PARTS
 from mnist_amp.measuring.step_parts import ACTIONS, WAITING, HostClock, Recorder, StepProfiler, StreamClock, parts_of
@@ -95,7 +96,7 @@ class StepProfile(Callback):
             yield from repeat(None, batches)
         memory, self.memory = self.memory.use(), None
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.on_cuda else [])]
-        optimizers = self.trainer.optimizers
+        optimizers, log = self.trainer.optimizers, operations.operations()
         with torch.profiler.profile(activities=activities) as work, step_work.marked_closures(optimizers):
             yield from repeat(None, WORK_STEPS * batches)
             if self.on_cuda:
@@ -109,13 +110,14 @@ class StepProfile(Callback):
             warmup=self.amounts.warmup,
             times=times,
             work=self._work(work, times, batches),
-            flops=int(flops.get_total_flops()),
+            # torch's counter leaves out recurrent layers, so the others alone would mislead
+            flops=0 if any(RECURRENT.search(found.name) for found in log) else int(flops.get_total_flops()),
             peak_flops=step_work.peak_flops(self.trainer.strategy.root_device, dtype),
             memory=memory,
             non_finite=layers.non_finite,
             gradients=gradients.sizes(),
             layers=layers.layers,
-            operations=operations.operations(),
+            operations=log,
             kernels=kernels_of(work) if self.on_cuda else None,
         )
 

@@ -1,7 +1,6 @@
 """The work that takes the time of a training step: matrix products, casts, the optimizer, and the rest."""
 
 import functools
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,29 +11,10 @@ from torch.optim import Optimizer
 from torch.profiler import record_function
 from torch.utils.flop_counter import FlopCounterMode
 
+from mnist_amp.measuring.operation_kinds import KINDS, kind_of
 from mnist_amp.measuring.step_parts import replaced
 
-# the operations that mixed precision makes faster: their time grows with the product of three sizes
-PRODUCTS = re.compile(r"(^|_)(mm|addmm|bmm|baddbmm|addbmm|matmul|linear|conv\w*|attention\w*|lstm|gru|rnn\w*)(_|$)")
-CAST = "aten::_to_copy"
-OPTIMIZER = "Optimizer.step#"  # the range in which torch's profiler sees each optimizer
 CLOSURE = "mnist-amp: closure of an optimizer"  # Lightning runs the forward and the backward pass within it
-KINDS = ("matrix products", "casts", "optimizer", "other operations")
-
-
-def kind_of(name: str) -> str | None:
-    """Return what an event of torch's profiler does; None if its time is that of the events within it.
-
-    >>> [kind_of(name) for name in ("aten::addmm", "aten::_to_copy", "aten::relu", "AddmmBackward0")]
-    ['matrix products', 'casts', 'other operations', None]
-    """
-    if name.startswith(OPTIMIZER):
-        return "optimizer"
-    if not name.startswith("aten::"):
-        return None
-    if name == CAST:
-        return "casts"
-    return "matrix products" if PRODUCTS.search(name.removeprefix("aten::")) else "other operations"
 
 
 def seconds_by_kind(events: Iterable[Any], on_cuda: bool) -> dict[str, float]:
@@ -96,7 +76,7 @@ def shares(seconds: dict[str, float], step: float, waiting: float, on_cuda: bool
     waiting = min(waiting, max(step - busy, 0.0)) if on_cuda else waiting
     total = max(step, waiting + busy)  # the profiler may make operations a little slower
     found = {"waiting for data": waiting, **seconds}
-    return {name: value / total for name, value in found.items()} | {"overhead": max(1 - (waiting + busy) / total, 0.0)}
+    return {name: value / total for name, value in {**found, "overhead": total - waiting - busy}.items()}
 
 
 @contextmanager

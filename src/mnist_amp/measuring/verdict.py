@@ -41,9 +41,13 @@ def describe(speeds: Sequence[float], baseline: str) -> str:
     >>> describe([1.01, 1.02, 1.03], "32-true")
     '1.02 times as fast as 32-true (1.01 to 1.03 in 3 rounds), no difference beyond noise'
     """
-    spread = f"{min(speeds):.2f} to {max(speeds):.2f} in {counted(len(speeds), 'round')}"
-    text = f"{statistics.median(speeds):.2f} times as fast as {baseline} ({spread})"
+    spread = f"{_number(min(speeds))} to {_number(max(speeds))} in {counted(len(speeds), 'round')}"
+    text = f"{_number(statistics.median(speeds))} times as fast as {baseline} ({spread})"
     return f"{text}, no difference beyond noise" if classify(speeds) == "no different" else text
+
+
+def _number(speed: float) -> str:
+    return f"{speed:.2f}" if speed >= 0.1 else f"{speed:.2g}"
 
 
 def crossover(speeds: Sequence[tuple[float, Sequence[float]]]) -> float | None:

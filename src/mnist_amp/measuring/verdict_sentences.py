@@ -3,13 +3,13 @@
 import statistics
 
 from mnist_amp.measuring import verdict
-from mnist_amp.measuring.compare_records import Comparison, Setting, Speed, short_names
+from mnist_amp.measuring.compare_records import Comparison, Inference, Setting, Speed, short_names
 from mnist_amp.measuring.compare_rows import Row, crossover_along, rows, scores, verdict_setting
+from mnist_amp.measuring.inference_report import sentences as inference_sentences
 from mnist_amp.measuring.reasons import reasons
 from mnist_amp.wording import counted, described_class, listed
 
 FP16_CPU_NOTE = " It is slow by design: a CPU has no fast fp16, and this precision only runs the code path of a GPU."
-ONE_ROUND_NOTE = "One round can't tell a difference from noise: measure with --rounds 3 or more."
 BUSY = 1.5  # the slowest round of most precisions takes this many times as long as their fastest
 BUSY_NOTE = "The slowest rounds took {:.1f} times as long as the fastest: the machine was busy, so measure again."
 EMULATED_NOTE = " This {} has no instructions for bfloat16, so PyTorch emulates it."
@@ -28,13 +28,14 @@ def sentences(comparison: Comparison) -> list[str]:
     others = [row for row in here if row.speeds and row.precision != comparison.baseline]
     return [
         *_speeds(comparison, here, others),
-        *_reliability(comparison, measured),
+        *_busy(measured),
         *_why(comparison, here, others),
         *_duplicates(comparison),
         *_failures(comparison),
         *_not_captured(comparison),
         *(text for row in others if row.precision != "fp16-cpu" for text in _where_faster(row, comparison, measured)),
         *_scores(comparison),
+        *_inference(comparison),
         *_memory(here),
     ]
 
@@ -50,6 +51,8 @@ def _speeds(comparison: Comparison, here: list[Row], others: list[Row]) -> list[
     good = [row for row in candidates if row.is_faster and _problem(comparison, row) is None]
     reason = max(good or candidates, key=lambda row: row.speed)
     advice = f"Use {reason.precision} here: it" if good else f"Use {baseline} here: {reason.precision}"
+    if comparison.rounds == 1:
+        advice = f"Measure with --rounds 3 or more before you choose: {reason.precision}"
     rest = [row for row in others if row is not reason]
     return [
         f"{advice} is {_speed(reason, comparison)}",
@@ -120,12 +123,11 @@ def _at(row: Row) -> str:
     return f" with {row.setting}" if row.setting.values else ""
 
 
-def _reliability(comparison: Comparison, measured: list[Row]) -> list[str]:
-    """Describe why the times may be wrong: too few rounds, or a machine that is busy."""
+def _busy(measured: list[Row]) -> list[str]:
+    """Describe a machine that is busy."""
     spreads = [max(row.seconds) / min(row.seconds) for row in measured if len(row.seconds) > 1]
     busy = statistics.median(spreads) if spreads else 1.0
-    notes = [(ONE_ROUND_NOTE, comparison.rounds == 1), (BUSY_NOTE.format(busy), busy > BUSY)]
-    return [note for note, holds in notes if holds]
+    return [BUSY_NOTE.format(busy)] if busy > BUSY else []
 
 
 def _out_of_memory(comparison: Comparison) -> list[str]:
@@ -150,6 +152,8 @@ def _where_faster(row: Row, comparison: Comparison, measured: list[Row]) -> list
     Returns:
         One sentence, or none if the precision was measured at no other setting.
     """
+    if not comparison.axes:
+        return []
     name = f"{row.precision} is faster than {comparison.baseline}"
     starts = {axis: crossover_along(axis, row, measured) for axis in comparison.axes}
     found = [_upwards(axis, start, row) for axis, start in starts.items() if start is not None]
@@ -186,6 +190,15 @@ def _scores(comparison: Comparison) -> list[str]:
         texts.append(text)
     seeds = counted(len(found[baseline]), "seed")
     return [f"{metric.name} over {seeds}: {', '.join(texts)}."]
+
+
+def _inference(comparison: Comparison) -> list[str]:
+    """Return which way of inference to use, or why inference is not measured."""
+    failed = [f"Inference is not measured: {failure.error}" for _, failure in comparison.failures("inference")]
+    found = [outcome.results for _, outcome in comparison.outcomes(Inference)]
+    return failed + [
+        sentence for results in found for sentence in inference_sentences(results, comparison.metric.mode)[:2]
+    ]
 
 
 def _memory(here: list[Row]) -> list[str]:
