@@ -32,6 +32,7 @@ from mnist_amp.measuring.fit_measurements import measure_speed
 from mnist_amp.measuring.isolated_process import run_isolated
 from mnist_amp.measuring.precisions import PRECISIONS
 from mnist_amp.measuring.profile_records import ProfileResults
+from mnist_amp.reporting.document import CHARTS_NOTE
 from mnist_amp.reporting.tables import markdown
 from mnist_amp.torch_internals import cpu_multiplies
 from speed import DEVICE, HALF, RESULTS, keep
@@ -154,31 +155,38 @@ def keep_gradients(folder: Path, results: Path) -> None:
 
 def gradients_text(found: ProfileResults) -> str:
     section = next(part for part in sections(profile_report.markdown(found)) if "gradient values" in part)
-    text = body(section).replace("gradients.png", f"results/profile-{MACHINE}/gradients-late.png")
-    return f"{text.strip()}\n{measured_on(found.device, found.versions, found.date, found.command)}"
+    chart = f"![{profile_report.GRADIENTS_TITLE}](results/profile-{MACHINE}/gradients-late.png)"
+    return f"{body(section).strip()}\n\n{chart}\n{measured_on(found.device, found.versions, found.date, found.command)}"
 
 
 def write_tables(results: Path, device: str = MACHINE) -> None:
     """Write the Markdown of the reports whose results.json are saved."""
     if (path := results / f"compare-{device}" / "results.json").is_file():
         found = Comparison.load(path)
-        _, verdict, *others = sections(compare_report.report(found).replace("](", f"](results/compare-{device}/"))
+        _, verdict, *others = sections(for_site(compare_report.report(found), f"results/compare-{device}"))
         on = measured_on(found.device, found.versions, found.date, found.command)
         (results / f"verdict-{device}.md").write_text(f"{body(verdict).strip()}\n{on}", encoding="utf-8")
         text = "\n".join([body(verdict), *others]).strip()
         (results / f"compare-{device}.md").write_text(f"{text}\n", encoding="utf-8")
     if (path := results / f"profile-{device}" / "results.json").is_file():
         profiled = ProfileResults.load(path)
-        _, times, layers, *others = sections(profile_report.markdown(profiled))
+        report = for_site(profile_report.markdown(profiled), f"results/profile-{device}")
+        _, times, layers, *others = sections(report)
         on = measured_on(profiled.device, profiled.versions, profiled.date, profiled.command)
         text = f"{body(times)}\n{layers}".strip()
         (results / f"profile-{device}.md").write_text(f"{text}\n{on}", encoding="utf-8")
-        text = "\n".join(others).replace("](", f"](results/profile-{device}/").strip()
+        text = "\n".join(others).strip()
         (results / f"operations-{device}.md").write_text(f"{text}\n", encoding="utf-8")
 
 
 def measured_on(device: str, versions: dict[str, str], date: str, command: str) -> str:
     return f"\nOn: {device}, torch {versions['torch']}, {date[:10]}. `{command}`\n"
+
+
+def for_site(report: str, folder: str) -> str:
+    """Return a report as a page of the site takes it: with its charts, and with Markdown in collapsed tables."""
+    report = re.sub(r"^(!\[.*\]\()", rf"\1{folder}/", report, flags=re.MULTILINE)
+    return report.replace(f"{CHARTS_NOTE}\n\n", "").replace("<details>", '<details markdown="1">')
 
 
 def sections(report: str) -> list[str]:

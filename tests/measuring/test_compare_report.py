@@ -2,14 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from mnist_amp.measuring import compare_report
 from mnist_amp.measuring.compare_records import Setting
 from mnist_amp.measuring.compare_rows import rows
-from mnist_amp.reporting import plots
+from mnist_amp.measuring.compare_summary import summary
 from tests.measuring.records import (
     CPU,
     MEMORY,
@@ -19,11 +16,13 @@ from tests.measuring.records import (
     failed_speed,
     profiled,
     scores,
+    sized,
     speeds,
     speeds_at,
 )
+from tests.reporting.test_document import Page
 
-CHARTS = ["time.png", "memory.png", "accuracy.png", "loss.png"]
+CHARTS = ["time-hidden_dim.png", "memory.png", "metric.png", "loss.png"]
 
 
 def test_report() -> None:
@@ -74,14 +73,6 @@ Medians of 3 interleaved rounds of at least 1 s, each in its own process.
 | 32-true | 32-true | 0 | 96.00% | - | - |
 | bf16-mixed | bf16-mixed | 0 | 97.00% | 1,024 | 3 |
 
-![Time of a step by hidden_dim](time.png)
-
-![Memory by hidden_dim](memory.png)
-
-![Accuracy by seed](accuracy.png)
-
-![Training loss](loss.png)
-
 ## Measured on
 
 - device: {CPU}
@@ -89,23 +80,51 @@ Medians of 3 interleaved rounds of at least 1 s, each in its own process.
 - versions: torch 2.15.0
 - date: 2026-11-24
 - command: `mnist-amp compare`
+
+## Charts
+
+These files are beside this report; `report.html` holds them all in one file.
+
+![Time of a step by hidden_dim, with batch_size 64](time-hidden_dim.png)
+
+![Memory by hidden_dim, with batch_size 64](memory.png)
+
+![val_accuracy by seed](metric.png)
+
+![Training loss](loss.png)
 """
     )
 
 
 def test_files_and_printed_text(tmp_path: Path) -> None:
-    printed = compare_report.write(comparison(SLOWER_HERE), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*CHARTS, "report.md"])
-    assert printed.startswith(
-        "\nprecision   ran as      hidden_dim  batch_size  ms per step  min to max  waiting, ms  speed (32-true = 1)\n"
-        "32-true     32-true            128          64            1  1 to 1              0.1                 1.00\n"
-    )
-    assert f"\n\nWith hidden_dim 128 and batch_size 64 on {CPU}:\nUse 32-true here: " in printed
-    assert printed.endswith("(report.md, results.json, time.png, memory.png, accuracy.png, loss.png)")
+    found = comparison(SLOWER_HERE)
+    printed = compare_report.write(found, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*CHARTS, "report.html", "report.md"])
+    assert printed == summary(found, f"{tmp_path}/ (report.html, report.md, results.json, 4 charts)")
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == compare_report.report(found)
 
 
-def test_no_charts_of_accuracies_that_were_not_measured() -> None:
-    assert list(compare_report.charts(comparison(SLOWER_HERE[:3]))) == CHARTS[:2]
+def test_html_shows_each_chart_in_its_section(tmp_path: Path) -> None:
+    compare_report.write(comparison(SLOWER_HERE), tmp_path)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    shown = [attributes.get("alt") or tag for tag, attributes in page.tags if tag in ("h2", "img")]
+    by_hidden_dim = ("Time of a step by hidden_dim, with batch_size 64", "Memory by hidden_dim, with batch_size 64")
+    assert shown == [
+        *("h2", by_hidden_dim[0], "h2", by_hidden_dim[1], "h2", "val_accuracy by seed", "Training loss", "h2"),
+    ]
+    assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.attributes("img"))
+
+
+def test_a_name_that_looks_like_markup_is_text(tmp_path: Path) -> None:
+    config = {"network": {"class_path": "mine.<b>|x", "init_args": {}}}
+    found = comparison([*SLOWER_HERE, failed_score("16-mixed", "<i>|\n# why")], config=config)
+    compare_report.write(found, tmp_path)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert {"network: <b>|x", "failed: <i>|\n# why"} <= set(page.texts)
+    assert not {"b", "i"} & set(dict(page.tags))
+    report = compare_report.report(found)
+    assert "- network: &lt;b>|x\n" in report
+    assert "| failed: &lt;i>\\| # why |" in report
 
 
 def test_a_failed_fit_is_a_row_of_the_accuracies() -> None:
@@ -126,9 +145,7 @@ def test_peak_memory_has_priority_over_the_sum() -> None:
     assert row.memory.total == 123
 
 
-def test_tables_and_charts_have_a_column_and_a_panel_for_each_axis(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tables_have_a_column_for_each_axis() -> None:
     axes = {"optimizer.fused": [True, False], "network.width": [8, 16]}
     settings = [
         Setting.of({"optimizer.fused": fused, "network.width": width}) for fused in (True, False) for width in (8, 16)
@@ -144,25 +161,10 @@ def test_tables_and_charts_have_a_column_and_a_panel_for_each_axis(
         ["32-true", "32-true", "false", "16"],
     ]
     assert [row[:3] for row in compare_report.memory_table(found)][1] == ["32-true", "true", "8"]
-    drawn: list[Any] = []
-    monkeypatch.setattr(plots, "times", lambda *args: drawn.append(args[:3]))
-    monkeypatch.setattr(plots, "memory", lambda *args: drawn.append(args[:2]))
-    titles = [title for title, draw in compare_report.charts(found).values() if not draw(tmp_path)]
-    assert titles == ["Time of a step by width", "Memory by width"]
-    points = [(panel, "32-true", width) for panel in ("fused true", "fused false") for width in (8, 16)]
-    assert drawn == [
-        ([(*point, [0.001]) for point in points], {}, "width"),
-        ([(*point, 8_000_000) for point in points], "width"),
-    ]
 
 
-@pytest.mark.parametrize(
-    ("axes", "expected"),
-    [
-        ({"data.batch_size": [64]}, ("data.batch_size", "data.batch_size")),
-        ({"optimizer.fused": [True, False], "data.batch_size": [64]}, ("optimizer.fused", "optimizer.fused")),
-        ({"a.x": [1, 2], "a.y": [1, 2], "a.z": [1, 2]}, ("a.x", "a.z")),
-    ],
-)
-def test_axes_of_the_charts(axes: dict[str, list[Any]], expected: tuple[str, str]) -> None:
-    assert compare_report.drawn_axes(axes) == expected
+def test_tables_of_many_settings_are_collapsed() -> None:
+    cells = [cell for width in range(1, 22) for cell in speeds("32-true", "32-true", width, 64, 0.001)]
+    report = compare_report.report(comparison(cells, own=sized(1, 64)))
+    assert report.count("<details>") == 1
+    assert "<summary>Times of all settings, 21 rows</summary>" in report

@@ -1,6 +1,7 @@
 """The report of a profile, from a literal record."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,9 @@ from mnist_amp.measuring.profile_records import (
     Spread,
     StepTimes,
 )
-from mnist_amp.measuring.profile_report import markdown, percentages, terminal
+from mnist_amp.measuring.profile_report import PARTS, markdown, percentages, terminal, write
 from tests.measuring.records import MEMORY, WORK
+from tests.reporting.test_document import Page
 
 
 def spread(median: float, share: float) -> Spread:
@@ -123,8 +125,6 @@ Recognised by their names; 25.0% of the kernels' time was spent in those that di
 1,700 gradient values in 20 optimizer steps, unscaled: 200 are zero. Of the others, without loss scaling, fp16 would \
 flush 1.23% to zero and hold 50.00% with fewer bits than usual.
 
-![Gradients by magnitude, against the ranges of fp16 and bfloat16](gradients.png)
-
 ## Measured on
 
 - device: NVIDIA H200
@@ -132,6 +132,12 @@ flush 1.23% to zero and hold 50.00% with fewer bits than usual.
 - setting: SimpleNN (hidden_dim 128), batch_size 64, Adam
 - steps: 1,000, after 20 warm-up steps
 - versions: mnist-amp 0.1.0, torch 2.15.0
+
+## Charts
+
+These files are beside this report; `report.html` holds them all in one file.
+
+![Gradients by magnitude, against the ranges of fp16 and bfloat16](gradients.png)
 """
 
 TERMINAL = """
@@ -145,9 +151,8 @@ device     NVIDIA H200
 precision  16-mixed
 setting    SimpleNN (hidden_dim 128), batch_size 64, Adam
 steps      1,000, after 20 warm-up steps
-versions   mnist-amp 0.1.0, torch 2.15.0
 marks      make the median step 1.20 times as long (1,200.0 µs; 1,000.0 µs without)
-files      logs/version_0/ (report.md, profile.png, gradients.png, results.json)"""
+files      logs/version_0/ (report.html, report.md, results.json, 2 charts)"""
 
 
 def test_report() -> None:
@@ -166,6 +171,44 @@ def test_report_of_a_cpu() -> None:
 def test_terminal() -> None:
     assert terminal(RESULTS, "logs/version_0") == TERMINAL
     assert terminal(RESULTS, None) == TERMINAL.rpartition("\n")[0]
+
+
+def test_the_terminal_shows_all_parts_on_one_screen() -> None:
+    parts = {name: spread(12_345.6, 1 / len(PARTS)) for name in PARTS}
+    versions = dict.fromkeys(
+        ("mnist-amp", "python", "torch", "torchvision", "lightning", "torchmetrics"), "2.15.0+cu130"
+    )
+    arguments = {f"an_argument_{index}": index for index in range(30)}
+    found = replace(
+        RESULTS,
+        profile=replace(PROFILE, times=replace(PROFILE.times, parts=parts)),
+        versions=versions,
+        settings={"model": {"class_path": "mine.MyModule", "init_args": arguments}},
+    )
+    lines = terminal(found, "lightning_logs/profile/version_0").splitlines()
+    assert len(lines) <= 23  # and the prompt
+    assert max(map(len, lines)) <= 100
+
+
+def test_files(tmp_path: Path) -> None:
+    write(RESULTS, tmp_path)
+    files = ["gradients.png", "profile.png", "report.html", "report.md", "results.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == REPORT
+    assert ProfileResults.load(tmp_path / "results.json") == RESULTS
+
+
+def test_html_has_the_charts_and_escapes_names(tmp_path: Path) -> None:
+    layer = Layer("<b>", "My<i>", "float32", "float32", "float32")
+    write(replace(RESULTS, profile=replace(PROFILE, layers=[layer])), tmp_path)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert [image["alt"] for image in page.attributes("img")] == [
+        "A step of 1,500.0 µs, in percent",
+        "Gradients by magnitude, against the ranges of fp16 and bfloat16",
+    ]
+    assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.attributes("img"))
+    assert {"<b>", "My<i>"} <= set(page.texts)
+    assert not {"b", "i", "a", "script", "link"} & set(dict(page.tags))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mnist_amp.reporting.document import Block, Bullets, Heading, Inline, Text
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -28,6 +30,10 @@ def join_versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{package} {version}" for package, version in versions.items())
 
 
-def measured_on(facts: Mapping[str, str]) -> str:
-    """Return the last section of a report as Markdown."""
-    return "\n".join(["## Measured on", "", *(f"- {name}: {text}" for name, text in facts.items())])
+def measured_on(facts: Mapping[str, Inline]) -> list[Block]:
+    """Return the section of a report that says where and how it was measured.
+
+    Args:
+        facts: in the order of the report, by name.
+    """
+    return [Heading("Measured on"), Bullets([Text(f"{name}: ", text) for name, text in facts.items()])]

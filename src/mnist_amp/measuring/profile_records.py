@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from mnist_amp.errors import RequestError
 from mnist_amp.runs.atomic_files import atomic_write
 
 SCHEMA = 2  # version of results.json
@@ -50,7 +51,15 @@ class StepTimes:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that ran, with the types of its tensors: `float32`, several with commas between them, or empty."""
+    """A layer that ran, with the types of its tensors: `float32`, several with commas between them, or empty.
+
+    Attributes:
+        layer: its name in the module.
+        kind: name of its class.
+        weight: types of its parameters.
+        input: types of the tensors that it was given.
+        output: types of the tensors that it returned.
+    """
 
     layer: str
     kind: str
@@ -61,7 +70,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Operation:
-    """An ATen operation in a part of a step, the types of its tensors, and how often it ran."""
+    """An ATen operation in a part of a step.
+
+    Attributes:
+        part: of the step, see `StepTimes`.
+        name: of the operation, without `aten::`.
+        inputs: types of the tensors that it was given, with commas between them.
+        output: types of the tensors that it returned.
+        count: how often it ran in one optimizer step.
+    """
 
     part: str
     name: str
@@ -72,7 +89,13 @@ class Operation:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A CUDA kernel, its share of the time of all kernels (0 to 1), and whether it used tensor cores."""
+    """A CUDA kernel.
+
+    Attributes:
+        kernel: its name.
+        share: of the time of all kernels, 0 to 1.
+        tensor_cores: whether it used tensor cores, by its name.
+    """
 
     kernel: str
     share: float
@@ -100,7 +123,17 @@ class GradientSizes:
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Bytes of memory by what they hold, see `memory.MemoryMeter`; None if torch does not count it."""
+    """Bytes of memory by what they hold, see `memory.MemoryMeter`.
+
+    Attributes:
+        weights: of the module's parameters.
+        gradients: of the parameters.
+        optimizer: of the optimizers' state.
+        batch: of a step's batch.
+        activations: tensors that the forward pass keeps for the backward pass, except weights and the batch.
+        peak: the most that was allocated on a CUDA device; None on a CPU, where torch does not count.
+        data: the part of the peak that holds the data set; None if that is not known.
+    """
 
     weights: int
     gradients: int
@@ -225,4 +258,37 @@ class ProfileResults:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        """Read a file that `save` has written.
+
+        Raises:
+            OSError: the file can't be read.
+            FormerProfileError: it is the profile of another version.
+            NotAProfileError: it is something else.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            schema = values.get("schema", 1)
+            if "gradients" in values and schema != SCHEMA:
+                raise FormerProfileError(path, schema)
+            return cls.from_json(values)
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise NotAProfileError(f"{path} is not the results.json of a profile.") from error
+
+
+class NotAProfileError(RequestError):
+    """The file is something else than the results of a profile."""
+
+
+class FormerProfileError(NotAProfileError):
+    """The file is the profile of another version.
+
+    Args:
+        path: of the file.
+        schema: the version of its schema.
+    """
+
+    def __init__(self, path: Path, schema: object) -> None:
+        super().__init__(
+            f"{path} has schema {schema}, and this version of mnist-amp reads schema {SCHEMA}; "
+            "measure again with mnist-amp profile."
+        )

@@ -1,8 +1,13 @@
-"""The printed table and `report.md` of `mnist-amp profile`, from its records; no torch here."""
+"""The printed table and the report of `mnist-amp profile`, from its records; no torch here.
 
+`document` has the sections in their order: another section is another line there.
+"""
+
+import functools
 import math
-from collections.abc import Iterable
-from dataclasses import astuple, fields, replace
+from dataclasses import astuple, fields
+from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple
 
 from mnist_amp.cli.arguments import find
@@ -12,11 +17,25 @@ from mnist_amp.measuring.profile_records import (
     Kernel,
     Layer,
     Operation,
+    Profile,
     ProfileResults,
     Spread,
     StepTimes,
 )
-from mnist_amp.reporting import tables
+from mnist_amp.reporting import charts, tables
+from mnist_amp.reporting.document import (
+    Block,
+    Chart,
+    Code,
+    Document,
+    Heading,
+    Inline,
+    Pie,
+    Table,
+    Text,
+    to_markdown,
+)
+from mnist_amp.reporting.report_files import Charts, described_files, write_report
 from mnist_amp.wording import described_class
 
 # in the order of a step
@@ -34,7 +53,10 @@ PARTS = {
 }
 FUSED_UNSCALE = "checking the gradients for inf and NaN; the fused optimizer unscales them in its own kernel"
 OUTSIDE = ("waiting for data", "transfer", "the loop itself")  # not part of the network and its training
-FILES = "report.md, profile.png, gradients.png, results.json"
+CHART, GRADIENTS = "profile.png", "gradients.png"
+GRADIENTS_TITLE = "Gradients by magnitude, against the ranges of fp16 and bfloat16"
+WIDTH = 100  # of a terminal
+SETTING = 170  # characters of the setting there, about two lines
 KERNELS_SHOWN = 15
 NO_YES = ("no", "yes")
 
@@ -55,34 +77,52 @@ def terminal(results: ProfileResults, folder: str | None) -> str:
         for line in _part_lines(times)
     ]
     head = "part               share   median µs  10% to 90% of steps, µs   (shares are of the mean)"
-    found = {**_facts(results), "marks": _marks_cost(times)} | ({"files": f"{folder}/ ({FILES})"} if folder else {})
-    return "\n".join(["", head, *lines, "", tables.facts(found)])
+    found = {name: shorten(text, SETTING, placeholder=" ...") for name, text in _facts(results).items()}
+    del found["versions"]  # they would take two lines of a screen that has none to spare
+    found["marks"] = _marks_cost(times)
+    if folder is not None:
+        found["files"] = described_files(folder, len(_charts(results)))
+    return "\n".join(["", head, *lines, "", tables.facts(found, WIDTH)])
+
+
+def document(results: ProfileResults) -> Document:
+    """Return the report: the parts of a step, then a section for each other record, then the environment."""
+    return Document(
+        "Where the time of a training step goes",
+        [
+            Text(f"Measured on {results.date} by ", Code(results.command)),
+            *_times(results.profile),
+            *_layers(results.profile.layers),
+            *_operations(results.profile.operations),
+            *_kernels(results.profile.kernels),
+            *_gradients(results.profile.gradients),
+            *measured_on(_facts(results)),
+        ],
+    )
 
 
 def markdown(results: ProfileResults) -> str:
     """Return the content of `report.md`."""
-    profile = results.profile
-    mean = _microseconds(profile.times.step.mean)
-    slices = [f'    "{line.name}" : {line.percent:.1f}' for line in _part_lines(profile.times)[:-1] if line.percent > 0]
-    sections = [
-        "# Where the time of a training step goes",
-        f"Measured on {results.date} by `{results.command}`",
-        "\n".join(["```mermaid", f"pie showData title A step of {mean} µs, in percent", *slices, "```"]),
-        _parts_table(profile.times, profile.fused),
-        f"{_clock(profile.kernels)} The marks {_marks_cost(profile.times)}. "
-        "Shares are of the mean, so they add up to the step.",
-        "## Which precision the layers ran in",
-        _table([field.name for field in fields(Layer)], map(astuple, profile.layers)),
-        "## Which precision the operations ran in",
-        "Recorded from one optimizer step, as torch dispatched it; `_to_copy` is a cast.",
-        _operations_table(profile.operations),
-        *_kernel_sections(profile.kernels),
-        "## How large the gradients are",
-        _gradients(profile.gradients),
-        "![Gradients by magnitude, against the ranges of fp16 and bfloat16](gradients.png)",
-        measured_on(_facts(results)),
-    ]
-    return "\n\n".join(sections) + "\n"
+    return to_markdown(document(results))
+
+
+def write(results: ProfileResults, folder: Path) -> None:
+    """Write `results.json`, `report.md`, `report.html` and the charts into the folder.
+
+    Raises:
+        RunError: a file can't be written.
+    """
+    results.save(folder / "results.json")
+    write_report(document(results), _charts(results), folder)
+
+
+def _charts(results: ProfileResults) -> Charts:
+    shares = {name: spread.share for name, spread in results.profile.times.parts.items()}
+    exponents = results.profile.gradients.exponents
+    return {
+        CHART: functools.partial(charts.shares, shares),
+        GRADIENTS: functools.partial(charts.gradient_histogram, exponents),
+    }
 
 
 def percentages(shares: list[float]) -> list[float]:
@@ -105,7 +145,20 @@ def _part_lines(times: StepTimes) -> list[PartLine]:
     return [*lines, PartLine("step", 100.0, times.step)]
 
 
-def _parts_table(times: StepTimes, fused: bool) -> str:
+def _times(profile: Profile) -> list[Block]:
+    times = profile.times
+    percents = {line.name: line.percent for line in _part_lines(times)[:-1]}
+    return [
+        Pie(f"A step of {_microseconds(times.step.mean)} µs, in percent", percents, CHART),
+        _parts_table(times, profile.fused),
+        Text(
+            f"{_clock(profile.kernels)} The marks {_marks_cost(times)}. "
+            "Shares are of the mean, so they add up to the step."
+        ),
+    ]
+
+
+def _parts_table(times: StepTimes, fused: bool) -> Table:
     meanings = {**PARTS, "step": "", **({"unscale": FUSED_UNSCALE} if fused else {})}
     head = ("part", "share", "median µs", "mean µs", "10% to 90% of steps, µs", "what it is")
     rows = [
@@ -119,34 +172,53 @@ def _parts_table(times: StepTimes, fused: bool) -> str:
         )
         for line in _part_lines(times)
     ]
-    return _table(head, rows)
+    return Table([head, *rows], "Parts of a step")
 
 
-def _operations_table(operations: list[Operation]) -> str:
-    shown = (replace(found, name=f"`{found.name}`") for found in operations if found.part not in OUTSIDE)
-    return _table([field.name for field in fields(Operation)], map(astuple, shown))
+def _layers(layers: list[Layer]) -> list[Block]:
+    rows = [tuple(map(str, astuple(layer))) for layer in layers]
+    return [Heading("Which precision the layers ran in"), Table([_names(Layer), *rows], "Layers")]
 
 
-def _kernel_sections(kernels: list[Kernel] | None) -> list[str]:
-    if kernels is None:
-        return []
-    share = sum(kernel.share for kernel in kernels if kernel.tensor_cores)
-    shown = kernels[:KERNELS_SHOWN]
-    rows = [(f"`{found.kernel[:100]}`", f"{found.share:.1%}", NO_YES[found.tensor_cores]) for found in shown]
+def _operations(operations: list[Operation]) -> list[Block]:
+    shown = [found for found in operations if found.part not in OUTSIDE]
+    rows: list[tuple[Inline, ...]] = [
+        (found.part, Code(found.name), found.inputs, found.output, str(found.count)) for found in shown
+    ]
     return [
-        "## Which kernels used tensor cores",
-        f"Recognised by their names; {share:.1%} of the kernels' time was spent in those that did.",
-        _table(("kernel", "share", "tensor cores"), rows),
+        Heading("Which precision the operations ran in"),
+        Text("Recorded from one optimizer step, as torch dispatched it; ", Code("_to_copy"), " is a cast."),
+        Table([_names(Operation), *rows], "Operations"),
     ]
 
 
-def _gradients(gradients: GradientSizes) -> str:
+def _names(record: type[Layer] | type[Operation]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(record))
+
+
+def _kernels(kernels: list[Kernel] | None) -> list[Block]:
+    if kernels is None:
+        return []
+    share = sum(kernel.share for kernel in kernels if kernel.tensor_cores)
+    rows: list[tuple[Inline, ...]] = [
+        (Code(found.kernel[:100]), f"{found.share:.1%}", NO_YES[found.tensor_cores])
+        for found in kernels[:KERNELS_SHOWN]
+    ]
+    return [
+        Heading("Which kernels used tensor cores"),
+        Text(f"Recognised by their names; {share:.1%} of the kernels' time was spent in those that did."),
+        Table([("kernel", "share", "tensor cores"), *rows], "Kernels"),
+    ]
+
+
+def _gradients(gradients: GradientSizes) -> list[Block]:
     values = sum(gradients.exponents.values()) + gradients.zeros
-    return (
+    text = (
         f"{values:,} gradient values in {gradients.steps:,} optimizer steps, unscaled: {gradients.zeros:,} are zero. "
         f"Of the others, without loss scaling, fp16 would flush {gradients.flushed_by_fp16:.2%} to zero and hold "
         f"{gradients.subnormal_in_fp16:.2%} with fewer bits than usual."
     )
+    return [Heading("How large the gradients are"), Text(text), Chart(GRADIENTS_TITLE, GRADIENTS)]
 
 
 def _facts(results: ProfileResults) -> dict[str, str]:
@@ -181,7 +253,3 @@ def _microseconds(seconds: float) -> str:
 
 def _range(times: Spread) -> str:
     return f"{_microseconds(times.p10)} to {_microseconds(times.p90)}"
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    return tables.markdown([[*head], *([str(value) for value in row] for row in rows)])
