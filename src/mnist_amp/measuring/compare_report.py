@@ -7,11 +7,14 @@ import statistics
 from pathlib import Path
 
 from mnist_amp.measuring.compare_charts import Drawing, memory_charts, score_charts, time_charts
-from mnist_amp.measuring.compare_records import Comparison, Failure, Score, short_names, value_text
-from mnist_amp.measuring.compare_rows import Row, rows
+from mnist_amp.measuring.compare_records import Comparison, Failure, Inference, Score, short_names, value_text
+from mnist_amp.measuring.compare_rows import Row, rows, verdict_setting
 from mnist_amp.measuring.compare_summary import summary
 from mnist_amp.measuring.environment import join_versions, measured_on
+from mnist_amp.measuring.inference_report import inference_table
+from mnist_amp.measuring.inference_report import sentences as inference_sentences
 from mnist_amp.measuring.verdict_sentences import heading, sentences
+from mnist_amp.measuring.work_tables import types_table, work_table
 from mnist_amp.reporting.document import Block, Bullets, Chart, Code, Document, Heading, Table, Text, to_markdown
 from mnist_amp.reporting.report_files import described_files, write_report
 from mnist_amp.wording import counted, described_class
@@ -74,8 +77,10 @@ def document(comparison: Comparison) -> Document:
             Text(heading(comparison)),
             Bullets([Text(sentence) for sentence in sentences(comparison)]),
             *_time(comparison),
+            *_work(comparison),
             *_memory(comparison),
             *_scores(comparison),
+            *_inference(comparison),
             *_environment(comparison),
         ],
     )
@@ -102,6 +107,38 @@ def _time(comparison: Comparison) -> list[Block]:
         Table(speed_table(comparison), "Times of all settings"),
         *_blocks(time_charts(comparison)),
     ]
+
+
+def _work(comparison: Comparison) -> list[Block]:
+    work, types = work_table(comparison), types_table(comparison)
+    if len(work) == 1:
+        return []
+    return [
+        Heading("Work of a step"),
+        Text(
+            "Shares of the time of a single step. Matrix products include convolutions and attention. The peak of the "
+            "device was measured by large matrix products in this precision."
+        ),
+        Table(work, "Work of all settings"),
+        Heading("Types"),
+        Text(f"Operations with inputs of a type, and layers with outputs of it, {_at(comparison)}."),
+        Table(types, "Types of all precisions"),
+    ]
+
+
+def _at(comparison: Comparison) -> str:
+    return f"with {verdict_setting(comparison)}" if comparison.axes else "in a step"
+
+
+def _inference(comparison: Comparison) -> list[Block]:
+    blocks: list[Block] = []
+    for _, outcome in comparison.outcomes(Inference):
+        results, mode = outcome.results, comparison.metric.mode
+        blocks.append(Heading("Inference"))
+        if len(results) > 1 or results[0].error is None:
+            blocks.append(Table(inference_table(results, mode), "All ways of inference"))
+        blocks.append(Bullets([Text(sentence) for sentence in inference_sentences(results, mode)]))
+    return blocks
 
 
 def _memory(comparison: Comparison) -> list[Block]:

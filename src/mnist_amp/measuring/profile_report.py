@@ -22,9 +22,11 @@ from mnist_amp.measuring.profile_records import (
     Spread,
     StepTimes,
 )
+from mnist_amp.measuring.reasons import findings
 from mnist_amp.reporting import charts, tables
 from mnist_amp.reporting.document import (
     Block,
+    Bullets,
     Chart,
     Code,
     Document,
@@ -59,6 +61,7 @@ WIDTH = 100  # of a terminal
 SETTING = 170  # characters of the setting there, about two lines
 KERNELS_SHOWN = 15
 NO_YES = ("no", "yes")
+SHORT = {"waiting for data": "waiting", "matrix products": "products", "other operations": "others"}  # for one line
 
 
 class PartLine(NamedTuple):
@@ -80,6 +83,8 @@ def terminal(results: ProfileResults, folder: str | None) -> str:
     found = {name: shorten(text, SETTING, placeholder=" ...") for name, text in _facts(results).items()}
     del found["versions"]  # they would take two lines of a screen that has none to spare
     found["marks"] = _marks_cost(times)
+    shares = [(SHORT.get(name, name), share) for name, share in results.profile.work.items()]
+    found["work"] = ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.005)
     if folder is not None:
         found["files"] = described_files(folder, len(_charts(results)))
     return "\n".join(["", head, *lines, "", tables.facts(found, WIDTH)])
@@ -92,6 +97,8 @@ def document(results: ProfileResults) -> Document:
         [
             Text(f"Measured on {results.date} by ", Code(results.command)),
             *_times(results.profile),
+            Heading("Work of a step"),
+            Bullets([Text(sentence) for sentence in findings(results.profile)]),
             *_layers(results.profile.layers),
             *_operations(results.profile.operations),
             *_kernels(results.profile.kernels),

@@ -27,18 +27,13 @@ def reasons(baseline: Row, row: Row) -> list[str]:
         baseline: measured at the same setting.
         row: of the other precision.
     """
-    waiting = baseline.waiting_share
-    if waiting >= MUCH:
-        return [
-            f"{waiting:.0%} of a {baseline.precision} step is waiting for your DataLoader: "
-            f"{'no precision helps' if waiting > 0.8 else 'a precision helps little'}. Give it more workers "
-            "(num_workers), or prepare the data once."
-        ]
+    if baseline.waiting_share >= MUCH:
+        return [_waiting(baseline.waiting_share, baseline.precision)]
     if baseline.profile is None or row.profile is None:
         return []
     before, after = baseline.profile, row.profile
     return [
-        f"Of a {baseline.precision} step, {_shares(before.work)}.",
+        _shares(before.work, baseline.precision),
         *_few_products(before),
         *_peaks(baseline, row),
         *_casts(row, after),
@@ -46,9 +41,32 @@ def reasons(baseline: Row, row: Row) -> list[str]:
     ]
 
 
-def _shares(work: Mapping[str, float]) -> str:
+def findings(profile: Profile) -> list[str]:
+    """Return sentences that say what takes the time of a step, and what could make it faster."""
+    waiting = profile.work.get("waiting for data", 0.0)
+    rate = (
+        f"Its products are {profile.flops / 1e9:.3g} GFLOP, done at {profile.flops_per_second / 1e9:,.3g} GFLOP/s: "
+        f"{_percent(profile.peak_share)} of the {profile.peak_flops / 1e9:,.0f} GFLOP/s that large products reach on "
+        "this device in this precision."
+    )
+    return [
+        _shares(profile.work, profile.precision),
+        *([rate] if profile.flops else []),
+        *([_waiting(waiting, profile.precision)] if waiting >= MUCH else _few_products(profile) + _overhead(profile)),
+    ]
+
+
+def _waiting(share: float, precision: str) -> str:
+    helps = "no precision helps" if share > 0.8 else "a precision helps little"
+    return (
+        f"{share:.0%} of a {precision} step is waiting for your DataLoader: {helps}. Give it more workers "
+        "(num_workers), or prepare the data once."
+    )
+
+
+def _shares(work: Mapping[str, float], precision: str) -> str:
     parts = [(name, work.get(kind, 0.0)) for kind, name in SHOWN.items()]
-    return listed([f"{name} {share:.0%}" for name, share in parts if share >= 0.005])
+    return f"Of a {precision} step, {listed([f'{name} {share:.0%}' for name, share in parts if share >= 0.005])}."
 
 
 def _few_products(profile: Profile) -> list[str]:
