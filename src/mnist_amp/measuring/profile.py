@@ -10,9 +10,7 @@ from mnist_amp.measuring.measured_fit import MeasuringCLI
 from mnist_amp.measuring.profile_records import ProfileResults
 from mnist_amp.measuring.step_profile import Amounts, measure_profile
 from mnist_amp.number_types import NonNegativeInt, PositiveInt
-from mnist_amp.reporting import plots
 from mnist_amp.runs import folders
-from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.training.precision import device_name, versions
 from mnist_amp.wording import counted
 
@@ -65,15 +63,8 @@ def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt 
 
 def write(results: ProfileResults, root: Path) -> Path:
     """Write the results to a new folder, and return it; if that fails, the folder is removed."""
-    shares = {name: spread.share for name, spread in results.profile.times.parts.items()}
     with folders.transactional_run_dir(root, "profile") as folder:
-        results.save(folder / "results.json")
-        with atomic_write(folder / "profile.png") as temporary:
-            plots.shares(shares, temporary)
-        with atomic_write(folder / "gradients.png") as temporary:
-            plots.gradient_histogram(results.profile.gradients.exponents, temporary)
-        with atomic_write(folder / "report.md") as temporary:
-            temporary.write_text(profile_report.markdown(results), encoding="utf-8")
+        profile_report.write(results, folder)
     return folder
 
 
