@@ -128,7 +128,18 @@ def test_html_shows_each_chart_in_its_section(tmp_path: Path) -> None:
     shown = [attributes.get("alt") or tag for tag, attributes in page.tags if tag in ("h2", "img")]
     by_hidden_dim = ("Time of a step by hidden_dim, with batch_size 64", "Memory by hidden_dim, with batch_size 64")
     assert shown == [
-        *("h2", by_hidden_dim[0], "h2", "h2", "h2", by_hidden_dim[1], "h2", "val_accuracy by seed", "Training loss", "h2"),
+        *(
+            "h2",
+            by_hidden_dim[0],
+            "h2",
+            "h2",
+            "h2",
+            by_hidden_dim[1],
+            "h2",
+            "val_accuracy by seed",
+            "Training loss",
+            "h2",
+        ),
     ]
     assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.attributes("img"))
 

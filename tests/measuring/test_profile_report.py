@@ -68,6 +68,7 @@ RESULTS = ProfileResults(
     versions={"mnist-amp": "0.1.0", "torch": "2.15.0"},
     requested_precision="16-mixed",
     profile=PROFILE,
+    numerics=None,
     settings={
         "network": {"class_path": "mnist_amp.networks.SimpleNN", "init_args": {"hidden_dim": 128}},
         "data": {"batch_size": 64},

@@ -3,10 +3,14 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mnist_amp.errors import RequestError, RunError, warn
 from mnist_amp.measuring import profile_report
 from mnist_amp.measuring.measured_fit import MeasuringCLI
+from mnist_amp.measuring.numerics import measure_numerics
+from mnist_amp.measuring.numerics_records import Numerics
+from mnist_amp.measuring.precisions import PRECISIONS
 from mnist_amp.measuring.profile_records import ProfileResults
 from mnist_amp.measuring.step_profile import Amounts, measure_profile
 from mnist_amp.number_types import NonNegativeInt, PositiveInt
@@ -48,6 +52,7 @@ def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt 
         versions=versions(),
         requested_precision=None if settings["trainer"]["plugins"] else settings["trainer"]["precision"],
         profile=measured,
+        numerics=_numerics(settings, fit.trainer.strategy.root_device.type == "cuda"),
         settings=settings,
     )
     times = measured.times.step
@@ -59,6 +64,16 @@ def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt 
         print(profile_report.terminal(results, None), flush=True)
         raise
     print(profile_report.terminal(results, str(folder)), flush=True)
+
+
+def _numerics(settings: dict[str, Any], on_cuda: bool) -> Numerics | None:
+    """Compare a step in half precision with float32; None, with a warning, if that is impossible."""
+    names = ("bf16-mixed", "16-mixed" if on_cuda else "fp16-cpu")
+    try:
+        return measure_numerics(settings, {name: PRECISIONS[name] for name in names})
+    except (RunError, RequestError) as error:
+        warn(f"the numerics by layer are not measured: {error}")
+        return None
 
 
 def write(results: ProfileResults, root: Path) -> Path:
