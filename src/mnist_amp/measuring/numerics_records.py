@@ -104,9 +104,13 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Remedy:
-    """Layers that were run in float32 against an overflow, and whether all gradients were finite then.
+    """Layers that were run in float32 against an overflow.
 
-    If they were, the gradients of this precision are compared with these layers in float32.
+    If that works, the gradients of this precision are compared with these layers in float32.
+
+    Attributes:
+        layers: their names.
+        works: whether all gradients were finite then.
     """
 
     layers: list[str]
