@@ -22,8 +22,8 @@ NAMED = 6  # layers in a sentence
 PLUGIN = "mnist_amp.training.float32_layers.Float32Layers"
 
 COLUMNS = (
-    "The error is the norm of the difference, as a share of the norm in float32. The noise is the same for float32 with "
-    "each weight moved to a neighbouring number. Zeros are the values that are zero in this precision only."
+    "The error is the norm of the difference, as a share of the norm in float32. The noise is the same for float32 "
+    "with each weight moved to a neighbouring number. Zeros are the values that are zero in this precision only."
 )
 
 
@@ -168,8 +168,8 @@ def _scale(name: str, scaling: Scaling, numerics: Numerics) -> list[str]:
     if scaling.largest < scaling.first:
         skipped = math.ceil(math.log2(scaling.first / scaling.largest))
         text += (
-            f" A fit begins with {_number(scaling.first)} and skips about {counted(skipped, 'step')}, each of which halves "
-            f"the scale. `--scaler.init_scale {_number(scaling.largest)}` avoids this."
+            f" A fit begins with {_number(scaling.first)} and skips about {counted(skipped, 'step')}, each of which "
+            f"halves the scale. `--scaler.init_scale {_number(scaling.largest)}` avoids this."
         )
     found.append(text)
     zeros = {parameter.name for parameter in numerics.parameters if parameter.is_zero}
