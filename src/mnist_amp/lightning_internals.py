@@ -131,6 +131,15 @@ def end_fit(trainer: Trainer) -> None:
     trainer.fit_loop.epoch_loop.max_steps = trainer.global_step
 
 
+def run_on(trainer: Trainer) -> None:
+    """Take the limits of epochs and steps from a fit that has begun; it then runs until something ends it.
+
+    A Trainer that is made without limits would show them to `configure_optimizers`, whose schedules may depend on them.
+    """
+    trainer.fit_loop.max_epochs = -1
+    trainer.fit_loop.epoch_loop.max_steps = -1
+
+
 @contextmanager
 def unfinished_epoch(trainer: Trainer) -> Iterator[None]:
     """Save the checkpoints in this context as of an unfinished epoch.
@@ -206,6 +215,8 @@ def align_logged_step(trainer: Trainer) -> None:
 
 # the name under which a profiler sees that the training loop fetches a batch; Lightning has no constant for it
 NEXT_BATCH_ACTION = "[_TrainingEpochLoop].train_dataloader_next"
+# the last parts of those with which a validation begins
+VALIDATION_ACTIONS = ("on_validation_model_zero_grad", "on_validation_model_eval")
 # the same for a further batch of an iteration, which only `next_batch` fetches
 FURTHER_BATCH_ACTION = "[Execution].next_batch"
 

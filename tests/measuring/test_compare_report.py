@@ -42,8 +42,8 @@ def test_report() -> None:
 With hidden_dim 128 and batch_size 64 on {CPU}:
 
 - Use 32-true here: bf16-mixed is 0.50 times as fast as 32-true (0.48 to 0.50 in 3 rounds).
-- Of a 32-true step, matrix products are 50%, the optimizer is 10%, other operations are 10%, overhead is 20% and waiting for data is 10%.
-- Large matrix products are 2.0 times as fast in bf16-mixed as in 32-true on this device (400 and 200 GFLOP/s); a step reaches 25% of it in bf16-mixed and 50% of it in 32-true.
+- Of a single 32-true step, matrix products are 50%, the optimizer is 10%, other operations are 10%, overhead is 20% and waiting for data is 10%.
+- Large matrix products are 2.0 times as fast in bf16-mixed as in 32-true on this device (400 and 200 GFLOP/s); of these peaks, a step reaches 25% of that of bf16-mixed and 50% of that of 32-true.
 - bf16-mixed with hidden_dim 512 and batch_size 64 failed: the GPU is out of memory
 - bf16-mixed is not faster than 32-true at any measured hidden_dim and batch_size.
 - val_accuracy over 1 seed: 32-true 96.00%, bf16-mixed 97.00%.
@@ -61,7 +61,7 @@ Medians of 3 interleaved rounds of at least 1 s, each in its own process.
 
 ## Work of a step
 
-Shares of the time of a single step. Matrix products include convolutions and attention. The peak of the device was measured by large matrix products in this precision.
+Shares of the time of single steps. A step is a batch here, from its request to the next. Matrix products include convolutions and attention. The peak of the device was measured by large matrix products in this precision.
 
 | precision | hidden_dim | batch_size | GFLOP per step | GFLOP/s | of the peak | matrix products | casts | other operations | optimizer | overhead | waiting for data |
 |---|---|---|---|---|---|---|---|---|---|---|---|

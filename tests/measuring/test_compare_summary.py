@@ -54,12 +54,12 @@ hidden_dim  batch_size  32-true, ms  bf16-mixed, speed
 
 Use 32-true here: bf16-mixed is 0.50 times as fast as 32-true (0.50 to 0.50 in 3 rounds). This CPU
   has no instructions for bfloat16, so PyTorch emulates it.
-Of a 32-true step, matrix products are 10%, casts are 10%, the optimizer is 10%, other operations
-  are 10% and overhead is 60%.
-The products are 10% of the step, and only they become faster in half precision: without them, it
+Of a single 32-true step, matrix products are 10%, casts are 10%, the optimizer is 10%, other
+  operations are 10% and overhead is 60%.
+The products are 10% of the step, and half precision speeds up mostly these: without them, the step
   would be 1.11 times as fast.
 Large matrix products are 1.00 times as fast in bf16-mixed as in 32-true on this device (200 and 200
-  GFLOP/s), so it can't gain from bf16-mixed.
+  GFLOP/s), so little can be gained by bf16-mixed.
 5 more sentences are in report.md.
 files  {FILES}"""
     )

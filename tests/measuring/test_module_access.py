@@ -24,6 +24,9 @@ def test_a_module_without_means_keeps_no_losses() -> None:
 
 
 def test_only_images_in_memory_count_as_the_data_set() -> None:
-    images = torch.zeros(2, 28, 28, dtype=torch.uint8)
-    assert dataset_bytes(trainer(datamodule=SimpleNamespace(images=images))) == 2 * 28 * 28
+    images, strategy = torch.zeros(2, 28, 28, dtype=torch.uint8), SimpleNamespace(root_device=torch.device("cpu"))
+    assert dataset_bytes(trainer(datamodule=SimpleNamespace(images=images), strategy=strategy)) == 2 * 28 * 28
     assert dataset_bytes(trainer(datamodule=None)) == 0
+    assert dataset_bytes(trainer(datamodule=SimpleNamespace(images=[images]))) == 0  # of another project
+    strategy.root_device = torch.device("cuda")
+    assert dataset_bytes(trainer(datamodule=SimpleNamespace(images=images), strategy=strategy)) == 0

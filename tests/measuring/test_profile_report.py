@@ -100,8 +100,8 @@ times as long (1,200.0 µs; 1,000.0 µs without). Shares are of the mean, so the
 
 ## Work of a step
 
-- Of a 16-mixed step, matrix products are 50%, the optimizer is 10%, other operations are 10%, overhead is 20% and \
-waiting for data is 10%.
+- Of a single 16-mixed step, matrix products are 50%, the optimizer is 10%, other operations are 10%, overhead is 20% \
+and waiting for data is 10%.
 - Its products are 0.0393 GFLOP, done at 39.3 GFLOP/s: 0.0% of the 100,000 GFLOP/s that large products reach on this \
 device in this precision.
 

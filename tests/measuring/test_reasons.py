@@ -36,11 +36,9 @@ def test_waiting_for_data_is_the_only_reason() -> None:
 def test_few_products_and_much_overhead() -> None:
     full = profile({"matrix products": 0.08, "other operations": 0.42, "overhead": 0.5})
     assert reasons(row("32-true", 0.001, full), row("bf16-mixed", 0.001, HALF)) == [
-        "Of a 32-true step, matrix products are 8%, other operations are 42% and overhead is 50%.",
-        "The products are 8% of the step, and only they become faster in half precision: without them, it would be 1.09 "
-        "times as fast.",
-        "Large matrix products are 4.0 times as fast in bf16-mixed as in 32-true on this device (800 and 200 GFLOP/s); a "
-        "step reaches 12% of it in bf16-mixed and 50% of it in 32-true.",
+        "Of a single 32-true step, matrix products are 8%, other operations are 42% and overhead is 50%.",
+        "The products are 8% of the step, and half precision speeds up mostly these: without them, the step would be 1.09 times as fast.",
+        "Large matrix products are 4.0 times as fast in bf16-mixed as in 32-true on this device (800 and 200 GFLOP/s); of these peaks, a step reaches 12% of that of bf16-mixed and 50% of that of 32-true.",
         "50% of the step is overhead (Python, hooks, launches), which no precision changes: larger batches help more.",
     ]
 
@@ -49,9 +47,9 @@ def test_casts_and_a_device_that_emulates() -> None:
     full = profile({"matrix products": 0.9, "optimizer": 0.1})
     half = profile({"matrix products": 0.88, "casts": 0.12}, peak_flops=1e11, flops=1_000_000)
     assert reasons(row("32-true", 0.001, full), row("bf16-mixed", 0.002, half)) == [
-        "Of a 32-true step, matrix products are 90% and the optimizer is 10%.",
+        "Of a single 32-true step, matrix products are 90% and the optimizer is 10%.",
         "Large matrix products are 0.50 times as fast in bf16-mixed as in 32-true on this device (100 and 200 GFLOP/s), "
-        "so it can't gain from bf16-mixed.",
+        "so little can be gained by bf16-mixed.",
         "Casts are 12% of the bf16-mixed step.",
     ]
 

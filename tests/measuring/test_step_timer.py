@@ -31,12 +31,20 @@ class Loop:
         self.now, self.iterations = 0.0, EPOCH
         self.timer = StepTimer(seconds, clock=lambda: self.now)
         self.accumulate, self.further, self.batches = accumulate, further, 0
-        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        strategy = SimpleNamespace(root_device=torch.device("cpu"), lr_scheduler_configs=[])
+        fit_loop = SimpleNamespace(max_epochs=5, epoch_loop=SimpleNamespace(max_steps=-1))
         self.trainer: Any = SimpleNamespace(
-            strategy=strategy, global_step=0, current_epoch=0, accumulate_grad_batches=accumulate, should_stop=False
+            strategy=strategy,
+            fit_loop=fit_loop,
+            lr_scheduler_configs=[],
+            global_step=0,
+            current_epoch=0,
+            accumulate_grad_batches=accumulate,
+            should_stop=False,
         )
         module = LightningModule()
         module.automatic_optimization = automatic
+        self.trainer.lightning_module = module
         self.timer.on_train_start(cast(Trainer, self.trainer), module)
 
     def run(self, epochs: int) -> StepTiming | None:

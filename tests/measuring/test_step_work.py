@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from mnist_amp.measuring.operation_kinds import KINDS, kind_of
+from mnist_amp.measuring.step_parts import REQUEST_RANGE, TRANSFER_RANGE
 from mnist_amp.measuring.step_work import (
     CLOSURE,
     flops_counter,
@@ -20,7 +21,7 @@ from mnist_amp.measuring.step_work import (
 )
 
 
-def event(name: str, microseconds: float, *children: Any) -> Any:
+def event(name: str, microseconds: float, *children: Any, start: float = 1.0) -> Any:
     """Return an event of a profile; half of its time is the device's."""
     own = microseconds - sum(child.cpu_time_total for child in children)
     found = SimpleNamespace(
@@ -28,6 +29,7 @@ def event(name: str, microseconds: float, *children: Any) -> Any:
         cpu_parent=None,
         cpu_children=list(children),
         device_type=SimpleNamespace(name="CPU"),
+        time_range=SimpleNamespace(start=start),
         cpu_time_total=microseconds,
         self_cpu_time_total=own,
         device_time_total=microseconds / 2,
@@ -38,18 +40,26 @@ def event(name: str, microseconds: float, *children: Any) -> Any:
     return found
 
 
+def request(start: float) -> Any:
+    """Return the range of a request for a batch, with work of the loader in it."""
+    return event(REQUEST_RANGE, 100.0, event("aten::mm", 90.0), start=start)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
         *((f"aten::{name}", "matrix products") for name in ("mm", "addmm", "bmm", "baddbmm", "convolution_backward")),
-        *((f"aten::{name}", "matrix products") for name in ("mkldnn_convolution", "cudnn_convolution", "_thnn_conv2d")),
+        *(
+            (f"aten::{name}", "matrix products")
+            for name in ("mkldnn_convolution", "cudnn_convolution", "_thnn_conv2d", "mv")
+        ),
         ("aten::_scaled_dot_product_flash_attention_for_cpu", "matrix products"),
         ("aten::mkldnn_rnn_layer", "matrix products"),
         ("aten::_to_copy", "casts"),
         ("aten::copy_", "other operations"),
         ("aten::native_batch_norm", "other operations"),
         ("aten::_fused_adam_", "other operations"),
-        ("aten::comma", "other operations"),
+        ("aten::_convert_indices_from_coo_to_csr", "other operations"),
         ("Optimizer.step#Adam.step", "optimizer"),
         ("autograd::engine::evaluate_function: AddmmBackward0", None),
         (CLOSURE, None),
@@ -61,14 +71,28 @@ def test_the_kind_of_an_operation(name: str, kind: str | None) -> None:
 
 @pytest.mark.parametrize(("on_cuda", "factor"), [(False, 1.0), (True, 0.5)])
 def test_each_operation_counts_once_and_a_closure_is_no_work_of_the_optimizer(on_cuda: bool, factor: float) -> None:
-    cast = event("aten::_to_copy", 10.0, event("aten::copy_", 8.0))
-    closure = event(CLOSURE, 70.0, event("aten::linear", 40.0, event("aten::addmm", 30.0)), cast)
+    cast = event("aten::to", 11.0, event("aten::_to_copy", 10.0, event("aten::copy_", 8.0)))
+    linear = event("aten::linear", 50.0, cast, event("aten::addmm", 30.0))  # as autocast does it
+    closure = event(CLOSURE, 70.0, linear)
     step = event("Optimizer.step#SGD.step", 100.0, event("some range", 70.0, closure), event("aten::add_", 20.0))
     other = event("aten::dropout", 9.0, event("aten::mul", 4.0))
-    unrelated = SimpleNamespace(cpu_parent=None, device_type=SimpleNamespace(name="CUDA"))
-    found = seconds_by_kind([step, other, unrelated], on_cuda)
-    expected = {"matrix products": 40e-6, "casts": 10e-6, "optimizer": 30e-6, "other operations": 9e-6}
+    transfer = event(TRANSFER_RANGE, 2.0, event("aten::_to_copy", 2.0))
+    loader = event("enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__", 50.0, event("aten::mm", 40.0))
+    unrelated = SimpleNamespace(device_type=SimpleNamespace(name="CUDA"))
+    found = seconds_by_kind([request(0.5), step, other, transfer, loader, unrelated], on_cuda)
+    expected = {"matrix products": 40e-6, "casts": 10e-6, "optimizer": 30e-6, "other operations": 11e-6}
     assert found == pytest.approx({kind: factor * seconds for kind, seconds in expected.items()})
+
+
+def test_a_kind_has_the_median_of_the_steps() -> None:
+    steps = [
+        (start, event("aten::mm", length, start=start + 1)) for start, length in ((0, 5.0), (10, 7.0), (20, 600.0))
+    ]
+    events = [each for start, product in steps for each in (request(start), product)]
+    before = event("aten::mm", 1000.0, start=-1)  # the end of a step that began earlier
+    assert seconds_by_kind([before, *events], on_cuda=False)["matrix products"] == pytest.approx(7e-6)
+    two = seconds_by_kind(events, on_cuda=False, batches=2)  # of three requests, two are a step
+    assert two["matrix products"] == pytest.approx(12e-6)
 
 
 def test_a_real_step_has_all_kinds() -> None:
@@ -82,6 +106,8 @@ def test_a_real_step_has_all_kinds() -> None:
         return loss
 
     with profile(activities=[ProfilerActivity.CPU]) as found, marked_closures([optimizer]):
+        with record_function(REQUEST_RANGE):
+            torch.ones(2) @ torch.ones(2)
         optimizer.step(closure=closure)
     assert "step" not in vars(optimizer)
     times = seconds_by_kind(found.events(), on_cuda=False)

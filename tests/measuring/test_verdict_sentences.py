@@ -30,10 +30,10 @@ def test_heading() -> None:
 def test_slower_here_and_faster_when_wider() -> None:
     assert sentences(comparison(SLOWER_HERE)) == [
         "Use 32-true here: bf16-mixed is 0.50 times as fast as 32-true (0.40 to 0.50 in 3 rounds).",
-        "Of a 32-true step, matrix products are 50%, the optimizer is 10%, other operations are 10%, overhead is 20% "
+        "Of a single 32-true step, matrix products are 50%, the optimizer is 10%, other operations are 10%, overhead is 20% "
         "and waiting for data is 10%.",
         "Large matrix products are 1.00 times as fast in bf16-mixed as in 32-true on this device (200 and 200 "
-        "GFLOP/s), so it can't gain from bf16-mixed.",
+        "GFLOP/s), so little can be gained by bf16-mixed.",
         "16-mixed ran as bf16-mixed here, so it is not listed separately.",
         "bf16-mixed is faster than 32-true from hidden_dim 256 upwards (with batch_size 64).",
         "val_accuracy over 2 seeds: 32-true 96.50% ± 0.71%, bf16-mixed 96.50% ± 0.71% (no difference beyond the "

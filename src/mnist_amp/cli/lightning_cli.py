@@ -169,7 +169,9 @@ class MnistAmpCLI(OpenCLI):
 
     def before_instantiate_classes(self) -> None:
         processes.meet_others(self.launch, self.config[self.subcommand].trainer.num_nodes)
-        torch.set_float32_matmul_precision(self.config[self.subcommand].matmul_precision)
+        precision = self.config[self.subcommand].matmul_precision
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = precision != "highest"  # torch lets convolutions use TF32 by default
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()

@@ -63,7 +63,8 @@ def add_process_arguments(parser: LightningArgumentParser) -> None:
         "--matmul_precision",
         type=Literal["highest", "high", "medium"],
         default="highest",
-        help="Precision of float32 matrix products: highest is float32; high and medium use TF32 on GPUs that have it.",
+        help="Precision of float32 matrix products and convolutions: highest is float32; high and medium use TF32 on "
+        "GPUs that have it.",
     )
 
 

@@ -2,6 +2,7 @@
 
 import datetime
 import itertools
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -30,8 +31,9 @@ from mnist_amp.measuring.compare_records import (
     Speed,
     batch_axis,
 )
+from mnist_amp.measuring.compare_rows import verdict_setting
 from mnist_amp.measuring.environment import Environment
-from mnist_amp.measuring.fit_measurements import measure_score, measure_speed, measure_step, try_fit
+from mnist_amp.measuring.fit_measurements import Trial, measure_score, measure_speed, measure_step, try_fit
 from mnist_amp.measuring.inference_speed import measure_inference
 from mnist_amp.measuring.isolated_process import run_isolated
 from mnist_amp.measuring.measured_fit import MeasuringCLI
@@ -51,10 +53,10 @@ AXES: dict[bool, dict[str, list[int]]] = {
     False: {WIDTH: [128, 512, 2048], BATCH_SIZE: [64, 512]},
     True: {WIDTH: [128, 512, 2048, 8192], BATCH_SIZE: [64, 512, 4096]},
 }
-# parts of the names of metrics, by what is better
-MODES: dict[Literal["min", "max"], tuple[str, ...]] = {
-    "max": ("acc", "f1", "auc", "auroc", "iou", "score", "precision", "recall", "psnr", "ssim", "bleu", "map"),
-    "min": ("loss", "error", "perplexity", "ppl", "mse", "mae", "rmse", "nll"),
+# words in the names of metrics, by what is better; a loss is one, whatever it is of
+MODES: dict[Literal["min", "max"], set[str]] = {
+    "min": {"loss", "error", "perplexity", "ppl", "mse", "mae", "mape", "rmse", "nll"},
+    "max": {"acc", "accuracy", "f", "auc", "auroc", "iou", "score", "recall", "psnr", "ssim", "bleu"},
 }
 
 
@@ -118,6 +120,8 @@ def _begin(
     check(precisions, cuda, bool(config["trainer"]["plugins"]))
     if axes is None:
         axes = _usual_axes(cli, config, cuda)
+    elif cli.is_foreign and isinstance(find(config, BATCH_SIZE), int):
+        axes = {BATCH_SIZE: [], **axes}  # or smaller batches could not be measured where the memory ends
     axes, own = _checked_axes(cli, axes, config)
     if not cli.is_foreign and {1} != {*axes.get(ACCUMULATE, []), config["trainer"]["accumulate_grad_batches"]}:
         config["model"]["steps_per_execution"] = 1  # the two can't be combined
@@ -152,26 +156,28 @@ def _choose_metric(
     if name is None and not is_foreign:
         validates = config["data"]["val_size"] != 0 and config["trainer"]["limit_val_batches"] != 0
         return Metric("val_accuracy" if validates else "train_accuracy", mode or "max")
-    logged = _logged(config, baseline)
+    trial = _trial(config, baseline)
+    logged = trial.metrics
     if name is None:
-        validation = [each for each in logged if each.startswith("val")]
-        name = "val_loss" if "val_loss" in logged else next(iter([*validation, *logged]), TRAIN_LOSS)
+        usual = "val_loss" if "val_loss" in trial.validation else next(iter(trial.validation), None)
+        name = usual or (TRAIN_LOSS if trial.has_loss else next(iter(logged), TRAIN_LOSS))
     elif name not in logged:
         known = f"It logs {listed(logged)}." if logged else "It logs no metric with self.log."
         raise RequestError(f"metric is {name}, which the module does not log{nearest(name, logged)}. {known}")
-    found = mode or next((each for each, parts in MODES.items() if any(part in name.lower() for part in parts)), None)
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    found = mode or next((each for each, known in MODES.items() if words & known), None)
     if found is None:
         raise RequestError(f"is a small or a large {name} better? Give --mode min or --mode max.")
     return Metric(name, found)
 
 
-def _logged(config: dict[str, Any], baseline: Mapping[str, Any]) -> list[str]:
-    """Return the metrics that the module logs, by a fit on one batch, which is halved until it fits in the memory."""
+def _trial(config: dict[str, Any], baseline: Mapping[str, Any]) -> Trial:
+    """Return the result of a fit on one batch, which is halved until it fits in the memory."""
     size = find(config, BATCH_SIZE)
     while True:
         sized = {} if size is None else {BATCH_SIZE: size}
         try:
-            return run_isolated(try_fit, config, {**baseline, **sized}, warns=True).metrics
+            return run_isolated(try_fit, config, {**baseline, **sized}, warns=True)
         except MemoryRunError:
             if not isinstance(size, int) or size == 1:
                 raise
@@ -285,11 +291,12 @@ def _plan(comparison: Comparison) -> Iterator[Cell]:
             yield Cell("speed", precision, setting, turn)
             if turn == 0:
                 yield Cell("profile", precision, setting, 0)
-    yield Cell("numerics", comparison.baseline, comparison.own, 0)
+    own = verdict_setting(comparison)
+    yield Cell("numerics", comparison.baseline, own, 0)
     first = comparison.config["seed_everything"]
     for seed, precision in itertools.product(range(first, first + comparison.seeds), precisions):
-        yield Cell("score", precision, comparison.own, seed)
-    yield Cell("inference", comparison.baseline, comparison.own, first)
+        yield Cell("score", precision, own, seed)
+    yield Cell("inference", comparison.baseline, own, first)
 
 
 def _smaller_batches(comparison: Comparison) -> list[Setting]:
@@ -348,11 +355,13 @@ def _measured(cell: Cell, comparison: Comparison, overrides: dict[str, Any]) -> 
         single = {STEPS_PER_EXECUTION: 1} if find(config, STEPS_PER_EXECUTION) else {}
         return run_isolated(measure_step, config, {**overrides, **single}, comparison.seconds)
     if cell.kind == "numerics":
-        return run_isolated(measure_numerics, config, _numerics_options(comparison)), None
+        options = comparison_axes.options(cell.setting, comparison.own, config)
+        found = {name: {**own, **options} for name, own in _numerics_options(comparison).items()}
+        return run_isolated(measure_numerics, config, found), None
     if cell.kind == "inference":
         trained, metric = comparison.seeds > 0, comparison.metric.name
-        found = run_isolated(measure_inference, config, overrides, comparison.seconds / 2, trained, metric)
-        return Inference(found), None
+        results = run_isolated(measure_inference, config, overrides, comparison.seconds / 2, trained, metric)
+        return Inference(results), None
     return run_isolated(measure_score, config, overrides, comparison.metric.name)
 
 
@@ -360,7 +369,8 @@ def _numerics_options(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """Return the precisions whose numerics are compared with float32, with their options: also fp16 on a CPU."""
     distinct = [name for name in comparison.precisions if comparison.duplicate_of(name) is None]
     others = [name for name in distinct if name != "32-true"]
-    has_fp16 = any(name in ("16-mixed", "16-true", "fp16-cpu") for name in others)
+    effective = {cell.precision: speed.effective for cell, speed in comparison.outcomes(Speed)}
+    has_fp16 = any(effective.get(name, name).startswith("16") for name in others)
     if "CPU" in comparison.device and not has_fp16:
         others.append("fp16-cpu")
     return {name: PRECISIONS[name] for name in others}

@@ -1,6 +1,7 @@
 """The records of `mnist-amp compare`, and the one place that reads and writes its `results.json`; no torch here."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -119,8 +120,8 @@ class Metric:
 
     @property
     def is_share(self) -> bool:
-        """Whether it is an accuracy, from 0 to 1, by its name."""
-        return "acc" in self.name.lower()
+        """Whether it is an accuracy, by its name."""
+        return bool({"acc", "accuracy"} & set(re.split(r"[^a-z]+", self.name.lower())))
 
     def text(self, value: float) -> str:
         """Return a value as text.
@@ -128,7 +129,7 @@ class Metric:
         >>> Metric("val_accuracy", "max").text(0.9633), Metric("val_loss", "min").text(0.12345)
         ('96.33%', '0.1235')
         """
-        return f"{value:.2%}" if self.is_share else f"{value:.4g}"
+        return f"{value:.2%}" if self.is_share and 0 <= value <= 1 else f"{value:.4g}"
 
     def is_worse(self, value: float, other: float) -> bool:
         """Whether a value is worse than another one."""

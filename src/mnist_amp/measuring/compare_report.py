@@ -119,8 +119,9 @@ def _work(comparison: Comparison) -> list[Block]:
     return [
         Heading("Work of a step"),
         Text(
-            "Shares of the time of a single step. Matrix products include convolutions and attention. The peak of the "
-            "device was measured by large matrix products in this precision."
+            "Shares of the time of single steps. A step is a batch here, from its request to the next. Matrix products "
+            "include convolutions and attention. The peak of the device was measured by large matrix products in this "
+            "precision."
         ),
         Table(work, "Work of all settings"),
         Heading("Types"),

@@ -62,7 +62,9 @@ def rows(comparison: Comparison) -> list[Row]:
     profiles = {(cell.setting, cell.precision): profile for cell, profile in comparison.outcomes(Profile)}
     failed = [*comparison.failures("profile"), *comparison.failures("speed")]
     errors = {(cell.setting, cell.precision): failure.error for cell, failure in failed}
-    too_large = {(cell.setting, cell.precision) for cell, failure in failed if failure.out_of_memory}
+    too_large = {
+        (cell.setting, cell.precision) for cell, failure in comparison.failures("speed") if failure.out_of_memory
+    }
     keys = dict.fromkeys((m.cell.setting, m.cell.precision) for m in comparison.cells if m.cell.kind == "speed")
     found = []
     for setting, precision in keys:
@@ -79,6 +81,8 @@ def _overflow(profile: Profile | None, baseline: Profile | None) -> str | None:
     layer = None if profile is None else profile.non_finite
     if layer is None or (baseline is not None and baseline.non_finite == layer):
         return None
+    if layer.startswith("before "):
+        return f"the values {layer.replace('before ', 'before layer ')} are not finite (inf or nan)"
     return f"the output of layer {layer} is not finite (inf or nan)"
 
 
@@ -110,14 +114,26 @@ def verdict_setting(comparison: Comparison) -> Setting:
     if axis is None or not too_large:
         return own
     smaller = [row.setting for row in baseline if row.seconds and row.setting.without(axis) == own.without(axis)]
-    return max(smaller, key=lambda setting: setting[axis], default=own)
+    return max((each for each in smaller if each[axis] < own[axis]), key=lambda each: each[axis], default=own)
 
 
 def scores(comparison: Comparison) -> dict[str, list[float]]:
     """Return the values of the metric by precision, in the order of the seeds."""
-    found: dict[str, list[float]] = {}
+    return {precision: list(found.values()) for precision, found in _scores_by_seed(comparison).items()}
+
+
+def common_scores(comparison: Comparison, precision: str) -> tuple[list[float], list[float]]:
+    """Return the values of the baseline and of a precision for the seeds that both have completed."""
+    found = _scores_by_seed(comparison)
+    before, after = found.get(comparison.baseline, {}), found.get(precision, {})
+    seeds = [seed for seed in before if seed in after]
+    return [before[seed] for seed in seeds], [after[seed] for seed in seeds]
+
+
+def _scores_by_seed(comparison: Comparison) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
     for cell, outcome in comparison.outcomes(Score):
-        found.setdefault(cell.precision, []).append(outcome.value)
+        found.setdefault(cell.precision, {})[cell.number] = outcome.value
     return found
 
 

@@ -63,7 +63,8 @@ class LayerLog:
 
     Attributes:
         layers: an entry for each layer that ran, and for each combination of types.
-        non_finite: name of the first layer with a non-finite output; None if there is none.
+        non_finite: name of the first layer with a non-finite output; with `before ` if its inputs are not finite
+            either, because the code between two layers made them so; None if there is none.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -86,7 +87,7 @@ class LayerLog:
             if entry not in self.layers:
                 self.layers.append(entry)
             if self.non_finite is None and not _is_finite(output):
-                self.non_finite = name
+                self.non_finite = name if _is_finite(inputs) else f"before {name}"
 
         return record
 

@@ -39,11 +39,27 @@ class Trial(NamedTuple):
 
     Attributes:
         metrics: names of the metrics that the module logs.
-        device: name of the device.
+        validation: those that it logs in validation.
+        has_loss: whether `training_step` returns the loss.
     """
 
     metrics: list[str]
-    device: str
+    validation: list[str]
+    has_loss: bool
+
+
+class _ValidationMetrics(Callback):
+    """Keeps the names of the metrics that a validation adds."""
+
+    def __init__(self) -> None:
+        self.before: set[str] = set()
+        self.names: list[str] = []
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.before = set(trainer.callback_metrics)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.names = [name for name in trainer.callback_metrics if name not in self.before]
 
 
 class LossCurve(Callback):
@@ -104,8 +120,9 @@ def try_fit(config: dict[str, Any], overrides: dict[str, Any]) -> Trial:
         config: settings of the fit.
         overrides: options of `fit` by name, which override `config`.
     """
-    fit = MeasuredFit(config, overrides, [], **ONE_BATCH)
-    return Trial(list(fit.trainer.callback_metrics), device_name(fit.trainer))
+    validation, curve = _ValidationMetrics(), LossCurve()
+    fit = MeasuredFit(config, overrides, [validation, curve], **ONE_BATCH)
+    return Trial(list(fit.trainer.callback_metrics), validation.names, bool(curve.losses))
 
 
 def measure_speed(config: dict[str, Any], overrides: dict[str, Any], seconds: float) -> tuple[Speed, Environment]:
@@ -120,7 +137,7 @@ def measure_speed(config: dict[str, Any], overrides: dict[str, Any], seconds: fl
         RunError: a callback of the settings ended the fit.
     """
     timer = StepTimer(seconds)
-    fit = MeasuredFit(config, overrides, [timer], **ENDLESS, limit_val_batches=0)
+    fit = MeasuredFit(config, overrides, [timer], **ENDLESS, limit_val_batches=1)
     if timer.timing is None:
         raise RunError("the fit ended before it was measured; leave out the callback that ends it")
     timing, graphs = timer.timing, capture_outcome(fit.model)

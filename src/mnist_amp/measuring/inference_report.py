@@ -114,6 +114,9 @@ def _advice(amount: str, measured: list[Measured], mode: Mode) -> str:
     if not kept:
         keeps = " and keeps the metric" if faster else ""
         return f"For {amount}, use {BASELINE}: no other way is faster beyond noise{keeps}."
+    if kept[0][0].metric is None:
+        text = f"For {amount}, {kept[0][0].way} is the fastest way: it is {_described(*kept[0], mode)}"
+        return f"{text}. Its metric was not measured, so compare it before you use it."
     text = f"For {amount}, use {kept[0][0].way}: it is {_described(*kept[0], mode)}."
     if _is_torch(kept[0][0]):
         return text

@@ -56,7 +56,8 @@ def run_isolated(function: Callable[..., Result], *args: Any, warns: bool = Fals
     except BaseException:
         process.kill()
         raise
-    process.join()
+    process.join(5)
+    process.kill()  # if the module has left a thread that does not end
     if isinstance(result, Exception):
         raise result
     answer: Result = result

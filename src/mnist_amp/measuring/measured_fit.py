@@ -1,18 +1,22 @@
 """Fits that write nothing and are measured, and the command line of the commands that run them."""
 
+import contextlib
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers.logger import DummyLogger
 
 from mnist_amp.cli import own_module, settings
 from mnist_amp.cli.command import CommandCLI
 from mnist_amp.cli.lightning_cli import MnistAmpCLI, check_network
 from mnist_amp.errors import RequestError
+from mnist_amp.lightning_internals import run_on
 from mnist_amp.runs.config_text import without_objects
 from mnist_amp.training.gradient_scaler import ScalerSettings
 
@@ -24,11 +28,38 @@ BARE: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 0,
 }
-# a fit that runs until a callback stops it; it validates as its settings say
+# a fit that runs until a callback stops it, which calls `make_endless`; it validates as its settings say
 ENDLESS: dict[str, Any] = {
-    **{"max_epochs": -1, "max_steps": -1, "max_time": None, "min_epochs": None, "min_steps": None},
+    **{"max_time": None, "min_epochs": None, "min_steps": None},
     **{"fast_dev_run": False, "barebones": False, "profiler": None},
 }
+
+
+def make_endless(trainer: Trainer) -> None:
+    """Let a fit that has begun run until a callback ends it."""
+    run_on(trainer)
+    relax_schedules(trainer)
+
+
+def relax_schedules(trainer: Trainer) -> None:
+    """Let the schedules of a fit, which were made for its length, stay at their last rate after its end.
+
+    A schedule that needs a metric is left out, because there may be none so soon.
+    """
+    if trainer.lightning_module.automatic_optimization:
+        kept = [config for config in trainer.lr_scheduler_configs if not config.reduce_on_plateau]
+        trainer.strategy.lr_scheduler_configs = kept
+    for config in trainer.lr_scheduler_configs:
+        config.scheduler.step = _until_its_end(config.scheduler.step)  # type: ignore[method-assign]
+
+
+def _until_its_end(step: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(step)
+    def stepped(*args: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(ValueError):  # OneCycleLR's, beyond its total_steps
+            step(*args, **kwargs)
+
+    return stepped
 
 
 class AnyModuleCLI(MnistAmpCLI):
@@ -144,4 +175,6 @@ class MeasuredFit(AnyModuleCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self.is_foreign:
             own_module.check_optimizer(self.model, self.config["fit"].as_dict())
-        return self.make_trainer(self.measuring, **(BARE | self.replaced))
+        # modules of other projects may use their logger
+        logger = {"logger": DummyLogger()} if self.is_foreign else {}
+        return self.make_trainer(self.measuring, **(BARE | logger | self.replaced))

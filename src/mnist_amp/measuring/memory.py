@@ -70,8 +70,8 @@ class MemoryMeter:
         )
 
     def _count_gradients(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self.gradients += sum(parameter.grad.nbytes for parameter in parameters if parameter.grad is not None)
+        held = sum(parameter.grad.nbytes for parameter in self.module.parameters() if parameter.grad is not None)
+        self.gradients = max(self.gradients, held)
 
 
 class _SavedTensors:

@@ -40,7 +40,14 @@ EXPONENTS = (-24, 39)  # of the loss scales that are tried; the option takes no 
 ROUNDS = 5  # of layers that are run in float32 against an overflow
 STEPS_PER_EXECUTION = "model.steps_per_execution"
 ONE_STEP: dict[str, Any] = {
-    **{**ENDLESS, "max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 0, "overfit_batches": 0.0},
+    **{
+        **ENDLESS,
+        "max_epochs": 1,
+        "max_steps": -1,
+        "limit_train_batches": 1,
+        "limit_val_batches": 0,
+        "overfit_batches": 0.0,
+    },
     **{"accumulate_grad_batches": 1, "gradient_clip_val": None},
 }
 
@@ -60,7 +67,8 @@ class StepFit(MeasuredFit):
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
-        self.datamodule.train_dataloader = lambda: OneBatch(self.batch)
+        loader = self.datamodule.train_dataloader
+        self.datamodule.train_dataloader = lambda: OneBatch(self.batch, loader())
 
     def repeat(self, recorder: StepRecorder) -> StepRecorder:
         """Take another step with the same module in a new Trainer, and return its recorder."""
@@ -95,7 +103,7 @@ def measure_numerics(
         RunError: the step failed in float32.
     """
     warm_up = WarmUp(warmup)
-    fit = MeasuredFit(config, _options(config, PRECISIONS[FLOAT32]), [warm_up], **ENDLESS, limit_val_batches=0)
+    fit = MeasuredFit(config, _options(config, PRECISIONS[FLOAT32]), [warm_up], **ENDLESS, limit_val_batches=1)
     if warm_up.weights is None:
         raise RunError(f"the fit ended before its step {warmup + 1}, so nothing could be compared")
     rows, batch_rows = _rows(fit.trainer, warm_up.batch, precision_options)

@@ -150,9 +150,10 @@ def _underflow(precision: PrecisionNumerics, risks: list[Risk]) -> str:
 
 def _rounding(precision: PrecisionNumerics, risks: list[Risk]) -> str:
     worst = max(risks, key=lambda risk: risk.value)
+    layer = worst.layer or "the LightningModule"
     return (
         f"In {precision.name}, rounding errors are a large part of the gradients of "
-        f"{_names([risk.layer for risk in risks])}: {_percent(worst.value)} of the norm in {worst.layer}. Compare the "
+        f"{_names([risk.layer for risk in risks])}: {_percent(worst.value)} of the norm in {layer}. Compare the "
         "accuracy over several seeds (`mnist-amp compare --seeds 5`). If it is lower, run these layers in float32."
     )
 
@@ -174,7 +175,7 @@ def _scale(name: str, scaling: Scaling, numerics: Numerics) -> list[str]:
     found.append(text)
     zeros = {parameter.name for parameter in numerics.parameters if parameter.is_zero}
     shares = {each: share for each, share in scaling.unscaled.items() if each not in zeros}
-    if shares:
+    if any(shares.values()):
         worst = max(shares, key=lambda each: shares[each])
         needed = "so the scaler is needed" if shares[worst] > LARGE_FLUSHED else "so it is hardly needed in this step"
         found.append(

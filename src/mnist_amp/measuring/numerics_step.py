@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from mnist_amp.lightning_internals import end_fit
 from mnist_amp.measuring.dtypes import dtypes
+from mnist_amp.measuring.measured_fit import make_endless, relax_schedules
 from mnist_amp.torch_internals import tree_leaves, tree_map, unscales_by_itself
 from mnist_amp.training.float32_layers import run_in_float32
 from mnist_amp.training.gradient_scaler import scaler_of
@@ -34,16 +35,24 @@ class Start:
 
 
 class OneBatch:
-    """A loader of one batch. Lightning would take a list as several loaders."""
+    """A loader of one batch. Lightning would take a list as several loaders.
 
-    def __init__(self, batch: Any) -> None:
-        self.batch = batch
+    Args:
+        batch: is copied for each step, which may change it.
+        loader: that of the user; it has all other attributes, such as `dataset`.
+    """
+
+    def __init__(self, batch: Any, loader: Any = None) -> None:
+        self.batch, self.loader = batch, loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["loader"], name)
 
     def __len__(self) -> int:
         return 1
 
     def __iter__(self) -> Iterator[Any]:
-        yield _copied(self.batch)  # the step may change it
+        yield _copied(self.batch)
 
 
 class WarmUp(Callback):
@@ -60,7 +69,7 @@ class WarmUp(Callback):
         self.batch: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        drop_plateau_schedules(trainer)
+        make_endless(trainer)
         batch, _, _ = next(iter(CombinedLoader(trainer.train_dataloader)))
         self.batch = _copied(move_data_to_device(batch, torch.device("cpu")))
 
@@ -112,7 +121,7 @@ class StepRecorder(Callback):
         pl_module.load_state_dict(self.start.weights)
         if self.nudged:
             nudge(pl_module)
-        drop_plateau_schedules(trainer)
+        relax_schedules(trainer)
         self._set_scale(trainer)
         self.names = {parameter: name for name, parameter in pl_module.named_parameters()}
         for optimizer in trainer.optimizers:
@@ -153,13 +162,6 @@ class StepRecorder(Callback):
                 gradient = parameter.grad.detach()
                 gradient = gradient.to_dense() if gradient.is_sparse else gradient
                 self.gradients[name] = gradient.float().div(scale).cpu()  # a copy on each device
-
-
-def drop_plateau_schedules(trainer: Trainer) -> None:
-    """Drop the schedules that need a metric, which there is not without validation."""
-    if trainer.lightning_module.automatic_optimization:
-        kept = [config for config in trainer.lr_scheduler_configs if not config.reduce_on_plateau]
-        trainer.strategy.lr_scheduler_configs = kept
 
 
 def nudge(module: nn.Module) -> None:

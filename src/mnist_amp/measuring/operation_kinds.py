@@ -3,7 +3,9 @@
 import re
 
 # the operations that mixed precision makes faster: their time grows with the product of three sizes
-PRODUCTS = re.compile(r"(^|_)(mm|addmm|bmm|baddbmm|addbmm|matmul|linear|conv\w*|attention\w*|lstm|gru|rnn\w*)(_|$)")
+PRODUCTS = re.compile(
+    r"(^|_)(mm|addmm|bmm|baddbmm|addbmm|mv|addmv|matmul|linear|conv(olution)?([123]d)?|attention\w*|lstm|gru|rnn\w*)(_|$)"
+)
 RECURRENT = re.compile(r"(^|_)(lstm|gru|rnn\w*)(_|$)")  # layers whose products are one operation
 CAST = "aten::_to_copy"
 OPTIMIZER = "Optimizer.step#"  # the range in which torch's profiler sees each optimizer

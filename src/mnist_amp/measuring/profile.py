@@ -7,6 +7,7 @@ from typing import Any
 
 from mnist_amp.errors import RequestError, RunError, warn
 from mnist_amp.measuring import profile_report
+from mnist_amp.measuring.isolated_process import run_isolated
 from mnist_amp.measuring.measured_fit import MeasuringCLI
 from mnist_amp.measuring.numerics import measure_numerics
 from mnist_amp.measuring.numerics_records import Numerics
@@ -70,7 +71,7 @@ def _numerics(settings: dict[str, Any], on_cuda: bool) -> Numerics | None:
     """Compare a step in half precision with float32; None, with a warning, if that is impossible."""
     names = ("bf16-mixed", "16-mixed" if on_cuda else "fp16-cpu")
     try:
-        return measure_numerics(settings, {name: PRECISIONS[name] for name in names})
+        return run_isolated(measure_numerics, settings, {name: PRECISIONS[name] for name in names})
     except (RunError, RequestError) as error:
         warn(f"the numerics by layer are not measured: {error}")
         return None

@@ -35,7 +35,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Times of optimizer steps.
+    """Times of steps. A step is a batch here, from its request to the next.
 
     Attributes:
         step: steps whose parts are marked.
@@ -162,7 +162,7 @@ class Profile:
         warmup: number of steps before those.
         times: of the steps and their parts.
         work: share of the step's time by what it is spent on, 0 to 1, see `step_work.shares`.
-        flops: floating-point operations of an optimizer step, in matrix products and convolutions; 0 if unknown.
+        flops: floating-point operations of a batch, in matrix products and convolutions; 0 if unknown.
         peak_flops: of the device in this precision, operations a second, see `step_work.peak_flops`.
         memory: used by training.
         non_finite: the first layer whose output is not finite; None if all are.

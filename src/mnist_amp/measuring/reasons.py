@@ -6,6 +6,7 @@ from mnist_amp.measuring.compare_rows import Row
 from mnist_amp.measuring.profile_records import Profile
 from mnist_amp.wording import listed
 
+WAITING = "waiting for data"
 MUCH = 0.4  # a share of the step from which on one thing decides
 FEW_PRODUCTS = 0.25
 NOTABLE_CASTS = 0.05
@@ -27,8 +28,11 @@ def reasons(baseline: Row, row: Row) -> list[str]:
         baseline: measured at the same setting.
         row: of the other precision.
     """
-    if baseline.waiting_share >= MUCH:
-        return [_waiting(baseline.waiting_share, baseline.precision)]
+    on_cuda = baseline.profile is not None and baseline.profile.kernels is not None
+    # a GPU may work while the host waits
+    waiting = baseline.profile.work[WAITING] if baseline.profile and on_cuda else baseline.waiting_share
+    if waiting >= MUCH:
+        return [_waiting(waiting, baseline.precision)]
     if baseline.profile is None or row.profile is None:
         return []
     before, after = baseline.profile, row.profile
@@ -43,7 +47,7 @@ def reasons(baseline: Row, row: Row) -> list[str]:
 
 def findings(profile: Profile) -> list[str]:
     """Return sentences that say what takes the time of a step, and what could make it faster."""
-    waiting = profile.work.get("waiting for data", 0.0)
+    waiting = profile.work.get(WAITING, 0.0)
     rate = (
         f"Its products are {profile.flops / 1e9:.3g} GFLOP, done at {profile.flops_per_second / 1e9:,.3g} GFLOP/s: "
         f"{_percent(profile.peak_share)} of the {profile.peak_flops / 1e9:,.0f} GFLOP/s that large products reach on "
@@ -66,7 +70,8 @@ def _waiting(share: float, precision: str) -> str:
 
 def _shares(work: Mapping[str, float], precision: str) -> str:
     parts = [(name, work.get(kind, 0.0)) for kind, name in SHOWN.items()]
-    return f"Of a {precision} step, {listed([f'{name} {share:.0%}' for name, share in parts if share >= 0.005])}."
+    shown = listed([f"{name} {share:.0%}" for name, share in parts if share >= 0.005])
+    return f"Of a single {precision} step, {shown}."
 
 
 def _few_products(profile: Profile) -> list[str]:
@@ -74,7 +79,7 @@ def _few_products(profile: Profile) -> list[str]:
     if share >= FEW_PRODUCTS:
         return []
     return [
-        f"The products are {share:.0%} of the step, and only they become faster in half precision: without them, it "
+        f"The products are {share:.0%} of the step, and half precision speeds up mostly these: without them, the step "
         f"would be {1 / (1 - share):.2f} times as fast."
     ]
 
@@ -91,10 +96,11 @@ def _peaks(baseline: Row, row: Row) -> list[str]:
         f"times as fast in {row.precision} as in {baseline.precision} on this device ({rates})",
     )
     if ratio < SAME_PEAK:
-        return [f"Large matrix products are {ratio:.2f} {as_in}, so it can't gain from {row.precision}."]
+        return [f"Large matrix products are {ratio:.2f} {as_in}, so little can be gained by {row.precision}."]
     both = ((row.precision, row.profile), (baseline.precision, baseline.profile))
-    used = [f"{_percent(profile.peak_share)} of it in {name}" for name, profile in both if profile.flops]
-    return [f"Large matrix products are {ratio:.1f} {as_in}{f'; a step reaches {listed(used)}' if used else ''}."]
+    used = [f"{_percent(profile.peak_share)} of that of {name}" for name, profile in both if profile.flops]
+    reached = f"; of these peaks, a step reaches {listed(used)}" if used else ""
+    return [f"Large matrix products are {ratio:.1f} {as_in}{reached}."]
 
 
 def _percent(share: float) -> str:

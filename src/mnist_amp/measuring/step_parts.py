@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from lightning.pytorch.profilers import Profiler
+from torch.profiler import record_function
 
-from mnist_amp.lightning_internals import NEXT_BATCH_ACTION
+from mnist_amp.lightning_internals import NEXT_BATCH_ACTION, VALIDATION_ACTIONS
 from mnist_amp.training.gradient_scaler import scaler_of
 
 LOOP = "the loop itself"
@@ -38,7 +39,11 @@ ACTIONS = {
     "optimizer_zero_grad": "optimizer",
     "configure_gradient_clipping": "optimizer",
 }
-AFTER_TRAINING = ("on_validation_model_zero_grad", "on_validation_model_eval")
+
+
+# ranges of torch's profiler, by Lightning's name of the action
+REQUEST_RANGE, TRANSFER_RANGE = "mnist-amp: request for a batch", "mnist-amp: transfer of a batch"
+RANGES = {"train_dataloader_next": REQUEST_RANGE, "batch_to_device": TRANSFER_RANGE}
 
 
 class Clock(Protocol):
@@ -95,10 +100,12 @@ class Recorder:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.parts: list[str] = []
+        self.firsts: list[bool] = []  # whether each step is the first of an epoch
         self._steps: list[list[tuple[str, Any]]] = []  # marks, each with the part that ends there
 
-    def begin(self) -> None:
+    def begin(self, is_first: bool = False) -> None:
         self.parts = [LOOP]
+        self.firsts.append(is_first)
         self._steps.append([("", self.clock.mark())])
 
     def end(self) -> None:
@@ -141,6 +148,11 @@ class Recorder:
             steps.append(step)
         return steps
 
+    def usual_times(self) -> list[dict[str, int]]:
+        """Return `times` without the first steps of epochs, which wait for a loader to start, if there are others."""
+        usual = [step for step, is_first in zip(self.times(), self.firsts, strict=True) if not is_first]
+        return usual or self.times()
+
     def _mark(self) -> None:
         self._steps[-1].append((self.parts[-1], self.clock.mark()))
 
@@ -149,7 +161,7 @@ class StepProfiler(Profiler):
     """A Lightning profiler that passes Lightning's actions to a recorder, and resumes a script before each step.
 
     The script is a generator. It may change what is recorded, and each of its `yield` lets one step run. See the module
-    for an example without a script, and `mnist_amp.measuring.profile.Measurement` for one with a script.
+    for an example without a script, and `mnist_amp.measuring.step_profile.StepProfile` for one with a script.
 
     Args:
         clock: that of the recorders.
@@ -160,6 +172,9 @@ class StepProfiler(Profiler):
     def __init__(self, clock: Clock, script: Iterator[None], finish: Callable[[], None]) -> None:
         super().__init__()
         self.clock, self.script, self.finish = clock, script, finish
+        self.is_first = True  # whether the next step is the first of an epoch
+        self.ranges = False  # whether to mark requests and transfers for torch's profiler
+        self._range: record_function | None = None
         self.watch(Recorder(clock), {})
 
     def watch(self, recorder: Recorder, actions: Mapping[str, str]) -> None:
@@ -171,16 +186,24 @@ class StepProfiler(Profiler):
             self.recorder.end()
             if next(self.script, self) is self:
                 self.finish()
-            self.recorder.begin()
+            self.recorder.begin(self.is_first)
+            self.is_first = False
         action = action_name.rpartition(".")[2]
-        if action in AFTER_TRAINING:
+        if action in VALIDATION_ACTIONS:
             self.recorder.end()
         elif action in self.actions:
             self.recorder.enter(self.actions[action])
+        if self.ranges and action in RANGES:
+            self._range = record_function(RANGES[action])
+            self._range.__enter__()  # type: ignore[no-untyped-call]
 
     def stop(self, action_name: str) -> None:
+        if self._range is not None and action_name.rpartition(".")[2] in RANGES:
+            self._range.__exit__(None, None, None)
+            self._range = None
         if action_name == "run_training_epoch":
             self.recorder.end()
+            self.is_first = True
         elif action_name.rpartition(".")[2] in self.actions:
             self.recorder.leave()
 

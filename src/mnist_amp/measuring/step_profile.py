@@ -17,7 +17,7 @@ from mnist_amp.lightning_internals import end_fit
 from mnist_amp.measuring import step_work
 from mnist_amp.measuring.dtypes import LayerLog, OperationLog, kernels_of
 from mnist_amp.measuring.gradients import gradients_of
-from mnist_amp.measuring.measured_fit import ENDLESS, MeasuredFit
+from mnist_amp.measuring.measured_fit import ENDLESS, MeasuredFit, make_endless
 from mnist_amp.measuring.memory import MemoryMeter
 from mnist_amp.measuring.operation_kinds import RECURRENT
 from mnist_amp.measuring.profile_records import Profile, Spread, StepTimes
@@ -28,7 +28,7 @@ from mnist_amp.training.precision import described_precision, product_dtype
 # Steps with marks and steps without take turns, because the speed of a machine changes. The number is odd, so that work
 # that comes every few steps, such as picking out the images, comes to both.
 ROUND = 25
-WORK_STEPS = 5  # under torch's profiler
+WORK_STEPS = 7  # under torch's profiler
 
 
 class Amounts(NamedTuple):
@@ -62,6 +62,7 @@ class StepProfile(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.trainer, self.module = trainer, pl_module
+        make_endless(trainer)
         self.on_cuda = trainer.strategy.root_device.type == "cuda"
         self.profiler = StepProfiler(StreamClock() if self.on_cuda else HostClock(), self.script, self._end)
         trainer.profiler = self.profiler  # type: ignore[attr-defined]
@@ -82,6 +83,7 @@ class StepProfile(Callback):
             with parts_of(self.trainer, marked):
                 yield from self._some(count)
         times, steps = step_times(plain.times(), marked.times()), len(marked.times())  # before more steps are recorded
+        usual = step_times(plain.usual_times(), marked.usual_times())
         batches = self.trainer.accumulate_grad_batches  # per optimizer step
         with gradients_of(self.trainer.optimizers) as gradients:
             yield from repeat(None, self.amounts.gradient_steps * batches)
@@ -97,6 +99,9 @@ class StepProfile(Callback):
         memory, self.memory = self.memory.use(), None
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.on_cuda else [])]
         optimizers, log = self.trainer.optimizers, operations.operations()
+        self.profiler.ranges = True
+        with torch.profiler.profile(activities=activities), step_work.marked_closures(optimizers):
+            yield from repeat(None, 2)  # torch's profiler is slow at first
         with torch.profiler.profile(activities=activities) as work, step_work.marked_closures(optimizers):
             yield from repeat(None, WORK_STEPS * batches)
             if self.on_cuda:
@@ -109,9 +114,9 @@ class StepProfile(Callback):
             steps=steps,
             warmup=self.amounts.warmup,
             times=times,
-            work=self._work(work, times, batches),
+            work=self._work(work, usual, batches),
             # torch's counter leaves out recurrent layers, so the others alone would mislead
-            flops=0 if any(RECURRENT.search(found.name) for found in log) else int(flops.get_total_flops()),
+            flops=0 if any(RECURRENT.search(found.name) for found in log) else int(flops.get_total_flops()) // batches,
             peak_flops=step_work.peak_flops(self.trainer.strategy.root_device, dtype),
             memory=memory,
             non_finite=layers.non_finite,
@@ -129,11 +134,11 @@ class StepProfile(Callback):
             yield
 
     def _work(self, profiler: torch.profiler.profile, times: StepTimes, batches: int) -> dict[str, float]:
-        found = step_work.seconds_by_kind(profiler.events(), self.on_cuda)  # type: ignore[no-untyped-call]
-        seconds = {kind: total / (WORK_STEPS * batches) for kind, total in found.items()}
-        # means, because an accumulated step has the optimizer in one batch of several
-        step, waiting = times.unmarked_step, times.parts.get(WAITING)
-        return step_work.shares(seconds, step.mean, waiting.mean if waiting else 0.0, self.on_cuda)
+        seconds = step_work.seconds_by_kind(profiler.events(), self.on_cuda, batches)  # type: ignore[no-untyped-call]
+        # an optimizer step has several batches, of which only one has the optimizer: the mean is that of all
+        step = times.unmarked_step.median if batches == 1 else batches * times.unmarked_step.mean
+        waiting = times.parts[WAITING].mean if WAITING in times.parts else 0.0  # it comes every few steps
+        return step_work.shares(seconds, step, batches * waiting, self.on_cuda)
 
     def _end(self) -> None:
         # not `should_stop`, which makes Lightning validate first

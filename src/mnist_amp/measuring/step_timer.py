@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import Profiler
 
-from mnist_amp.lightning_internals import FURTHER_BATCH_ACTION, NEXT_BATCH_ACTION
+from mnist_amp.lightning_internals import FURTHER_BATCH_ACTION, NEXT_BATCH_ACTION, VALIDATION_ACTIONS
+from mnist_amp.measuring.measured_fit import make_endless
 from mnist_amp.measuring.module_access import captures_steps
 
 WARMUP = 20  # steps; fewer if they take half of the time that is measured
@@ -56,12 +57,14 @@ class StepTimer(Callback):
         self.seconds, self.clock = seconds, clock
         self.begun = self.spent = self.waited = 0.0
         self.batches = self.first_step = 0  # batches, and the step at the last start of the clock
+        self.received_batches = 0  # of the whole fit
         self.steps = 0.0
         self.started: float | None = None  # the clock, if it runs
         self.timing: StepTiming | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.trainer, self.module, self.begun = trainer, pl_module, self.clock()
+        make_endless(trainer)
         trainer.profiler = _Requests(self)  # type: ignore[attr-defined]
 
     def request(self) -> None:
@@ -77,6 +80,7 @@ class StepTimer(Callback):
 
     def received(self, asked: float) -> None:
         """Called when the training loop has got a batch that it requested at a time."""
+        self.received_batches += 1
         if self.started is not None:
             self.waited += self.clock() - asked
             self.batches += 1
@@ -102,7 +106,8 @@ class StepTimer(Callback):
     def _is_warm(self) -> bool:
         if captures_steps(self.module):
             return self.trainer.current_epoch >= CAPTURE_EPOCHS
-        steps = self.trainer.global_step
+        # in manual optimization a module may use its optimizers without Lightning, which then counts no steps
+        steps = self.trainer.global_step if self.module.automatic_optimization else self.received_batches
         return steps >= 3 and (steps >= WARMUP or self.clock() - self.begun > self.seconds / 2)
 
     def _now(self) -> float:
@@ -121,6 +126,8 @@ class _Requests(Profiler):
     def start(self, action_name: str) -> None:
         if action_name == NEXT_BATCH_ACTION:
             self.timer.request()
+        elif action_name.rpartition(".")[2] in VALIDATION_ACTIONS:
+            self.timer.pause()
         if action_name in (NEXT_BATCH_ACTION, FURTHER_BATCH_ACTION):
             self.asked = self.timer.clock()
 

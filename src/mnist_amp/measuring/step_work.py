@@ -1,6 +1,8 @@
 """The work that takes the time of a training step: matrix products, casts, the optimizer, and the rest."""
 
+import bisect
 import functools
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,45 +13,55 @@ from torch.optim import Optimizer
 from torch.profiler import record_function
 from torch.utils.flop_counter import FlopCounterMode
 
-from mnist_amp.measuring.operation_kinds import KINDS, kind_of
-from mnist_amp.measuring.step_parts import replaced
+from mnist_amp.measuring.operation_kinds import CAST, KINDS, kind_of
+from mnist_amp.measuring.step_parts import REQUEST_RANGE, TRANSFER_RANGE, replaced
 
+LOADER = "enumerate(DataLoader)"  # the range in which torch's profiler sees a DataLoader
 CLOSURE = "mnist-amp: closure of an optimizer"  # Lightning runs the forward and the backward pass within it
 
 
-def seconds_by_kind(events: Iterable[Any], on_cuda: bool) -> dict[str, float]:
-    """Return the seconds of the operations of a profile, by kind, each operation once.
+def seconds_by_kind(events: Iterable[Any], on_cuda: bool, batches: int = 1) -> dict[str, float]:
+    """Return the seconds of the operations of a step, by kind: for each kind, the median of the steps in a profile.
+
+    The operations in which a loader makes a batch are no part of it: the step waits for them.
 
     Args:
-        events: of `torch.profiler.profile`, recorded with CPU activity; on a CUDA device with CUDA activity as well.
+        events: of `torch.profiler.profile`, recorded with CPU activity, on a CUDA device with CUDA activity as well,
+            and with the ranges of `step_parts.RANGES`.
         on_cuda: whether to take the time of the kernels, instead of that of the host.
+        batches: number of requests for a batch in a step.
     """
-    found = dict.fromkeys(KINDS, 0.0)
-    for event in events:
-        if event.cpu_parent is None and event.device_type.name == "CPU":
-            _add(event, found, on_cuda)
-    return found
+    hosts = [event for event in events if event.device_type.name == "CPU"]
+    starts = sorted(event.time_range.start for event in hosts if event.name == REQUEST_RANGE)
+    steps = [dict.fromkeys(KINDS, 0.0) for _ in range(len(starts) // batches)]
+    for event in hosts:
+        step = (bisect.bisect_right(starts, event.time_range.start) - 1) // batches
+        if event.cpu_parent is None and 0 <= step < len(steps):
+            _add(event, steps[step], on_cuda)
+    return {kind: statistics.median([found[kind] for found in steps]) if steps else 0.0 for kind in KINDS}
 
 
 def _add(event: Any, found: dict[str, float], on_cuda: bool) -> None:
-    """Add the time of an event; an operation within a product, a cast or an optimizer belongs to it."""
-    kind = kind_of(event.name)
-    if kind in ("matrix products", "casts", "optimizer"):
-        closures = _closures(event) if kind == "optimizer" else []
-        found[kind] += (_total(event, on_cuda) - sum(_total(closure, on_cuda) for closure in closures)) / 1e6
-        for closure in closures:
-            _add(closure, found, on_cuda)
+    """Add the time of an event to its kind. Operations within a product or an optimizer belong to it, except casts."""
+    if event.name == REQUEST_RANGE or event.name.startswith(LOADER):
         return
-    if kind is not None:
-        found[kind] += (event.self_device_time_total if on_cuda else event.self_cpu_time_total) / 1e6
-    for child in event.cpu_children:
-        _add(child, found, on_cuda)
+    kind = "other operations" if event.name == TRANSFER_RANGE else kind_of(event.name)
+    if kind is None or (kind == "other operations" and event.name != TRANSFER_RANGE):
+        if kind is not None:
+            found[kind] += (event.self_device_time_total if on_cuda else event.self_cpu_time_total) / 1e6
+        for child in event.cpu_children:
+            _add(child, found, on_cuda)
+        return
+    others = _within(event, {"optimizer": CLOSURE, "matrix products": CAST}.get(kind, ""))
+    found[kind] += (_total(event, on_cuda) - sum(_total(other, on_cuda) for other in others)) / 1e6
+    for other in others:
+        _add(other, found, on_cuda)
 
 
-def _closures(event: Any) -> list[Any]:
-    """Return the outermost closures within an optimizer's step."""
-    within = [[child] if child.name == CLOSURE else _closures(child) for child in event.cpu_children]
-    return [closure for found in within for closure in found]
+def _within(event: Any, name: str) -> list[Any]:
+    """Return the outermost events of a name within an event."""
+    within = [[child] if child.name == name else _within(child, name) for child in event.cpu_children]
+    return [other for found in within for other in found]
 
 
 def _total(event: Any, on_cuda: bool) -> float:
@@ -122,7 +134,10 @@ def peak_flops(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -
     """
     best, size, most = 0.0, 256, 2048 if device.type == "cpu" else 16384
     while size <= most:
-        taken = _product_seconds(device, dtype, size, seconds / 4)
+        try:
+            taken = _product_seconds(device, dtype, size, seconds / 4)
+        except torch.OutOfMemoryError:  # the model is in memory as well
+            break
         best = max(best, 2 * size**3 / taken)
         if taken > seconds / 8:
             break

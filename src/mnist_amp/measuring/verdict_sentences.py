@@ -5,7 +5,7 @@ import statistics
 
 from mnist_amp.measuring import numerics_report, verdict
 from mnist_amp.measuring.compare_records import Comparison, Inference, Setting, Speed, short_names
-from mnist_amp.measuring.compare_rows import Row, crossover_along, rows, scores, verdict_setting
+from mnist_amp.measuring.compare_rows import Row, common_scores, crossover_along, rows, scores, verdict_setting
 from mnist_amp.measuring.inference_report import sentences as inference_sentences
 from mnist_amp.measuring.numerics_records import Numerics
 from mnist_amp.measuring.reasons import reasons
@@ -83,12 +83,11 @@ def _problem(comparison: Comparison, row: Row) -> str | None:
     """Describe what speaks against a precision besides its speed; None if nothing does, or if it is not known."""
     if row.error is not None:
         return row.error
-    found = scores(comparison)
-    before, after = found.get(comparison.baseline, []), found.get(row.precision, [])
+    if any(cell.precision == row.precision for cell, _ in comparison.failures("score")):
+        return "its training failed"
+    before, after = common_scores(comparison, row.precision)
     if not before:
         return None
-    if len(before) != len(after):
-        return "its training failed"
     differs = verdict.metric_differs(before, after)
     worse = differs and comparison.metric.is_worse(statistics.mean(after), statistics.mean(before))
     return f"its {comparison.metric.name} is worse" if worse else None
@@ -187,8 +186,9 @@ def _scores(comparison: Comparison) -> list[str]:
     for name, values in found.items():
         spread = f" ± {metric.text(statistics.stdev(values))}" if len(values) > 1 else ""
         text = f"{name} {metric.text(statistics.mean(values))}{spread}"
-        if name != baseline and len(values) == len(found[baseline]) > 1:
-            differs = verdict.metric_differs(found[baseline], values)
+        before, after = common_scores(comparison, name)
+        if name != baseline and len(before) > 1:
+            differs = verdict.metric_differs(before, after)
             text += " (a difference)" if differs else " (no difference beyond the spread)"
         texts.append(text)
     seeds = counted(len(found[baseline]), "seed")
