@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
-# TorchDispatchMode and tree_leaves: torch's notes on extending torch document them, but no public module has them
+# TorchDispatchMode, tree_leaves, tree_map: torch documents them in its notes on extending torch, but no public module
+# has them
 __all__ = [
     "METADATA_ASSERT",
     "TorchDispatchMode",
@@ -22,6 +23,7 @@ __all__ = [
     "milestones_of",
     "schedules_within",
     "tree_leaves",
+    "tree_map",
     "unscales_by_itself",
     "with_metadata",
 ]

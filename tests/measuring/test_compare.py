@@ -61,6 +61,7 @@ def test_compare_measures_each_precision(run: Run, tmp_path: Path) -> None:
         ("speed", "fp16-cpu", 0, "16-mixed"),
         ("profile", "fp16-cpu", 0, "16-mixed"),
         *(("speed", precision, 1, effective) for precision, effective in distinct),
+        ("numerics", "32-true", 0, None),
         *(("score", precision, 42, effective) for precision, effective in distinct),
         ("inference", "32-true", 42, None),
     ]
@@ -82,6 +83,7 @@ def test_a_failed_measurement_is_a_row_with_its_error(run: Run, monkeypatch: pyt
         ("profile", "32-true", None),
         ("speed", "bf16-mixed", "the GPU is out of memory"),
         ("speed", "32-true", None),
+        ("numerics", "32-true", None),
         ("score", "32-true", None),
         ("inference", "32-true", None),
     ]
@@ -129,7 +131,7 @@ def test_a_stopped_comparison_resumes_where_it_stopped(run: Run, tmp_path: Path,
     (FOLDER / "results.json").write_text(json.dumps({**before, "rounds": 2}))  # the rest in less time
     run("compare", "--resume=last")
     assert results()["cells"][:count] == before["cells"]
-    assert len(results()["cells"]) == max(count, 6) + 3  # speeds of two rounds, profiles, scores and inference
+    assert len(results()["cells"]) == max(count, 6) + 4  # speeds, profiles, numerics, scores and inference
     assert {path.name for path in FOLDER.iterdir()} == WRITTEN
 
 
@@ -324,7 +326,7 @@ def test_steps_are_taken_one_by_one_if_an_axis_accumulates_gradients(run: Run) -
     assert {cell.get("error") for cell in record["cells"]} == {None}
 
 
-@pytest.mark.parametrize(("wrong", "errors"), [(9, [None] * 4 + ["no"] * 2 + [None]), (7, None)])
+@pytest.mark.parametrize(("wrong", "errors"), [(9, [None] * 4 + ["no"] * 2 + [None] * 2), (7, None)])
 def test_a_setting_that_only_its_fit_refuses_is_a_row_with_its_error(
     wrong: int, errors: list[str | None] | None, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_comparison_of_a_module(run: Run) -> None:
     assert record["axes"] == {"model.width": [4, 8]}
     assert [tuple(row["cell"][key] for key in ("kind", "precision")) for row in record["cells"]] == [
         *[(kind, precision) for precision in ("32-true", "bf16-mixed") for kind in ("speed", "profile")] * 2,
+        ("numerics", "32-true"),
         ("score", "32-true"),
         ("score", "bf16-mixed"),
         ("inference", "32-true"),

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from mnist_amp.__main__ import main
 from mnist_amp.measuring import profile, step_profile
 from mnist_amp.measuring.profile_records import Spread, StepTimes
-from mnist_amp.reporting import plots
+from mnist_amp.reporting import charts
 from tests.conftest import Refused, Run, files
 from tests.forked import Forked
 
 QUICK = ("--steps=3", "--warmup=1", "--data.val_size=50")
 FOLDER = Path("lightning_logs/profile/version_0")
-FILES = {f"{FOLDER}/{name}" for name in ("results.json", "report.md", "profile.png", "gradients.png")}
+FILES = {f"{FOLDER}/{name}" for name in ("results.json", "report.md", "report.html", "profile.png", "gradients.png")}
 PARTS = ["waiting for data", "transfer", "forward", "loss", "training_step", "backward", "optimizer", "the loop itself"]
 SCALED = [*PARTS[:6], "unscale", "optimizer", "scaler update", "the loop itself"]
 
@@ -62,7 +62,7 @@ def test_fp32(run: Run, tmp_path: Path) -> None:
     assert [part["part"] for part in record["parts"]] == PARTS
     assert all(part["nanoseconds"] > 0 for part in record["parts"])
     assert sum(part["nanoseconds"] for part in record["parts"]) == record["step"]["nanoseconds"]
-    assert f"\nfiles      {FOLDER}/ (report.md, profile.png, gradients.png, results.json)\n" in printed
+    assert f"\nfiles      {FOLDER}/ (report.html, report.md, results.json, 2 charts)\n" in printed
     assert layers(record) == [
         ("model.fc1", "Linear", "float32", "float32", "float32"),
         ("model.relu", "ReLU", "", "float32", "float32"),
@@ -191,7 +191,7 @@ def test_a_failed_write_leaves_no_folder_and_prints_the_results(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(plots, "gradient_histogram", full)
+    monkeypatch.setattr(charts, "gradient_histogram", full)
     with pytest.raises(SystemExit) as exit_info:
         run("profile", *QUICK)
     assert exit_info.value.code == 1

@@ -68,6 +68,7 @@ RESULTS = ProfileResults(
     versions={"mnist-amp": "0.1.0", "torch": "2.15.0"},
     requested_precision="16-mixed",
     profile=PROFILE,
+    numerics=None,
     settings={
         "network": {"class_path": "mnist_amp.networks.SimpleNN", "init_args": {"hidden_dim": 128}},
         "data": {"batch_size": 64},
@@ -96,6 +97,13 @@ entering autocast, training metrics, schedules |
 
 The times are those of the CUDA stream, and include its waits for the host. The marks make the median step 1.20 \
 times as long (1,200.0 µs; 1,000.0 µs without). Shares are of the mean, so they add up to the step.
+
+## Work of a step
+
+- Of a 16-mixed step, matrix products are 50%, the optimizer is 10%, other operations are 10%, overhead is 20% and \
+waiting for data is 10%.
+- Its products are 0.0393 GFLOP, done at 39.3 GFLOP/s: 0.0% of the 100,000 GFLOP/s that large products reach on this \
+device in this precision.
 
 ## Which precision the layers ran in
 
@@ -152,6 +160,7 @@ precision  16-mixed
 setting    SimpleNN (hidden_dim 128), batch_size 64, Adam
 steps      1,000, after 20 warm-up steps
 marks      make the median step 1.20 times as long (1,200.0 µs; 1,000.0 µs without)
+work       waiting 10%, products 50%, optimizer 10%, others 10%, overhead 20%
 files      logs/version_0/ (report.html, report.md, results.json, 2 charts)"""
 
 

@@ -7,6 +7,7 @@ import pytest
 import results_format
 from mnist_amp.measuring.compare_records import Cell, Comparison, Failure, Inference, Measurement, Score, Speed
 from mnist_amp.measuring.inference_records import InferenceResult, Timing
+from mnist_amp.measuring.numerics_records import Numerics
 from mnist_amp.measuring.profile_records import Profile, ProfileResults, StepTimes
 from tests.measuring.records import SLOWER_HERE, comparison, failed_score, sized
 from tests.measuring.test_profile_report import RESULTS
@@ -45,6 +46,7 @@ def test_a_comparison_in_json_has_the_documented_fields() -> None:
     values = comparison([*SLOWER_HERE, failed_score("16-mixed", "why"), inference]).to_json()
     assert set(values) == {"schema"} | names(Comparison)
     outcomes = {"speed": names(Speed), "profile": PROFILE, "score": names(Score), "inference": names(Inference)}
+    outcomes["numerics"] = names(Numerics)
     for row in values["cells"]:
         known = names(Failure) if "error" in row else outcomes[row["cell"]["kind"]]
         assert set(row) - known == {"cell"}

@@ -60,6 +60,13 @@ def logger(kind: str = "CSVLogger", **settings: Any) -> dict[str, Any]:
     return {"class_path": f"{LOGGERS}.{kind}", "init_args": settings}
 
 
+FLOAT32_LAYERS = "mnist_amp.training.float32_layers.Float32Layers"
+
+
+def float32_layers(*layers: Any, **more: Any) -> dict[str, Any]:
+    return {"class_path": FLOAT32_LAYERS, "init_args": {"layers": list(layers), **more}}
+
+
 LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
 
 
@@ -82,6 +89,14 @@ LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
             "trainer.callbacks",
             {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"filename": "../x"}},
             "../x",
+        ),
+        ("trainer.plugins", float32_layers("model.fc2", "../x"), "model.fc2"),
+        ("trainer.plugins", float32_layers("model.fc2", scaler={"class_path": "evil.X"}), "evil.X"),
+        ("trainer.plugins", float32_layers({"class_path": "evil.X"}), "evil.X"),
+        (
+            "trainer.plugins",
+            {"class_path": "mnist_amp.training.float32_layers.X"},
+            FLOAT32_LAYERS.replace("Float32Layers", "X"),
         ),
         ("trainer.logger", {"class_path": f"{LOGGERS}.WandbLogger"}, f"{LOGGERS}.WandbLogger"),
         ("trainer.logger", [{"class_path": f"{LOGGERS}.csv_logs.CSVLogger"}], f"{LOGGERS}.csv_logs.CSVLogger"),
@@ -124,7 +139,13 @@ def test_safe_settings_are_inherited() -> None:
     plugin = {"class_path": "lightning.pytorch.plugins.MixedPrecision", "init_args": {"scaler": scaler}}
     stopping = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val_loss"}}
     config = {
-        "trainer": {"plugins": [plugin], "callbacks": [stopping], "logger": False, "strategy": "ddp", "max_epochs": 3},
+        "trainer": {
+            "plugins": [plugin, float32_layers("model.blocks.0.fc2", scaler=scaler)],
+            "callbacks": [stopping],
+            "logger": False,
+            "strategy": "ddp",
+            "max_epochs": 3,
+        },
         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"betas": (0.9, 0.999), "fused": None}},
         "lr_scheduler": {"class_path": "lightning.pytorch.cli.ReduceLROnPlateau", "init_args": {"monitor": "val_loss"}},
         "data": {"data_dir": "/somewhere/else", "seed": 3},

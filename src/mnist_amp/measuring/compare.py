@@ -35,6 +35,7 @@ from mnist_amp.measuring.fit_measurements import measure_score, measure_speed, m
 from mnist_amp.measuring.inference_speed import measure_inference
 from mnist_amp.measuring.isolated_process import run_isolated
 from mnist_amp.measuring.measured_fit import MeasuringCLI
+from mnist_amp.measuring.numerics import measure_numerics
 from mnist_amp.measuring.precisions import PRECISIONS, unavailable, usual
 from mnist_amp.number_types import NonNegativeInt, PositiveFloat, PositiveInt
 from mnist_amp.runs import folders
@@ -294,6 +295,7 @@ def _plan(comparison: Comparison) -> Iterator[Cell]:
             yield Cell("speed", precision, setting, turn)
             if turn == 0:
                 yield Cell("profile", precision, setting, 0)
+    yield Cell("numerics", comparison.baseline, comparison.own, 0)
     first = comparison.config["seed_everything"]
     for seed, precision in itertools.product(range(first, first + comparison.seeds), precisions):
         yield Cell("score", precision, comparison.own, seed)
@@ -355,11 +357,23 @@ def _measured(cell: Cell, comparison: Comparison, overrides: dict[str, Any]) -> 
     if cell.kind == "profile":
         single = {STEPS_PER_EXECUTION: 1} if find(config, STEPS_PER_EXECUTION) else {}
         return run_isolated(measure_step, config, {**overrides, **single}, comparison.seconds)
+    if cell.kind == "numerics":
+        return run_isolated(measure_numerics, config, _numerics_options(comparison)), None
     if cell.kind == "inference":
         trained, metric = comparison.seeds > 0, comparison.metric.name
         found = run_isolated(measure_inference, config, overrides, comparison.seconds / 2, trained, metric)
         return Inference(found), None
     return run_isolated(measure_score, config, overrides, comparison.metric.name)
+
+
+def _numerics_options(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """Return the precisions whose numerics are compared with float32, with their options: also fp16 on a CPU."""
+    distinct = [name for name in comparison.precisions if comparison.duplicate_of(name) is None]
+    others = [name for name in distinct if name != "32-true"]
+    has_fp16 = any(name in ("16-mixed", "16-true", "fp16-cpu") for name in others)
+    if "CPU" in comparison.device and not has_fp16:
+        others.append("fp16-cpu")
+    return {name: PRECISIONS[name] for name in others}
 
 
 class _Progress:

@@ -8,11 +8,12 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from mnist_amp.measuring.environment import Environment
 from mnist_amp.measuring.inference_records import InferenceResult
+from mnist_amp.measuring.numerics_records import Numerics
 from mnist_amp.measuring.profile_records import Profile
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.wording import described_class, listed
 
-Kind = Literal["speed", "profile", "score", "inference"]
+Kind = Literal["speed", "profile", "numerics", "score", "inference"]
 SCHEMA = 2  # version of results.json
 TRAIN_LOSS = "training loss"  # the metric of a module that logs none
 
@@ -95,7 +96,7 @@ class Cell(NamedTuple):
         kind: of measurement.
         precision: a key of `precisions.PRECISIONS`.
         setting: the value of each axis.
-        number: of the round for `speed`; the seed for `score` and `inference`; 0 for `profile`.
+        number: of the round for `speed`; the seed for `score` and `inference`; 0 for the others.
     """
 
     kind: Kind
@@ -198,8 +199,8 @@ class Failure:
     out_of_memory: bool = False
 
 
-Outcome = Speed | Profile | Score | Inference | Failure
-AnyOutcome = TypeVar("AnyOutcome", Speed, Profile, Score, Inference, Failure)
+Outcome = Speed | Profile | Numerics | Score | Inference | Failure
+AnyOutcome = TypeVar("AnyOutcome", Speed, Profile, Numerics, Score, Inference, Failure)
 OPTIONAL = ("not_captured", "loss_scale", "skipped_steps")  # fields that are left out of results.json if they are None
 
 
@@ -212,7 +213,7 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         cell = {**self.cell._asdict(), "setting": self.cell.setting.as_dict()}
-        if isinstance(self.outcome, Profile):
+        if isinstance(self.outcome, Profile | Numerics):
             return {"cell": cell, **self.outcome.to_json()}
         if isinstance(self.outcome, Inference):
             return {"cell": cell, "results": [result.to_json() for result in self.outcome.results]}
@@ -234,6 +235,8 @@ def _outcome(kind: Kind, values: dict[str, Any]) -> Outcome:
         return Failure(**values)
     if kind == "profile":
         return Profile.from_json(values)
+    if kind == "numerics":
+        return Numerics.from_json(values)
     if kind == "speed":
         return Speed(**values)
     if kind == "inference":

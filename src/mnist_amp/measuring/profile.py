@@ -3,16 +3,18 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mnist_amp.errors import RequestError, RunError, warn
 from mnist_amp.measuring import profile_report
 from mnist_amp.measuring.measured_fit import MeasuringCLI
+from mnist_amp.measuring.numerics import measure_numerics
+from mnist_amp.measuring.numerics_records import Numerics
+from mnist_amp.measuring.precisions import PRECISIONS
 from mnist_amp.measuring.profile_records import ProfileResults
 from mnist_amp.measuring.step_profile import Amounts, measure_profile
 from mnist_amp.number_types import NonNegativeInt, PositiveInt
-from mnist_amp.reporting import plots
 from mnist_amp.runs import folders
-from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.training.precision import device_name, versions
 from mnist_amp.wording import counted
 
@@ -50,6 +52,7 @@ def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt 
         versions=versions(),
         requested_precision=None if settings["trainer"]["plugins"] else settings["trainer"]["precision"],
         profile=measured,
+        numerics=_numerics(settings, fit.trainer.strategy.root_device.type == "cuda"),
         settings=settings,
     )
     times = measured.times.step
@@ -63,17 +66,20 @@ def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt 
     print(profile_report.terminal(results, str(folder)), flush=True)
 
 
+def _numerics(settings: dict[str, Any], on_cuda: bool) -> Numerics | None:
+    """Compare a step in half precision with float32; None, with a warning, if that is impossible."""
+    names = ("bf16-mixed", "16-mixed" if on_cuda else "fp16-cpu")
+    try:
+        return measure_numerics(settings, {name: PRECISIONS[name] for name in names})
+    except (RunError, RequestError) as error:
+        warn(f"the numerics by layer are not measured: {error}")
+        return None
+
+
 def write(results: ProfileResults, root: Path) -> Path:
     """Write the results to a new folder, and return it; if that fails, the folder is removed."""
-    shares = {name: spread.share for name, spread in results.profile.times.parts.items()}
     with folders.transactional_run_dir(root, "profile") as folder:
-        results.save(folder / "results.json")
-        with atomic_write(folder / "profile.png") as temporary:
-            plots.shares(shares, temporary)
-        with atomic_write(folder / "gradients.png") as temporary:
-            plots.gradient_histogram(results.profile.gradients.exponents, temporary)
-        with atomic_write(folder / "report.md") as temporary:
-            temporary.write_text(profile_report.markdown(results), encoding="utf-8")
+        profile_report.write(results, folder)
     return folder
 
 

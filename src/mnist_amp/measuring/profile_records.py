@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mnist_amp.errors import RequestError
+from mnist_amp.measuring.numerics_records import Numerics
 from mnist_amp.runs.atomic_files import atomic_write
 
 SCHEMA = 2  # version of results.json
@@ -231,6 +232,7 @@ class ProfileResults:
         versions: version by package.
         requested_precision: None if a plugin determines it.
         profile: what was measured.
+        numerics: of a step in half precision against float32; None if they could not be measured.
         settings: of the fit, as plain values.
     """
 
@@ -240,17 +242,24 @@ class ProfileResults:
     versions: dict[str, str]
     requested_precision: str | None
     profile: Profile
+    numerics: Numerics | None
     settings: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
         names = ("command", "date", "device", "versions", "requested_precision")
         values = {name: getattr(self, name) for name in names}
-        return {"schema": SCHEMA, **values, **self.profile.to_json(), "settings": self.settings}
+        numerics = None if self.numerics is None else self.numerics.to_json()
+        own = {"numerics": numerics, "settings": self.settings}
+        return {"schema": SCHEMA, **values, **self.profile.to_json(), **own}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         names = ("command", "date", "device", "versions", "requested_precision", "settings")
-        return cls(profile=Profile.from_json(values), **{name: values[name] for name in names})
+        return cls(
+            profile=Profile.from_json(values),
+            numerics=None if values["numerics"] is None else Numerics.from_json(values["numerics"]),
+            **{name: values[name] for name in names},
+        )
 
     def save(self, path: Path) -> None:
         with atomic_write(path) as temporary:

@@ -1,14 +1,13 @@
 """The plots of a run. Without torch; matplotlib is imported only when a plot is drawn."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_amp.reporting import charts
 from mnist_amp.reporting.chart_style import new_figure
 from mnist_amp.reporting.class_names import shortened, unique_names
 
@@ -150,15 +149,6 @@ def misclassified(mistakes: list[Mistake], path: Path) -> None:
         axes.set_title(text, fontsize=9 if len(text) <= TITLE else 8, parse_math=False)
         axes.axis("off")
     _save(figure, path)
-
-
-# these two write what `profile.write` asks for; `profile_report.write` draws the charts by itself
-def shares(parts: Mapping[str, float], path: Path) -> None:
-    charts.shares(parts).savefig(path)
-
-
-def gradient_histogram(exponents: Mapping[int, int], path: Path) -> None:
-    charts.gradient_histogram(exponents).savefig(path)
 
 
 def _save(figure: "Figure", path: Path) -> None:

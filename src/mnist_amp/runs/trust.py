@@ -23,6 +23,9 @@ TRUSTED = (
     *(f"lightning.pytorch.{kind}" for kind in ("callbacks", "plugins", "profilers", "strategies")),
     *("torch.optim", "torch.optim.lr_scheduler", "torch.amp"),
 )
+# its layers are names that are looked up in the network, although dots are in them
+FLOAT32_LAYERS = "mnist_amp.training.float32_layers.Float32Layers"
+LAYER = re.compile(r"\w+(\.\w+)*")
 RUNS_ITS_ARGUMENTS = "lightning.pytorch.callbacks.LambdaCallback"
 FOLDERS = ("dirpath", "save_dir")
 # they write only files, into a new folder `save_dir/name/version_N/sub_dir`; other loggers send the metrics elsewhere
@@ -217,7 +220,7 @@ def _as_list(value: Any) -> list[Any]:
 def _unsafe_value(value: Any) -> str | None:
     """Return the part of a setting that could run code or name a file; None if there is none."""
     if isinstance(value, Mapping):
-        for key, part in value.items():
+        for key, part in _without_layer_names(value).items():
             if re.search(r"[.+]", str(key)) or (key in FOLDERS and part is not None):
                 return f"{key} {part}"
             if key == "class_path" and not _is_trusted(str(part)):
@@ -234,4 +237,15 @@ def _unsafe_value(value: Any) -> str | None:
 def _is_trusted(class_path: str) -> bool:
     module, _, name = class_path.rpartition(".")
     known = module in TRUSTED and name.isidentifier() and class_path != RUNS_ITS_ARGUMENTS
-    return known or class_path == "lightning.pytorch.cli.ReduceLROnPlateau"
+    return known or class_path in (FLOAT32_LAYERS, "lightning.pytorch.cli.ReduceLROnPlateau")
+
+
+def _without_layer_names(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of a Float32Layers without the names of its layers; other settings unchanged."""
+    arguments = settings.get("init_args")
+    if settings.get("class_path") != FLOAT32_LAYERS or not isinstance(arguments, Mapping):
+        return settings
+    layers = arguments.get("layers")
+    if not isinstance(layers, list) or not all(isinstance(name, str) and LAYER.fullmatch(name) for name in layers):
+        return settings
+    return {**settings, "init_args": {key: value for key, value in arguments.items() if key != "layers"}}
