@@ -68,7 +68,7 @@ def table(record: dict[str, Any]) -> str:
         head = ["network", *(f"batch {size:,}" for size in sizes)]
         networks = dict.fromkeys(network for name, network, _ in found if name == precision)
         lines = [[net, *(text(found.get((precision, net, size), [])) for size in sizes)] for net in networks]
-        parts.append(f"Speed of {precision} (32-true = 1):\n\n{markdown([head, *lines])}")
+        parts.append(f"Speed of {precision} (32-true = 1), bold where it is faster:\n\n{markdown([head, *lines])}")
     rounds = max(map(len, found.values()))
     return "\n\n".join(parts) + f"\n\nMedians of {rounds} rounds on: {place(record)}.\n`{record['command']}`\n"
 

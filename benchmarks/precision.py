@@ -134,7 +134,7 @@ def measured_here() -> dict[str, Any]:
 def place(record: dict[str, Any]) -> str:
     """Name the machine of a record by what decides about bfloat16, and the date."""
     known = {True: ", with instructions for bfloat16", False: ", without instructions for bfloat16", None: ""}
-    return f"{record['device']}{known[record['bfloat16']]}, torch {record['versions']['torch']}, {record['date']}"
+    return f"{record['device']}{known[record.get('bfloat16')]}, torch {record['versions']['torch']}, {record['date']}"
 
 
 def run(command: str, folder: Path, *options: str) -> Path:
