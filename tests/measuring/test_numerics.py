@@ -1,8 +1,10 @@
 """The numerics of one training step, of modules whose numerics are known."""
 
+import doctest
 import math
 import pickle
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -296,3 +298,8 @@ def test_nudged_weights_are_neighbours() -> None:
     up, down = (torch.nextafter(before, torch.tensor(towards)) for towards in (torch.inf, -torch.inf))
     assert bool(((module.weight == up) | (module.weight == down)).all())
     assert 0 < int((module.weight == up).sum()) < 256
+
+
+@pytest.mark.parametrize("module", [numerics, numerics_step])
+def test_examples(module: ModuleType) -> None:
+    assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0

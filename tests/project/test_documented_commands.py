@@ -28,7 +28,8 @@ ONLY_PARSED = {
     "mnist-amp compare --axes '{network.hidden_dim: [128, 1024], data.batch_size: [64, 512]}'",
     "mnist-amp compare --network.hidden_dim 512 --data.batch_size 256 --axes '{data.batch_size: []}' --seeds 0",
     "mnist-amp compare --precisions '[32-true,bf16-mixed,bf16-true]'",
-    "mnist-amp compare --model my_module.MyModule --model.width 256 --data my_module.MyData --metric val_loss --mode min",
+    "mnist-amp compare --model my_module.MyModule --model.width 256 --data my_module.MyData "
+    "--metric val_loss --mode min",
     "mnist-amp compare --model my_module.MyModule --data my_module.MyData "
     "--axes '{model.width: [64, 1024], data.batch_size: [32, 256]}'",
     "mnist-amp fit --data.dataset FashionMNIST",  # these are downloads

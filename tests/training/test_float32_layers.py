@@ -206,6 +206,11 @@ def test_the_command_trains_resumes_and_tests_with_it(run: Run, refused: Refused
     )
 
 
+def test_the_command_takes_bfloat16_around_the_layers(run: Run) -> None:
+    assert "precision  bf16-mixed\n" in run("fit", *FC2, "--trainer.plugins.precision=bf16-mixed")
+    assert "MixedPrecision" not in last(0)
+
+
 def test_a_run_resumes_with_other_plugins_and_keeps_its_loss_scale(run: Run) -> None:
     run("fit", *FC2, "--scaler.init_scale=256")
     plain = "{class_path: MixedPrecision, init_args: {precision: 16-mixed, device: cpu}}"

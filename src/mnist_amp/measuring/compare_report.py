@@ -6,6 +6,7 @@
 import statistics
 from pathlib import Path
 
+from mnist_amp.measuring import numerics_report
 from mnist_amp.measuring.compare_charts import Drawing, memory_charts, score_charts, time_charts
 from mnist_amp.measuring.compare_records import Comparison, Failure, Inference, Score, short_names, value_text
 from mnist_amp.measuring.compare_rows import Row, rows, verdict_setting
@@ -13,6 +14,7 @@ from mnist_amp.measuring.compare_summary import summary
 from mnist_amp.measuring.environment import join_versions, measured_on
 from mnist_amp.measuring.inference_report import inference_table
 from mnist_amp.measuring.inference_report import sentences as inference_sentences
+from mnist_amp.measuring.numerics_records import Numerics
 from mnist_amp.measuring.verdict_sentences import heading, sentences
 from mnist_amp.measuring.work_tables import types_table, work_table
 from mnist_amp.reporting.document import Block, Bullets, Chart, Code, Document, Heading, Table, Text, to_markdown
@@ -80,6 +82,7 @@ def document(comparison: Comparison) -> Document:
             *_work(comparison),
             *_memory(comparison),
             *_scores(comparison),
+            *_numerics(comparison),
             *_inference(comparison),
             *_environment(comparison),
         ],
@@ -128,6 +131,10 @@ def _work(comparison: Comparison) -> list[Block]:
 
 def _at(comparison: Comparison) -> str:
     return f"with {verdict_setting(comparison)}" if comparison.axes else "in a step"
+
+
+def _numerics(comparison: Comparison) -> list[Block]:
+    return [block for _, numerics in comparison.outcomes(Numerics) for block in numerics_report.sections(numerics)]
 
 
 def _inference(comparison: Comparison) -> list[Block]:

@@ -217,7 +217,8 @@ class Numerics:
             difference = precision.differences.get(parameter.name)
             if difference is None or parameter.is_zero:
                 continue
-            if difference.flushed is not None and difference.flushed > LARGE_FLUSHED:
+            # bfloat16 has the range of float32; its zeros come from activations that a ReLU cuts off, or does not
+            if precision.is_fp16 and difference.flushed is not None and difference.flushed > LARGE_FLUSHED:
                 found.append(Risk("underflow", parameter.layer, precision.name, difference.flushed))
             elif parameter.norm >= least and difference.error is not None and difference.error > LARGE_ERROR:
                 found.append(Risk("rounding", parameter.layer, precision.name, difference.error))

@@ -11,6 +11,7 @@ from textwrap import shorten
 from typing import NamedTuple
 
 from mnist_amp.cli.arguments import find
+from mnist_amp.measuring import numerics_report
 from mnist_amp.measuring.environment import join_versions, measured_on
 from mnist_amp.measuring.profile_records import (
     GradientSizes,
@@ -85,6 +86,8 @@ def terminal(results: ProfileResults, folder: str | None) -> str:
     found["marks"] = _marks_cost(times)
     shares = [(SHORT.get(name, name), share) for name, share in results.profile.work.items()]
     found["work"] = ", ".join(f"{name} {share:.0%}" for name, share in shares if share >= 0.005)
+    if results.numerics is not None and (risks := numerics_report.sentences(results.numerics)):
+        found["numerics"] = shorten(risks[0], SETTING, placeholder=" ...")
     if folder is not None:
         found["files"] = described_files(folder, len(_charts(results)))
     return "\n".join(["", head, *lines, "", tables.facts(found, WIDTH)])
@@ -103,6 +106,7 @@ def document(results: ProfileResults) -> Document:
             *_operations(results.profile.operations),
             *_kernels(results.profile.kernels),
             *_gradients(results.profile.gradients),
+            *([] if results.numerics is None else numerics_report.sections(results.numerics)),
             *measured_on(_facts(results)),
         ],
     )

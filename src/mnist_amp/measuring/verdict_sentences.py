@@ -1,11 +1,13 @@
 """The verdict of a comparison: a sentence for each finding, the advice first. No torch here."""
 
+import itertools
 import statistics
 
-from mnist_amp.measuring import verdict
+from mnist_amp.measuring import numerics_report, verdict
 from mnist_amp.measuring.compare_records import Comparison, Inference, Setting, Speed, short_names
 from mnist_amp.measuring.compare_rows import Row, crossover_along, rows, scores, verdict_setting
 from mnist_amp.measuring.inference_report import sentences as inference_sentences
+from mnist_amp.measuring.numerics_records import Numerics
 from mnist_amp.measuring.reasons import reasons
 from mnist_amp.wording import counted, described_class, listed
 
@@ -35,6 +37,7 @@ def sentences(comparison: Comparison) -> list[str]:
         *_not_captured(comparison),
         *(text for row in others if row.precision != "fp16-cpu" for text in _where_faster(row, comparison, measured)),
         *_scores(comparison),
+        *_numerics(comparison),
         *_inference(comparison),
         *_memory(here),
     ]
@@ -190,6 +193,13 @@ def _scores(comparison: Comparison) -> list[str]:
         texts.append(text)
     seeds = counted(len(found[baseline]), "seed")
     return [f"{metric.name} over {seeds}: {', '.join(texts)}."]
+
+
+def _numerics(comparison: Comparison) -> list[str]:
+    """Return the layers at risk, or why they are not known."""
+    failed = [f"Numerics are not measured: {failure.error}" for _, failure in comparison.failures("numerics")]
+    found = [numerics_report.sentences(numerics) for _, numerics in comparison.outcomes(Numerics)]
+    return [*failed, *itertools.chain(*found)]
 
 
 def _inference(comparison: Comparison) -> list[str]:
