@@ -102,13 +102,10 @@ def by_compare(case: Case, precision: str, seconds: float) -> float:
     return measured.seconds
 
 
-def ratios(runs: list[dict[str, Any]], module: str) -> dict[str, float]:
-    """Return the speed of bf16-mixed (32-true = 1), measured both ways: medians of the rounds."""
+def ratios(runs: list[dict[str, Any]], module: str, way: str) -> list[float]:
+    """Return the speed of bf16-mixed (32-true = 1) in each round, measured in a way: `bare` or `compare`."""
     full, half = ([run for run in runs if (run["module"], run["precision"]) == (module, name)] for name in BOTH)
-    return {
-        way: statistics.median(slow[way] / fast[way] for slow, fast in zip(full, half, strict=True))
-        for way in ("bare", "compare")
-    }
+    return [slow[way] / fast[way] for slow, fast in zip(full, half, strict=True)]
 
 
 def table(record: dict[str, Any]) -> str:
@@ -116,15 +113,16 @@ def table(record: dict[str, Any]) -> str:
     cases = {run["module"]: f"{run['width']}, {run['batch_size']}" for run in record["runs"]}
     lines = []
     for module, sizes in cases.items():
-        found = ratios(record["runs"], module)
+        found = [ratios(record["runs"], module, way) for way in ("bare", "compare")]
         times = [run["bare"] for run in record["runs"] if (run["module"], run["precision"]) == (module, BOTH[0])]
-        speeds = [f"{found[way]:.2f}" for way in ("bare", "compare")]
-        difference = f"{found['compare'] / found['bare'] - 1:+.0%}"
+        speeds = [f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})" for each in found]
+        bare, compared = map(statistics.median, found)
+        difference = f"{compared / bare - 1:+.0%}"
         lines.append([module, sizes, f"{1e3 * statistics.median(times):.1f}", *speeds, difference])
     rounds = len(record["runs"]) // len(cases) // len(BOTH)
     return (
         f"Speed of {BOTH[1]} ({BOTH[0]} = 1), measured in two ways:\n\n{markdown([head, *lines])}\n\n"
-        f"Medians of {rounds} interleaved rounds on: {place(record)}.\n`{record['command']}`\n"
+        f"Medians (minimum to maximum) of {rounds} interleaved rounds on: {place(record)}.\n`{record['command']}`\n"
     )
 
 

@@ -99,7 +99,8 @@ def test_table_of_the_ratios() -> None:
         "Speed of bf16-mixed (32-true = 1), measured in two ways:\n\n"
         "| module | width, batch size | 32-true, ms per step | bare loop | `mnist-amp compare` | difference |\n"
         "|---|---|---|---|---|---|\n"
-        "| LitCNN | 32, 64 | 20.0 | 2.00 | 2.20 | +10% |\n\n"
-        "Medians of 3 interleaved rounds on: a CPU, with instructions for bfloat16, torch 2.15.0, 2026-11-26.\n"
+        "| LitCNN | 32, 64 | 20.0 | 2.00 (2.00 to 2.00) | 2.20 (2.20 to 2.20) | +10% |\n\n"
+        "Medians (minimum to maximum) of 3 interleaved rounds on: a CPU, with instructions for bfloat16, "
+        "torch 2.15.0, 2026-11-26.\n"
         "`python x`\n"
     )
