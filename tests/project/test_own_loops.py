@@ -15,6 +15,7 @@ import own_loops
 import own_modules as benchmark
 from tests.measuring import own_modules
 
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 WIDTH, BATCH_SIZE, SIZE = 8, 8, 40
 EPOCHS = 2
 
@@ -104,3 +105,10 @@ def test_table_of_the_ratios() -> None:
         "torch 2.15.0, 2026-11-26.\n"
         "`python x`\n"
     )
+
+
+def test_the_saved_table_is_that_of_the_saved_results() -> None:
+    saved = list(RESULTS.glob("own-modules-*.json"))
+    assert saved
+    for path in saved:
+        assert path.with_suffix(".md").read_text(encoding="utf-8") == benchmark.table(json.loads(path.read_text()))
