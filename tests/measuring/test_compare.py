@@ -150,6 +150,19 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         ),
         (("--precisions=[32-true]",), "precisions needs at least two that differ."),
         (("--precisions=[32-true,32-true]",), "precisions needs at least two that differ."),
+        (
+            ("--precisions=[32-true,plugins]",),
+            "precisions has plugins, but trainer.plugins is not set. Set it, or leave plugins out.",
+        ),
+        (
+            (
+                "--trainer.plugins=MixedPrecision",
+                "--trainer.plugins.precision=16-mixed",
+                "--trainer.plugins.device=cpu",
+            ),
+            "trainer.plugins is measured as a precision of its own: give --precisions "
+            "'[32-true,bf16-mixed,16-mixed,plugins]'.",
+        ),
         (("--axes={network.hidden_dim: [wide]}",), "axes: network.hidden_dim can't be wide; it takes int."),
         (("--axes={data.batch_size: [64, -1]}",), "axes: data.batch_size is -1; it must be at least 1."),
         (
@@ -193,7 +206,8 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         ),
         (
             ("--axes={trainer.plugins: [null]}",),
-            "axes has trainer.plugins, but the precisions are those of --precisions, which has fp16-cpu as well.",
+            "axes has trainer.plugins, but the precisions are those of --precisions, which has fp16-cpu and plugins as "
+            "well.",
         ),
         (
             ("--axes={matmul_precision: [high]}",),

@@ -26,10 +26,10 @@ def options(module: str, data: str, **more: Any) -> dict[str, Any]:
 
 
 def compared(run: Run, module: str, data: str, *more: str) -> tuple[str, dict[str, Any]]:
-    """Return what a small comparison prints, and its results."""
+    """Return the report of a small comparison, and its results."""
     named = [f"--{name}={value}" for name, value in options(module, data).items()]
-    printed = run("compare", *named, *QUICK, *more)
-    return printed, json.loads((FOLDER / "results.json").read_text())
+    run("compare", *named, *QUICK, *more)
+    return (FOLDER / "report.md").read_text(), json.loads((FOLDER / "results.json").read_text())
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_the_flops_of_a_step_are_those_of_its_layers() -> None:
 
 
 def test_a_comparison_of_a_module(run: Run) -> None:
-    printed, record = compared(run, "LitCNN", "Images", "--axes={model.width: [4]}", "--metric=val_acc")
+    report, record = compared(run, "LitCNN", "Images", "--axes={model.width: [4]}", "--metric=val_acc")
     assert record["metric"] == {"name": "val_acc", "mode": "max"}
     assert record["axes"] == {"model.width": [4, 8]}
     assert [tuple(row["cell"][key] for key in ("kind", "precision")) for row in record["cells"]] == [
@@ -108,13 +108,13 @@ def test_a_comparison_of_a_module(run: Run) -> None:
         ("inference", "32-true"),
     ]
     assert all("error" not in row for row in record["cells"])
-    assert "\nWith width 8 on CPU" in printed
+    assert "\nWith width 8 on CPU" in report
 
 
 def test_the_metric_is_found_by_a_fit_on_one_batch(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    printed, record = compared(run, "LitTransformer", "Sentences")
+    report, record = compared(run, "LitTransformer", "Sentences")
     assert record["metric"] == {"name": "perplexity", "mode": "min"}
-    assert "\nperplexity over 1 seed: 32-true " in printed
+    assert "- perplexity over 1 seed: 32-true " in report
     with pytest.raises(SystemExit):
         compared(run, "LitTransformer", "Sentences", "--metric=perplexty")
     assert capsys.readouterr().err.endswith(
@@ -129,10 +129,10 @@ def test_the_metric_is_found_by_a_fit_on_one_batch(run: Run, capsys: pytest.Capt
 
 
 def test_a_slow_data_loader_is_the_verdict(run: Run) -> None:
-    printed, record = compared(run, "LitSlow", "SlowImages", "--seeds=0")
+    report, record = compared(run, "LitSlow", "SlowImages", "--seeds=0")
     waited = [row["waiting_seconds"] for row in record["cells"] if row["cell"]["kind"] == "speed"]
     assert min(waited) > 8 * 0.002
-    assert " of a 32-true step is waiting for your DataLoader: " in printed
+    assert " of a 32-true step is waiting for your DataLoader: " in report
 
 
 def test_workers_of_a_data_loader(run: Run) -> None:
@@ -190,19 +190,31 @@ def hard(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_layer_that_overflows_is_named(run: Run, hard: str) -> None:
-    printed, _ = compared(run, "LitCNN", "Images", hard, "--precisions=[32-true,fp16-cpu]")
-    assert "but the output of layer net.3 is not finite (inf or nan)." in printed
+    report, _ = compared(run, "LitCNN", "Images", hard, "--precisions=[32-true,fp16-cpu]")
+    assert "but the output of layer net.3 is not finite (inf or nan)." in report
+
+
+def test_layers_in_float32_are_a_row_of_their_own_and_mend_an_overflow(run: Run, hard: str) -> None:
+    layers = "--trainer.plugins.layers=[net.3,net.4]"
+    plugin = ("--trainer.plugins=mnist_amp.training.float32_layers.Float32Layers", layers)
+    rows = "--precisions=[32-true,fp16-cpu,plugins]"
+    report, record = compared(run, "LitCNN", "Images", hard, rows, "--trainer.precision=null", *plugin)
+    effective = {row["cell"]["precision"]: row.get("effective") for row in record["cells"] if "effective" in row}
+    assert effective["plugins"] == "16-mixed with 2 layers in float32"
+    found = {row["cell"]["precision"]: row for row in record["cells"] if row["cell"]["kind"] == "profile"}
+    assert (found["fp16-cpu"]["non_finite"], found["plugins"]["non_finite"]) == ("net.3", None)
+    assert "the loss is nan" in report
 
 
 def test_an_operation_without_a_kernel_is_named(run: Run, hard: str) -> None:
-    printed, _ = compared(run, "LitCNN", "Images", hard, "--model.layer=HasNoHalf")
+    report, _ = compared(run, "LitCNN", "Images", hard, "--model.layer=HasNoHalf")
     error = "RuntimeError: no kernel for BFloat16 (in layer net.3, HasNoHalf)"
-    assert f"\nbf16-mixed with batch_size 8 failed: {error}\n" in printed
+    assert f"- bf16-mixed with batch_size 8 failed: {error}\n" in report
 
 
 def test_smaller_batches_are_measured_where_the_memory_ends(run: Run, hard: str) -> None:
     sizes = ("--data.batch_size=24", "--axes={data.batch_size: [2]}", "--model.most=11", "--seeds=0")
-    printed, record = compared(run, "LitCNN", "Images", hard, "--model.layer=HasNoHalf", *sizes)
+    report, record = compared(run, "LitCNN", "Images", hard, "--model.layer=HasNoHalf", *sizes)
     speeds = [
         row for row in record["cells"] if row["cell"]["kind"] == "speed" and row["cell"]["precision"] == "32-true"
     ]
@@ -212,5 +224,5 @@ def test_smaller_batches_are_measured_where_the_memory_ends(run: Run, hard: str)
         (12, True),
         (6, False),
     ]
-    assert "\nWith batch_size 6 on CPU" in printed
-    assert "\nThe memory is too small for batch_size 24 in 32-true and bf16-mixed; batch_size 12 in " in printed
+    assert "\nWith batch_size 6 on CPU" in report
+    assert "- The memory is too small for batch_size 24 in 32-true and bf16-mixed; batch_size 12 in " in report

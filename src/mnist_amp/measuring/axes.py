@@ -15,7 +15,7 @@ Parse = Callable[[Mapping[str, Any]], Mapping[str, Any]]  # from options of fit,
 # options that can't be axes, with what to use instead
 INSTEAD = {
     "trainer.precision": "the precisions are those of --precisions",
-    "trainer.plugins": "the precisions are those of --precisions, which has fp16-cpu as well",
+    "trainer.plugins": "the precisions are those of --precisions, which has fp16-cpu and plugins as well",
     "matmul_precision": "TF32 is the precision tf32 of --precisions",
     "seed_everything": "--seeds is the number of seeds, and --seed_everything the first of them",
     "trainer.accelerator": "compare measures one device, which --trainer.accelerator chooses",

@@ -36,7 +36,7 @@ from mnist_amp.measuring.inference_speed import measure_inference
 from mnist_amp.measuring.isolated_process import run_isolated
 from mnist_amp.measuring.measured_fit import MeasuringCLI
 from mnist_amp.measuring.numerics import measure_numerics
-from mnist_amp.measuring.precisions import PRECISIONS, unavailable, usual
+from mnist_amp.measuring.precisions import PRECISIONS, check, usual
 from mnist_amp.number_types import NonNegativeInt, PositiveFloat, PositiveInt
 from mnist_amp.runs import folders
 from mnist_amp.signals import Stopped
@@ -74,7 +74,7 @@ def compare(
     Args:
         cli: the command line
         precisions: Lightning's precisions, tf32 (32-true with TF32) and fp16-cpu (fp16 with a GradScaler on a CPU, slow
-            by design); the others are compared with the first
+            by design); plugins is the one that trainer.plugins sets; the others are compared with the first
         axes: options of fit, each with the values at which time and memory are measured, besides the run's own value,
             as in '{network.width: [16, 64], data.batch_size: [64, 512]}'; by default network.hidden_dim, if the
             network has it, and data.batch_size; with --model, only the run's own setting is measured by default
@@ -115,7 +115,7 @@ def _begin(
     config = cli.fit_settings()
     cuda = config["trainer"]["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     precisions = usual(cuda) if precisions is None else precisions
-    _check_precisions(precisions, cuda)
+    check(precisions, cuda, bool(config["trainer"]["plugins"]))
     if axes is None:
         axes = _usual_axes(cli, config, cuda)
     axes, own = _checked_axes(cli, axes, config)
@@ -218,16 +218,6 @@ def _usual_axes(cli: "CompareCLI", config: dict[str, Any], cuda: bool) -> dict[s
     has_width, images = isinstance(find(config, WIDTH), int), cli.train_size()
     widths: dict[str, list[Any]] = {WIDTH: AXES[cuda][WIDTH]} if has_width else {}
     return {**widths, BATCH_SIZE: [size for size in AXES[cuda][BATCH_SIZE] if size <= images]}
-
-
-def _check_precisions(precisions: list[str], cuda: bool) -> None:
-    for name in precisions:
-        if name not in PRECISIONS:
-            raise RequestError(f"precisions has {name}; it takes {', '.join(PRECISIONS)}.")
-        if (reason := unavailable(name, cuda)) is not None:
-            raise RequestError(f"precisions has {name}, {reason}")
-    if len(set(precisions)) < max(2, len(precisions)):
-        raise RequestError("precisions needs at least two that differ.")
 
 
 def _find_folder(resume: str, root: Path) -> Path:

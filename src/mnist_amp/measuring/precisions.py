@@ -4,9 +4,12 @@ Another kind of row is another entry of `PRECISIONS`: a name, and options of `fi
 """
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+from mnist_amp.errors import RequestError
 
 FP16_CPU = {
     "class_path": "lightning.pytorch.plugins.MixedPrecision",
@@ -14,14 +17,41 @@ FP16_CPU = {
 }
 # Lightning's own precisions. transformer-engine is fp8 with bfloat16 weights.
 LIGHTNINGS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "transformer-engine")
+PLUGINS = "plugins"  # the precision plugin that the settings give, such as Float32Layers
 PRECISIONS: dict[str, dict[str, Any]] = {
     **{
         name: {"trainer.precision": name, "trainer.plugins": None, "matmul_precision": "highest"} for name in LIGHTNINGS
     },
     "tf32": {"trainer.precision": "32-true", "trainer.plugins": None, "matmul_precision": "high"},
     "fp16-cpu": {"trainer.precision": None, "trainer.plugins": FP16_CPU},
+    PLUGINS: {"trainer.precision": None, "matmul_precision": "highest"},
 }
 FP8 = (8, 9)  # CUDA capability
+
+
+def check(names: Sequence[str], cuda: bool, has_plugins: bool) -> None:
+    """Check the precisions of a comparison.
+
+    Args:
+        names: the first is the baseline.
+        cuda: whether the fits use a CUDA device.
+        has_plugins: whether the settings have trainer.plugins.
+
+    Raises:
+        RequestError: a precision is unknown or can't be measured here, or there are too few.
+    """
+    for name in names:
+        if name not in PRECISIONS:
+            raise RequestError(f"precisions has {name}; it takes {', '.join(PRECISIONS)}.")
+        if (reason := unavailable(name, cuda)) is not None:
+            raise RequestError(f"precisions has {name}, {reason}")
+    if len(set(names)) < max(2, len(names)):
+        raise RequestError("precisions needs at least two that differ.")
+    if PLUGINS in names and not has_plugins:
+        raise RequestError(f"precisions has {PLUGINS}, but trainer.plugins is not set. Set it, or leave {PLUGINS} out.")
+    if has_plugins and PLUGINS not in names:
+        text = f"[{','.join([*names, PLUGINS])}]"
+        raise RequestError(f"trainer.plugins is measured as a precision of its own: give --precisions '{text}'.")
 
 
 def unavailable(name: str, cuda: bool) -> str | None:

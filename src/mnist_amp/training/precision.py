@@ -11,6 +11,8 @@ from lightning.pytorch import Trainer
 from mnist_amp import __version__
 from mnist_amp.runs.checkpoint_contents import RunInfo
 from mnist_amp.torch_internals import cpu_multiplies
+from mnist_amp.training.float32_layers import Float32Layers
+from mnist_amp.wording import counted
 
 EMULATED_SPEED = 0.46  # of bf16-mixed, as a multiple of that of 32-true, in docs/results/verdict-cpu.md
 
@@ -21,8 +23,10 @@ def effective_precision(trainer: Trainer) -> str:
 
 
 def described_precision(trainer: Trainer) -> str:
-    """Return the effective precision, with `with TF32` added if float32 matrix products use TF32."""
+    """Return the effective precision, with `with TF32` if float32 products use it, and layers that stay in float32."""
     effective, device = effective_precision(trainer), trainer.strategy.root_device
+    if isinstance(trainer.precision_plugin, Float32Layers):
+        return f"{effective} with {counted(len(trainer.precision_plugin.layers), 'layer')} in float32"
     tf32 = device.type == "cuda" and torch.get_float32_matmul_precision() != "highest"
     if tf32 and effective == "32-true" and torch.cuda.get_device_capability(device)[0] >= 8:
         return f"{effective} with TF32"
