@@ -7,6 +7,7 @@ by the kind of the machine. About 6 minutes on 2 CPU cores that do nothing else.
 """
 
 import argparse
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from mnist_amp.measuring.compare_records import Comparison
 from mnist_amp.measuring.compare_rows import Row, rows
 from mnist_amp.measuring.verdict import classify
 from mnist_amp.reporting.tables import markdown
-from precision import MACHINE
+from precision import MACHINE, measured_here, place
 from speed import RESULTS, keep
 
 NETWORKS = ("SimpleNN", "WideMLP", "CNN", "ViT")
@@ -37,7 +38,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         comparison = compare(options, Path(folder))
     command = f"crossover.py --rounds {args.rounds}"
-    keep(args.results / f"crossover-{MACHINE}.json", command, table, speeds=speeds(rows(comparison)))
+    found = speeds(rows(comparison), comparison.baseline)
+    keep(args.results / f"crossover-{MACHINE}.json", command, table, **measured_here(), speeds=found)
 
 
 def compare(options: list[str], folder: Path) -> Comparison:
@@ -47,13 +49,13 @@ def compare(options: list[str], folder: Path) -> Comparison:
     return Comparison.load(max((folder / "lightning_logs" / "compare").glob("version_*")) / "results.json")
 
 
-def speeds(measured: list[Row]) -> list[dict[str, Any]]:
+def speeds(measured: list[Row], baseline: str) -> list[dict[str, Any]]:
     """Return the rounds of each precision against the baseline, by network and batch size."""
     return [
         {"network": row.setting["network"], "batch_size": row.setting["data.batch_size"], "precision": row.precision}
         | {"speeds": row.speeds}
         for row in measured
-        if row.speeds and row.precision != "32-true"
+        if row.speeds and row.precision != baseline
     ]
 
 
@@ -66,15 +68,15 @@ def table(record: dict[str, Any]) -> str:
         head = ["network", *(f"batch {size:,}" for size in sizes)]
         networks = dict.fromkeys(network for name, network, _ in found if name == precision)
         lines = [[net, *(text(found.get((precision, net, size), [])) for size in sizes)] for net in networks]
-        parts.append(f"Speed of {precision} (32-true = 1):\n\n{markdown([head, *lines])}")
-    where = f"{record['device']}, torch {record['versions']['torch']}, {record['date']}"
-    return "\n\n".join(parts) + f"\n\nMedians, on: {where}.\n`{record['command']}`\n"
+        parts.append(f"Speed of {precision} (32-true = 1), bold where it is faster:\n\n{markdown([head, *lines])}")
+    rounds = max(map(len, found.values()))
+    return "\n\n".join(parts) + f"\n\nMedians of {rounds} rounds on: {place(record)}.\n`{record['command']}`\n"
 
 
 def text(speeds: list[float]) -> str:
     if not speeds:
         return "-"
-    middle = f"{sorted(speeds)[len(speeds) // 2]:.2f}"
+    middle = f"{statistics.median(speeds):.2f}"
     return f"**{middle}**" if classify(speeds) == "faster" else middle
 
 

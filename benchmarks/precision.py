@@ -126,6 +126,17 @@ def ratio_table(record: dict[str, Any]) -> str:
     )
 
 
+def measured_here() -> dict[str, Any]:
+    """Return what `place` needs besides the fields that `keep` saves."""
+    return {"bfloat16": cpu_multiplies(torch.bfloat16) if DEVICE == "cpu" else None}
+
+
+def place(record: dict[str, Any]) -> str:
+    """Name the machine of a record by what decides about bfloat16, and the date."""
+    known = {True: ", with instructions for bfloat16", False: ", without instructions for bfloat16", None: ""}
+    return f"{record['device']}{known[record.get('bfloat16')]}, torch {record['versions']['torch']}, {record['date']}"
+
+
 def run(command: str, folder: Path, *options: str) -> Path:
     """Run a command, and return the folder of its report."""
     program = [sys.executable, "-m", "mnist_amp", command, *options, f"--trainer.default_root_dir={folder}"]

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch import Trainer
 
 from mnist_amp.measuring.fit_measurements import measure_score, measure_speed, measure_step, try_fit
 from mnist_amp.measuring.precisions import PRECISIONS
 from tests.conftest import ROOT, Run
+from tests.measuring import own_modules
 
 MODULES = "tests.measuring.own_modules"
 FOLDER = Path("lightning_logs/compare/version_0")
@@ -33,6 +36,26 @@ def compared(run: Run, module: str, data: str, *more: str) -> tuple[str, dict[st
 def importable(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.delenv("MNIST_AMP_DATA__DATA_DIR")  # a setting of the data of this project
+
+
+@pytest.mark.parametrize(
+    ("module", "data", "metric"),
+    [
+        ("LitCNN", "Images", "val_loss"),
+        ("LitTransformer", "Sentences", "perplexity"),
+        ("LitAutoencoder", "Vectors", "val_loss"),
+        ("LitSlow", "SlowImages", "val_loss"),
+    ],
+)
+def test_the_modules_learn_with_a_plain_trainer(module: str, data: str, metric: str) -> None:
+    """After some steps, the loss on other examples is a fifth lower at least."""
+    torch.manual_seed(0)
+    lit, source = getattr(own_modules, module)(), getattr(own_modules, data)(batch_size=16, size=128)
+    quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=10, logger=False, num_sanity_val_steps=0, **quiet)
+    (before,) = trainer.validate(lit, source, verbose=False)
+    trainer.fit(lit, source)
+    assert trainer.callback_metrics[metric] < 0.8 * before[metric]
 
 
 @pytest.mark.parametrize(
