@@ -175,6 +175,10 @@ class MeasuredFit(AnyModuleCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         if self.is_foreign:
             own_module.check_optimizer(self.model, self.config["fit"].as_dict())
+        return self.make_bare_trainer(self.measuring, self.replaced)
+
+    def make_bare_trainer(self, callbacks: list[Callback], replaced: dict[str, Any]) -> Trainer:
+        """Make a Trainer without the work beside training; `replaced` are its arguments that override all others."""
         # modules of other projects may use their logger
         logger = {"logger": DummyLogger()} if self.is_foreign else {}
-        return self.make_trainer(self.measuring, **(BARE | logger | self.replaced))
+        return self.make_trainer(callbacks, **(BARE | logger | replaced))
