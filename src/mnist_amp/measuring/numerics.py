@@ -20,7 +20,7 @@ from torch import Tensor
 from mnist_amp.cli.arguments import find
 from mnist_amp.cli.error_messages import describe_error
 from mnist_amp.errors import RunError
-from mnist_amp.measuring.measured_fit import BARE, ENDLESS, MeasuredFit
+from mnist_amp.measuring.measured_fit import ENDLESS, MeasuredFit
 from mnist_amp.measuring.numerics_records import (
     Difference,
     LayerNumerics,
@@ -45,7 +45,7 @@ ONE_STEP: dict[str, Any] = {
         "max_epochs": 1,
         "max_steps": -1,
         "limit_train_batches": 1,
-        "limit_val_batches": 0,
+        "limit_val_batches": 1,
         "overfit_batches": 0.0,
     },
     **{"accumulate_grad_batches": 1, "gradient_clip_val": None},
@@ -73,7 +73,7 @@ class StepFit(MeasuredFit):
     def repeat(self, recorder: StepRecorder) -> StepRecorder:
         """Take another step with the same module in a new Trainer, and return its recorder."""
         self.datamodule.prepare_data = self.datamodule.setup = _do_nothing
-        trainer = self.make_trainer([recorder], **(BARE | ONE_STEP))
+        trainer = self.make_bare_trainer([recorder], ONE_STEP)
         trainer.fit(self.model, datamodule=self.datamodule)
         return recorder
 
