@@ -141,3 +141,47 @@ class Vectors(_Data):
 
     def data(self, seed: int) -> Any:
         return own_networks.vectors(seed, self.size)
+
+
+class LitPlain(LightningModule):
+    """A regression in the ways that other modules are not written.
+
+    Args:
+        kind: `one_cycle` has a schedule of the fit's length, `plateau` one that needs a metric, `raw` uses its
+            optimizer without Lightning, `logger` writes to its logger.
+    """
+
+    def __init__(self, kind: str = "one_cycle") -> None:
+        super().__init__()
+        self.kind, self.layer = kind, torch.nn.Linear(64, 1)
+        self.automatic_optimization = kind != "raw"
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+        loss = self.layer(batch[0]).square().mean()
+        self.log("rate", 0.1)
+        if self.kind == "logger":
+            self.logger.experiment.add_scalar("loss", loss, batch_idx)  # type: ignore[union-attr]
+        if self.kind == "raw":
+            optimizer: Any = self.optimizers(use_pl_optimizer=False)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+        return None if self.kind == "raw" else loss
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("size", self.layer(batch[0]).abs().mean())
+
+    def on_train_epoch_end(self) -> None:
+        if self.kind == "plateau":
+            self.log("again", self.trainer.callback_metrics["size"])
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.01)
+        if self.kind == "one_cycle":
+            steps = int(self.trainer.estimated_stepping_batches)
+            schedule: Any = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        if self.kind == "plateau":
+            schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "size"}}
+        return optimizer

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from mnist_amp.measuring.fit_measurements import measure_score, measure_speed, measure_step, try_fit
+from mnist_amp.measuring.numerics import measure_numerics
 from mnist_amp.measuring.precisions import PRECISIONS
 from tests.conftest import ROOT, Run
 from tests.measuring import own_modules
@@ -23,6 +24,19 @@ def options(module: str, data: str, **more: Any) -> dict[str, Any]:
     """Return options of fit that name the classes, with few data."""
     named = {"model": f"{MODULES}.{module}", "data": f"{MODULES}.{data}", "data.size": 96, "data.batch_size": 8}
     return {**named, "trainer.accelerator": "cpu", **more}
+
+
+def as_config(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options by name as nested settings, with the parameters of the classes."""
+    config: dict[str, Any] = {}
+    for name, value in options.items():
+        group, _, parameter = name.partition(".")
+        if not parameter:
+            config[group] = {"class_path": value, "init_args": {}}
+        else:
+            found = config.setdefault(group, {})
+            found.get("init_args", found)[parameter] = value
+    return config
 
 
 def compared(run: Run, module: str, data: str, *more: str) -> tuple[str, dict[str, Any]]:
@@ -86,6 +100,32 @@ def test_every_measurement_of_a_module(module: str, data: str, metrics: list[str
     score, _ = measure_score({}, {**own, "trainer.max_epochs": 2}, metrics[-1])
     assert score.steps == 2 * 12 * (2 if module == "LitAutoencoder" else 1)
     assert len(score.curve) == (0 if module == "LitAutoencoder" else 24)
+
+
+@pytest.mark.parametrize("kind", ["one_cycle", "plateau", "raw", "logger"])
+def test_modules_that_depend_on_the_fit_around_them(kind: str) -> None:
+    """A fit that is measured has no end and no validation of its own, and no logger."""
+    own = options("LitPlain", "Vectors", **{"model.kind": kind, "trainer.max_epochs": 1})
+    speed, _ = measure_speed({}, own, 0.05)
+    assert speed.steps > 0
+    profile, _ = measure_step({}, own, 0.01)
+    assert profile.flops == 2 * (2 * 8 * 64)  # the layer, and the gradient of its weight
+    numerics = measure_numerics(as_config(own), {"bf16-mixed": PRECISIONS["bf16-mixed"]})
+    assert [each.error for each in numerics.precisions] == [None]
+    trial = try_fit({}, own)
+    assert (trial.validation[0], trial.has_loss) == ("size", kind != "raw")
+
+
+def test_gradients_are_accumulated() -> None:
+    accumulated = {"trainer.accumulate_grad_batches": 4, "trainer.gradient_clip_val": 0.5}
+    own = options("LitPlain", "Vectors", **accumulated)
+    profile, _ = measure_step({}, own, 0.01)
+    assert profile.flops == 2 * (2 * 8 * 64)  # of a batch
+    assert sum(operation.count for operation in profile.operations if operation.name == "addmm") == 4
+    assert sum(profile.work.values()) == pytest.approx(1.0)
+    speed, _ = measure_speed({}, own, 0.05)
+    single, _ = measure_speed({}, options("LitPlain", "Vectors"), 0.05)
+    assert speed.seconds > 1.5 * single.seconds  # of four batches
 
 
 def test_the_flops_of_a_step_are_those_of_its_layers() -> None:

@@ -6,7 +6,18 @@ from itertools import repeat
 import pytest
 import torch
 
-from mnist_amp.measuring.step_parts import ACTIONS, LOOP, REQUEST, HostClock, Recorder, StepProfiler, StreamClock
+from mnist_amp.measuring.step_parts import (
+    ACTIONS,
+    LOOP,
+    REQUEST,
+    REQUEST_RANGE,
+    TRANSFER_RANGE,
+    VALIDATION_RANGE,
+    HostClock,
+    Recorder,
+    StepProfiler,
+    StreamClock,
+)
 
 
 class FakeClock:
@@ -127,6 +138,30 @@ def test_a_step_lasts_from_a_request_for_data_to_the_next_or_to_a_validation_or_
     assert ended == []
     profiler.start(REQUEST)
     assert ended == [2 * sum(step.values()) + 5 + 7]
+
+
+def test_ranges_of_torchs_profiler_cover_requests_transfers_and_validations() -> None:
+    profiler = StepProfiler(FakeClock(), repeat(None), lambda: None)
+    profiler.ranges = True
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        for action in (REQUEST, "[Strategy]SingleDeviceStrategy.batch_to_device"):
+            profiler.start(action)
+            torch.ones(1)
+            profiler.stop(action)
+        torch.zeros(1)  # in a step
+        profiler.start("[LightningModule]Lit.on_validation_model_eval")
+        profiler.start("[Strategy]SingleDeviceStrategy.batch_to_device")
+        profiler.stop("[Strategy]SingleDeviceStrategy.batch_to_device")
+        torch.empty(1)
+        profiler.start(REQUEST)
+        profiler.stop(REQUEST)
+    events = {event.name: event for event in found.events()}
+    within = {name: event.cpu_parent and event.cpu_parent.name for name, event in events.items()}
+    assert (within["aten::ones"], within["aten::zeros"]) == (TRANSFER_RANGE, None)
+    assert {REQUEST_RANGE, VALIDATION_RANGE} <= set(events)
+    assert [event.cpu_parent.name for event in found.events() if event.name == "aten::empty" and event.cpu_parent][
+        -1
+    ] == (VALIDATION_RANGE)
 
 
 def test_the_clock_of_the_host() -> None:

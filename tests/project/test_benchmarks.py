@@ -3,14 +3,17 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import accuracy
+import crossover
 import exports
 import own_digits
+import own_modules
 import precision
 import readme
 import scale
@@ -229,16 +232,26 @@ def test_the_kept_files_of_a_report_hold_no_path_of_this_machine(tmp_path: Path)
 
 
 def test_tables_of_precision_are_those_of_the_saved_results(tmp_path: Path) -> None:
-    names = ["compare-cpu.md", "operations-cpu.md", "profile-cpu.md", "verdict-cpu.md"]
-    for folder in ("compare-cpu", "profile-cpu"):
+    names = [f"{name}-cpu-bf16.md" for name in ("compare", "operations", "profile", "verdict")]
+    for folder in ("compare-cpu-bf16", "profile-cpu-bf16"):
         shutil.copytree(RESULTS / folder, tmp_path / folder)
-    precision.write_tables(tmp_path, "cpu")
+    precision.write_tables(tmp_path, "cpu-bf16")
     assert sorted(path.name for path in tmp_path.glob("*.md")) == names
     for name in names:
         assert (tmp_path / name).read_text(encoding="utf-8") == (RESULTS / name).read_text(encoding="utf-8")
-    ratio = json.loads((RESULTS / "ratio-cpu.json").read_text(encoding="utf-8"))
-    if speed.DEVICE == "cpu":
-        assert precision.ratio_table(ratio) == (RESULTS / "ratio-cpu.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("ratio-cpu-bf16", precision.ratio_table),
+        ("own-modules-cpu-bf16", own_modules.table),
+        ("crossover-cpu-bf16", crossover.table),
+    ],
+)
+def test_tables_of_ratios_are_those_of_the_saved_results(name: str, table: Callable[[dict[str, Any]], str]) -> None:
+    saved = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert table(saved) == (RESULTS / f"{name}.md").read_text(encoding="utf-8")
 
 
 def test_table_of_exports() -> None:

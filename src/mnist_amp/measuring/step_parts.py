@@ -43,6 +43,7 @@ ACTIONS = {
 
 # ranges of torch's profiler, by Lightning's name of the action
 REQUEST_RANGE, TRANSFER_RANGE = "mnist-amp: request for a batch", "mnist-amp: transfer of a batch"
+VALIDATION_RANGE = "mnist-amp: validation"  # until the next request
 RANGES = {"train_dataloader_next": REQUEST_RANGE, "batch_to_device": TRANSFER_RANGE}
 
 
@@ -175,6 +176,7 @@ class StepProfiler(Profiler):
         self.is_first = True  # whether the next step is the first of an epoch
         self.ranges = False  # whether to mark requests and transfers for torch's profiler
         self._range: record_function | None = None
+        self._range_name = ""
         self.watch(Recorder(clock), {})
 
     def watch(self, recorder: Recorder, actions: Mapping[str, str]) -> None:
@@ -183,6 +185,7 @@ class StepProfiler(Profiler):
 
     def start(self, action_name: str) -> None:
         if action_name == REQUEST:
+            self._end_range()  # of a validation
             self.recorder.end()
             if next(self.script, self) is self:
                 self.finish()
@@ -191,16 +194,25 @@ class StepProfiler(Profiler):
         action = action_name.rpartition(".")[2]
         if action in VALIDATION_ACTIONS:
             self.recorder.end()
+            self._begin_range(VALIDATION_RANGE)
         elif action in self.actions:
             self.recorder.enter(self.actions[action])
-        if self.ranges and action in RANGES:
-            self._range = record_function(RANGES[action])
+        if action in RANGES:
+            self._begin_range(RANGES[action])
+
+    def _begin_range(self, name: str) -> None:
+        if self.ranges and self._range is None:
+            self._range, self._range_name = record_function(name), name
             self._range.__enter__()  # type: ignore[no-untyped-call]
 
-    def stop(self, action_name: str) -> None:
-        if self._range is not None and action_name.rpartition(".")[2] in RANGES:
+    def _end_range(self) -> None:
+        if self._range is not None:
             self._range.__exit__(None, None, None)
-            self._range = None
+            self._range, self._range_name = None, ""
+
+    def stop(self, action_name: str) -> None:
+        if RANGES.get(action_name.rpartition(".")[2]) == self._range_name:
+            self._end_range()
         if action_name == "run_training_epoch":
             self.recorder.end()
             self.is_first = True

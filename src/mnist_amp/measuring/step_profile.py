@@ -1,5 +1,6 @@
 """A callback that profiles the training steps of any module: their parts, work, memory, types and gradients."""
 
+import math
 import statistics
 import time
 from collections.abc import Generator, Iterator
@@ -28,6 +29,8 @@ from mnist_amp.training.precision import described_precision, product_dtype
 # Steps with marks and steps without take turns, because the speed of a machine changes. The number is odd, so that work
 # that comes every few steps, such as picking out the images, comes to both.
 ROUND = 25
+# at the end of an epoch only, and short
+VALIDATION: dict[str, Any] = {"limit_val_batches": 1, "val_check_interval": 1.0, "check_val_every_n_epoch": 1}
 WORK_STEPS = 7  # under torch's profiler
 
 
@@ -89,10 +92,13 @@ class StepProfile(Callback):
             yield from repeat(None, self.amounts.gradient_steps * batches)
         recorder = Recorder(self.profiler.clock)
         self.profiler.watch(recorder, ACTIONS)
+        yield from self._to_room(batches)
         with parts_of(self.trainer, recorder), OperationLog(recorder) as operations:
             yield from repeat(None, batches)
+        yield from self._to_room(batches)
         with LayerLog(self.module).recording() as layers, step_work.flops_counter() as flops:
             yield from repeat(None, batches)
+        yield from self._to_room(batches)
         self.memory = MemoryMeter(self.trainer, self.module)
         with self.memory.measuring():
             yield from repeat(None, batches)
@@ -125,6 +131,12 @@ class StepProfile(Callback):
             operations=log,
             kernels=kernels_of(work) if self.on_cuda else None,
         )
+
+    def _to_room(self, batches: int) -> Iterator[None]:
+        """Let batches run until the epoch has that many left: a validation would be measured with them."""
+        most = self.trainer.num_training_batches
+        while batches <= most < math.inf and most - (self.trainer.fit_loop.batch_idx + 1) < batches:
+            yield
 
     def _some(self, count: int) -> Iterator[None]:
         started = time.perf_counter()
@@ -161,7 +173,7 @@ def measure_profile(config: dict[str, Any], overrides: dict[str, Any], amounts: 
     """
     profile = StepProfile(amounts)
     with closing(profile.script):
-        fit = MeasuredFit(config, overrides, [profile], **ENDLESS)
+        fit = MeasuredFit(config, overrides, [profile], **ENDLESS, **VALIDATION)
     if profile.result is None:
         raise RunError("the fit ended before it was measured; leave out the callback that ends it.")
     return profile.result, fit

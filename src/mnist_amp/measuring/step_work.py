@@ -14,7 +14,7 @@ from torch.profiler import record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_amp.measuring.operation_kinds import CAST, KINDS, kind_of
-from mnist_amp.measuring.step_parts import REQUEST_RANGE, TRANSFER_RANGE, replaced
+from mnist_amp.measuring.step_parts import REQUEST_RANGE, TRANSFER_RANGE, VALIDATION_RANGE, replaced
 
 LOADER = "enumerate(DataLoader)"  # the range in which torch's profiler sees a DataLoader
 CLOSURE = "mnist-amp: closure of an optimizer"  # Lightning runs the forward and the backward pass within it
@@ -43,7 +43,7 @@ def seconds_by_kind(events: Iterable[Any], on_cuda: bool, batches: int = 1) -> d
 
 def _add(event: Any, found: dict[str, float], on_cuda: bool) -> None:
     """Add the time of an event to its kind. Operations within a product or an optimizer belong to it, except casts."""
-    if event.name == REQUEST_RANGE or event.name.startswith(LOADER):
+    if event.name in (REQUEST_RANGE, VALIDATION_RANGE) or event.name.startswith(LOADER):
         return
     kind = "other operations" if event.name == TRANSFER_RANGE else kind_of(event.name)
     if kind is None or (kind == "other operations" and event.name != TRANSFER_RANGE):
