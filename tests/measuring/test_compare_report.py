@@ -51,7 +51,7 @@ With hidden_dim 128 and batch_size 64 on {CPU}:
 
 ## Time
 
-Medians of 3 interleaved rounds of at least 1 s, each in its own process.
+Medians of 3 interleaved rounds of at least 1 s, each in its own process. The speed is the median of the ratios within each round.
 
 | precision | ran as | hidden_dim | batch_size | ms per step | min to max | waiting, ms | speed (32-true = 1) |
 |---|---|---|---|---|---|---|---|

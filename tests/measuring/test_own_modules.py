@@ -180,12 +180,21 @@ def test_workers_of_a_data_loader(run: Run) -> None:
     assert all("error" not in row for row in record["cells"])
 
 
-def test_a_stopped_comparison_of_a_module_resumes_where_it_stopped(run: Run) -> None:
+def test_a_stopped_comparison_of_a_module_resumes_where_it_stopped(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, record = compared(run, "LitAutoencoder", "Vectors", "--metric=val_loss")
     stopped = {**record, "cells": record["cells"][:3]}
     (FOLDER / "results.json").write_text(json.dumps(stopped))
     run("compare", "--resume=last")
     resumed = json.loads((FOLDER / "results.json").read_text())
+    run("compare", "--resume=last")
+    assert capsys.readouterr().err.endswith(f"mnist-amp: {FOLDER} is complete, so nothing is measured\n")
+    with pytest.raises(SystemExit):
+        run("compare", "--resume=last", "--rounds=4")
+    assert capsys.readouterr().err == (
+        "mnist-amp: error: resume keeps the settings of the comparison, so rounds has no effect. Leave it out.\n"
+    )
     assert resumed["cells"][:3] == stopped["cells"]
     assert [row["cell"] for row in resumed["cells"]] == [row["cell"] for row in record["cells"]]
 
@@ -248,7 +257,7 @@ def test_layers_in_float32_are_a_row_of_their_own_and_mend_an_overflow(run: Run,
 
 def test_an_operation_without_a_kernel_is_named(run: Run, hard: str) -> None:
     report, _ = compared(run, "LitCNN", "Images", hard, "--model.layer=HasNoHalf")
-    error = "RuntimeError: no kernel for BFloat16 (in layer net.3, HasNoHalf)"
+    error = "RuntimeError: no kernel for BFloat16 (in layer net.3, HasNoHalf) (hard_module.py, line 15)"
     assert f"- bf16-mixed with batch_size 8 failed: {error}\n" in report
 
 

@@ -26,8 +26,8 @@ HALF = profile({"matrix products": 0.9, "overhead": 0.1}, peak_flops=8e11)
 def test_waiting_for_data_is_the_only_reason() -> None:
     found = reasons(row("32-true", 0.1, PROFILE, waiting=0.97), row("bf16-mixed", 0.1, PROFILE))
     assert found == [
-        "97% of a 32-true step is waiting for your DataLoader: no precision helps. Give it more workers (num_workers), or "
-        "prepare the data once."
+        "97% of a 32-true step is waiting for your DataLoader: no precision helps. Prepare the data once, or "
+        "use idle cores for more workers (num_workers)."
     ]
     (less,) = reasons(row("32-true", 0.1, PROFILE, waiting=0.5), row("bf16-mixed", 0.1, PROFILE))
     assert less.startswith("50% of a 32-true step is waiting for your DataLoader: a precision helps little.")

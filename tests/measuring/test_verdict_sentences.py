@@ -107,7 +107,6 @@ def test_no_difference() -> None:
     assert sentences(comparison(cells))[:2] == [
         "Use 32-true here: bf16-mixed is 1.00 times as fast as 32-true (0.97 to 1.03 in 3 rounds), no difference "
         "beyond noise.",
-        "bf16-mixed is not faster than 32-true at any measured hidden_dim and batch_size.",
     ]
 
 
@@ -136,10 +135,29 @@ def test_steps_that_were_not_captured() -> None:
     assert f"The steps of 32-true were not captured as CUDA graphs: {reason}." in sentences(comparison(cells))
 
 
+def test_not_faster_at_any_setting() -> None:
+    cells = [
+        cell
+        for width in (128, 512)
+        for precision, seconds in (("32-true", 0.001), ("bf16-mixed", 0.002))
+        for cell in speeds(precision, precision, width, 64, seconds, seconds)
+    ]
+    assert sentences(comparison(cells))[-1] == (
+        "bf16-mixed is not faster than 32-true at any measured hidden_dim and batch_size."
+    )
+
+
+def test_no_advice_if_training_fails_in_the_baseline() -> None:
+    cells = [*THREE_TIMES_AS_FAST[:6], failed_score("32-true", "the loss is nan")]
+    assert sentences(comparison(cells))[0] == (
+        "Training in 32-true failed, so no precision can be advised: the loss is nan."
+    )
+
+
 def test_one_round_is_no_ground_for_advice() -> None:
     cells = [*speeds("32-true", "32-true", 128, 64, 0.003), *speeds("bf16-mixed", "bf16-mixed", 128, 64, 0.001)]
     assert sentences(comparison(cells, rounds=1))[0] == (
-        "Measure with --rounds 3 or more before you choose: bf16-mixed is 3.00 times as fast as 32-true (3.00 to 3.00 in 1 round)."
+        "Measure with --rounds 3 or more before you choose: bf16-mixed is 3.00 times as fast as 32-true (in 1 round)."
     )
 
 
@@ -160,7 +178,7 @@ def test_an_output_that_is_not_finite_speaks_against_a_precision() -> None:
         profiled("16-mixed", "16-mixed", non_finite="model.fc2"),
     ]
     assert sentences(comparison(cells, precisions=["32-true", "16-mixed"]))[0] == (
-        "Use 32-true here: 16-mixed is 3.00 times as fast as 32-true (3.00 to 3.00 in 1 round), but the output of layer model.fc2 is not finite (inf or nan)."
+        "Use 32-true here: 16-mixed is 3.00 times as fast as 32-true (in 1 round), but the output of layer model.fc2 is not finite (inf or nan)."
     )
 
 
@@ -175,7 +193,7 @@ def test_smaller_batches_where_the_memory_is_too_small() -> None:
     found = comparison(cells, precisions=["32-true", "16-mixed"], axes=sizes)
     assert heading(found) == f"With hidden_dim 128 and batch_size 32 on {CPU}:"
     assert sentences(found)[:2] == [
-        "Use 16-mixed here: it is 3.00 times as fast as 32-true (3.00 to 3.00 in 1 round).",
+        "Use 16-mixed here: it is 3.00 times as fast as 32-true (in 1 round).",
         "The memory is too small for hidden_dim 128 and batch_size 64 in 32-true and 16-mixed.",
     ]
 

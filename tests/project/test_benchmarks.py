@@ -232,7 +232,7 @@ def test_the_kept_files_of_a_report_hold_no_path_of_this_machine(tmp_path: Path)
 
 
 def test_tables_of_precision_are_those_of_the_saved_results(tmp_path: Path) -> None:
-    names = [f"{name}-cpu-bf16.md" for name in ("compare", "operations", "profile", "verdict")]
+    names = [f"{name}-cpu-bf16.md" for name in ("compare", "inference", "operations", "profile", "verdict")]
     for folder in ("compare-cpu-bf16", "profile-cpu-bf16"):
         shutil.copytree(RESULTS / folder, tmp_path / folder)
     precision.write_tables(tmp_path, "cpu-bf16")

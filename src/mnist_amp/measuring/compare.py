@@ -2,6 +2,7 @@
 
 import datetime
 import itertools
+import os
 import re
 import shlex
 import sys
@@ -13,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from mnist_amp import signals
-from mnist_amp.cli.arguments import find
+from mnist_amp.cli.arguments import environment_arguments, find, written
 from mnist_amp.errors import MemoryRunError, RequestError, RunError
 from mnist_amp.measuring import axes as comparison_axes
 from mnist_amp.measuring import compare_report
@@ -99,8 +100,11 @@ def compare(
         folder = None
         comparison = _begin(cli, precisions, axes, metric, mode, seeds=seeds, rounds=rounds, seconds=seconds)
     else:
+        cli.check_resume()
         folder = _find_folder(resume, root)
         comparison = _load(folder / RESULTS)
+        if _next_cell(comparison) is None:
+            sys.stderr.write(f"mnist-amp: {folder} is complete, so nothing is measured\n")
     comparison, folder = _measure_all(comparison, folder, root)
     print(compare_report.write(comparison, folder), flush=True)
 
@@ -156,6 +160,8 @@ def _choose_metric(
     if name is None and not is_foreign:
         validates = config["data"]["val_size"] != 0 and config["trainer"]["limit_val_batches"] != 0
         return Metric("val_accuracy" if validates else "train_accuracy", mode or "max")
+    if name is not None:
+        mode = mode or _mode(name)  # before a fit
     trial = _trial(config, baseline)
     logged = trial.metrics
     if name is None:
@@ -164,11 +170,20 @@ def _choose_metric(
     elif name not in logged:
         known = f"It logs {listed(logged)}." if logged else "It logs no metric with self.log."
         raise RequestError(f"metric is {name}, which the module does not log{nearest(name, logged)}. {known}")
-    words = set(re.split(r"[^a-z]+", name.lower()))
-    found = mode or next((each for each, known in MODES.items() if words & known), None)
+    return Metric(name, mode or _mode(name))
+
+
+def _mode(metric: str) -> Literal["min", "max"]:
+    """Return whether a small or a large value of a metric is better, by its name.
+
+    Raises:
+        RequestError: the name does not tell it.
+    """
+    words = set(re.split(r"[^a-z]+", metric.lower()))
+    found = next((mode for mode, known in MODES.items() if words & known), None)
     if found is None:
-        raise RequestError(f"is a small or a large {name} better? Give --mode min or --mode max.")
-    return Metric(name, found)
+        raise RequestError(f"is a small or a large {metric} better? Give --mode min or --mode max.")
+    return found
 
 
 def _trial(config: dict[str, Any], baseline: Mapping[str, Any]) -> Trial:
@@ -401,6 +416,23 @@ class _Progress:
 class CompareCLI(MeasuringCLI):
     name = "compare"
     function = compare
+
+    def __init__(self, args: list[str]) -> None:
+        variables = {argument for _, argument in environment_arguments(os.environ)}
+        self.options = [name for name, _ in written(arg for arg in args if arg not in variables)]
+        super().__init__(args)
+
+    def check_resume(self) -> None:
+        """Refuse options that a resumed comparison, which keeps its own settings, would ignore.
+
+        Raises:
+            RequestError: the message names the first.
+        """
+        others = [name for name in self.options if name not in ("resume", "trainer.default_root_dir")]
+        if others:
+            raise RequestError(
+                f"resume keeps the settings of the comparison, so {others[0]} has no effect. Leave it out."
+            )
 
     def add_command_arguments(self) -> None:
         super().add_command_arguments()

@@ -106,7 +106,7 @@ def _time(comparison: Comparison) -> list[Block]:
     rounds = f"{counted(comparison.rounds, 'interleaved round')} of at least {comparison.seconds:g} s"
     return [
         Heading("Time"),
-        Text(f"Medians of {rounds}, each in its own process."),
+        Text(f"Medians of {rounds}, each in its own process. The speed is the median of the ratios within each round."),
         Table(speed_table(comparison), "Times of all settings"),
         *_blocks(time_charts(comparison)),
     ]

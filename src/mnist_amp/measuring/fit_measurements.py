@@ -122,6 +122,8 @@ def try_fit(config: dict[str, Any], overrides: dict[str, Any]) -> Trial:
     """
     validation, curve = _ValidationMetrics(), LossCurve()
     fit = MeasuredFit(config, overrides, [validation, curve], **ONE_BATCH)
+    if fit.model.automatic_optimization and not curve.losses:
+        raise RequestError(f"training_step of {type(fit.model).__name__} returns no loss, so nothing is trained.")
     return Trial(list(fit.trainer.callback_metrics), validation.names, bool(curve.losses))
 
 

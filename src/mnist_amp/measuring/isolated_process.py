@@ -3,10 +3,12 @@
 import contextlib
 import multiprocessing
 import signal
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule
@@ -79,7 +81,7 @@ def _send_result(
         text, status = describe_error(error)
         failed = RequestError if status == 2 else MemoryRunError if is_of_memory(error) else RunError
         hint = f"\nSet {DEBUG}"  # a traceback of this process would not be seen
-        result = failed(f"{text.partition(hint)[0]}{_described_layer(error)}")
+        result = failed(f"{text.partition(hint)[0]}{_described_layer(error)}{_described_place(error)}")
     with contextlib.suppress(BrokenPipeError):  # the parent has ended
         sender.send(result)
 
@@ -95,3 +97,17 @@ def _described_layer(error: Exception) -> str:
     names = {} if root is None else {module: name for name, module in root.named_modules()}
     layer = next((module for module in reversed(modules) if names.get(module)), None)
     return "" if layer is None else f" (in layer {names[layer]}, {type(layer).__name__})"
+
+
+def _described_place(error: Exception) -> str:
+    """Name the newest line of the user's code that an error has passed; empty if there is none."""
+    installed = [Path(name).resolve() for name in (*sysconfig.get_paths().values(), str(Path(__file__).parents[1]))]
+    if isinstance(error, RequestError | RunError):
+        return ""
+    places = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [(path, line) for path, line in places if path.is_file() and not _is_within(path, installed)]
+    return f" ({own[-1][0].name}, line {own[-1][1]})" if own else ""
+
+
+def _is_within(path: Path, folders: list[Path]) -> bool:
+    return any(path.resolve().is_relative_to(folder) for folder in folders)

@@ -63,8 +63,8 @@ def findings(profile: Profile) -> list[str]:
 def _waiting(share: float, precision: str) -> str:
     helps = "no precision helps" if share > 0.8 else "a precision helps little"
     return (
-        f"{share:.0%} of a {precision} step is waiting for your DataLoader: {helps}. Give it more workers "
-        "(num_workers), or prepare the data once."
+        f"{share:.0%} of a {precision} step is waiting for your DataLoader: {helps}. Prepare the data once, "
+        "or use idle cores for more workers (num_workers)."
     )
 
 

@@ -41,7 +41,9 @@ def describe(speeds: Sequence[float], baseline: str) -> str:
     >>> describe([1.01, 1.02, 1.03], "32-true")
     '1.02 times as fast as 32-true (1.01 to 1.03 in 3 rounds), no difference beyond noise'
     """
-    spread = f"{_number(min(speeds))} to {_number(max(speeds))} in {counted(len(speeds), 'round')}"
+    spread = f"in {counted(len(speeds), 'round')}"
+    if len(speeds) > 1:
+        spread = f"{_number(min(speeds))} to {_number(max(speeds))} {spread}"
     text = f"{_number(statistics.median(speeds))} times as fast as {baseline} ({spread})"
     return f"{text}, no difference beyond noise" if classify(speeds) == "no different" else text
 

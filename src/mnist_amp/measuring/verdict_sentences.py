@@ -48,6 +48,9 @@ def _speeds(comparison: Comparison, here: list[Row], others: list[Row]) -> list[
     baseline = comparison.baseline
     if not any(row.precision == baseline and row.seconds for row in here):
         return [f"{baseline} failed here, so no precision can be compared with it."]
+    failed = [failure for cell, failure in comparison.failures("score") if cell.precision == baseline]
+    if failed and not scores(comparison).get(baseline):
+        return [f"Training in {baseline} failed, so no precision can be advised: {failed[0].error}."]
     if not others:
         return [f"Use {baseline} here: no other precision could be measured."]
     candidates = [row for row in others if row.precision != "fp16-cpu"] or others
@@ -165,8 +168,10 @@ def _where_faster(row: Row, comparison: Comparison, measured: list[Row]) -> list
     faster = [other for other in elsewhere if other.is_faster]
     if faster:
         return [f"{name} elsewhere, for example with {faster[0].setting}."]
+    if not elsewhere:
+        return []
     if row.is_faster:
-        return [f"{name} at no other measured setting."] if elsewhere else []
+        return [f"{name} at no other measured setting."]
     axes = listed(list(short_names(comparison.axes).values()))
     return [f"{row.precision} is not faster than {comparison.baseline} at any measured {axes}."]
 

@@ -27,7 +27,13 @@ def _rates(profile: Profile) -> list[str]:
     if not profile.flops:
         return ["-", "-", "-"]
     rate = profile.flops_per_second / 1e9
-    return [f"{profile.flops / 1e9:.3g}", f"{rate:.3g}", f"{profile.peak_share:.1%} of {profile.peak_flops / 1e9:,.0f}"]
+    return [f"{profile.flops / 1e9:.3g}", f"{rate:.3g}", f"{profile.peak_share:.1%} of {peak_text(profile)}"]
+
+
+def peak_text(profile: Profile) -> str:
+    """Return the peak in GFLOP/s."""
+    peak = profile.peak_flops / 1e9
+    return f"{peak:,.0f}" if peak >= 10 else f"{peak:.2g}"
 
 
 def types_table(comparison: Comparison) -> list[list[str]]:
