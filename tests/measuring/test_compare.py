@@ -72,7 +72,7 @@ def test_compare_measures_each_precision(run: Run, tmp_path: Path) -> None:
 
 def test_a_failed_measurement_is_a_row_with_its_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def isolated(function: Any, config: Any, overrides: dict[str, Any], *args: Any) -> Any:
-        if overrides["trainer.precision"] == "bf16-mixed":
+        if overrides.get("trainer.precision") == "bf16-mixed":
             raise RunError("the GPU is out of memory")
         return run_isolated(function, config, overrides, *args)
 
@@ -347,7 +347,7 @@ def test_a_setting_that_only_its_fit_refuses_is_a_row_with_its_error(
     """If the first fit refuses its setting, nothing is written, because the request itself may be wrong."""
 
     def isolated(function: Any, config: Any, overrides: dict[str, Any], *args: Any) -> Any:
-        if overrides["network.hidden_dim"] == wrong:
+        if overrides.get("network.hidden_dim") == wrong:
             raise RequestError("no")
         return run_isolated(function, config, overrides, *args)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from mnist_amp.__main__ import main
 from mnist_amp.measuring.fit_measurements import measure_score, measure_speed, measure_step, try_fit
 from mnist_amp.measuring.numerics import measure_numerics
 from mnist_amp.measuring.precisions import PRECISIONS
@@ -139,7 +140,7 @@ def test_the_flops_of_a_step_are_those_of_its_layers() -> None:
 def test_a_comparison_of_a_module(run: Run) -> None:
     report, record = compared(run, "LitCNN", "Images", "--axes={model.width: [4]}", "--metric=val_acc")
     assert record["metric"] == {"name": "val_acc", "mode": "max"}
-    assert record["axes"] == {"model.width": [4, 8]}
+    assert record["axes"] == {"data.batch_size": [8], "model.width": [4, 8]}
     assert [tuple(row["cell"][key] for key in ("kind", "precision")) for row in record["cells"]] == [
         *[(kind, precision) for precision in ("32-true", "bf16-mixed") for kind in ("speed", "profile")] * 2,
         ("numerics", "32-true"),
@@ -148,7 +149,7 @@ def test_a_comparison_of_a_module(run: Run) -> None:
         ("inference", "32-true"),
     ]
     assert all("error" not in row for row in record["cells"])
-    assert "\nWith width 8 on CPU" in report
+    assert "\nWith batch_size 8 and width 8 on CPU" in report
 
 
 def test_the_metric_is_found_by_a_fit_on_one_batch(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,10 +189,10 @@ def test_a_stopped_comparison_of_a_module_resumes_where_it_stopped(
     (FOLDER / "results.json").write_text(json.dumps(stopped))
     run("compare", "--resume=last")
     resumed = json.loads((FOLDER / "results.json").read_text())
-    run("compare", "--resume=last")
+    main(["compare", "--resume=last"])
     assert capsys.readouterr().err.endswith(f"mnist-amp: {FOLDER} is complete, so nothing is measured\n")
     with pytest.raises(SystemExit):
-        run("compare", "--resume=last", "--rounds=4")
+        main(["compare", "--resume=last", "--rounds=4"])
     assert capsys.readouterr().err == (
         "mnist-amp: error: resume keeps the settings of the comparison, so rounds has no effect. Leave it out.\n"
     )

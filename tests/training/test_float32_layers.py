@@ -207,7 +207,9 @@ def test_the_command_trains_resumes_and_tests_with_it(run: Run, refused: Refused
 
 
 def test_the_command_takes_bfloat16_around_the_layers(run: Run) -> None:
-    assert "precision  bf16-mixed\n" in run("fit", *FC2, "--trainer.plugins.precision=bf16-mixed")
+    assert "precision  bf16-mixed with 1 layer in float32\n" in run(
+        "fit", *FC2, "--trainer.plugins.precision=bf16-mixed"
+    )
     assert "MixedPrecision" not in last(0)
 
 

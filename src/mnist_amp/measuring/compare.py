@@ -160,8 +160,6 @@ def _choose_metric(
     if name is None and not is_foreign:
         validates = config["data"]["val_size"] != 0 and config["trainer"]["limit_val_batches"] != 0
         return Metric("val_accuracy" if validates else "train_accuracy", mode or "max")
-    if name is not None:
-        mode = mode or _mode(name)  # before a fit
     trial = _trial(config, baseline)
     logged = trial.metrics
     if name is None:
