@@ -123,8 +123,12 @@ class Images(_Data):
 
 
 class SlowImages(Images):
+    def __init__(self, batch_size: int = 32, size: int = 512, num_workers: int = 0, seconds: float = 0.002) -> None:
+        super().__init__(batch_size, size, num_workers)
+        self.seconds = seconds  # to get an image
+
     def data(self, seed: int) -> Any:
-        return own_networks.Images(seed, self.size, seconds=0.002 if seed == 1 else 0.0)
+        return own_networks.Images(seed, self.size, seconds=self.seconds if seed == 1 else 0.0)
 
 
 class Sentences(_Data):

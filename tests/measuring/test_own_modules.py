@@ -125,8 +125,7 @@ def test_gradients_are_accumulated() -> None:
     assert sum(operation.count for operation in profile.operations if operation.name == "addmm") == 4
     assert sum(profile.work.values()) == pytest.approx(1.0)
     speed, _ = measure_speed({}, own, 0.05)
-    single, _ = measure_speed({}, options("LitPlain", "Vectors"), 0.05)
-    assert speed.seconds > 1.5 * single.seconds  # of four batches
+    assert 0 < speed.waiting_seconds < speed.seconds
 
 
 def test_the_flops_of_a_step_are_those_of_its_layers() -> None:
@@ -170,9 +169,9 @@ def test_the_metric_is_found_by_a_fit_on_one_batch(run: Run, capsys: pytest.Capt
 
 
 def test_a_slow_data_loader_is_the_verdict(run: Run) -> None:
-    report, record = compared(run, "LitSlow", "SlowImages", "--seeds=0")
+    report, record = compared(run, "LitSlow", "SlowImages", "--seeds=0", "--data.seconds=0.01")
     waited = [row["waiting_seconds"] for row in record["cells"] if row["cell"]["kind"] == "speed"]
-    assert min(waited) > 8 * 0.002
+    assert min(waited) > 8 * 0.01
     assert " of a 32-true step is waiting for your DataLoader: " in report
 
 

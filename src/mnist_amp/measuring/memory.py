@@ -49,9 +49,10 @@ class MemoryMeter:
             torch.cuda.reset_peak_memory_stats()
         with ExitStack() as stack:
             for optimizer in self.trainer.optimizers:
-                # before the step, because a module may free its gradients after it
-                handle = optimizer.register_step_pre_hook(self._count_gradients)
-                stack.callback(handle.remove)
+                # before the step, because a module may free its gradients after it, and after it, because Lightning
+                # computes them within it
+                for register in (optimizer.register_step_pre_hook, optimizer.register_step_post_hook):
+                    stack.callback(register(self._count_gradients).remove)
             stack.enter_context(torch.autograd.graph.saved_tensors_hooks(self.saved.pack, self.saved.unpack))
             yield
         self.peak = torch.cuda.max_memory_allocated() if self.on_cuda else None

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.profiler import ProfilerActivity
+from torch.utils.flop_counter import FlopCounterMode
 
 from mnist_amp.errors import RunError
 from mnist_amp.lightning_internals import end_fit
@@ -62,6 +63,8 @@ class StepProfile(Callback):
         self.result: Profile | None = None
         self.script = self._script()
         self.memory: MemoryMeter | None = None  # of the step that is running
+        self.counter: FlopCounterMode | None = None
+        self.flops = 0  # of the batches that it has counted
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.trainer, self.module = trainer, pl_module
@@ -73,6 +76,12 @@ class StepProfile(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self.memory is not None:
             self.memory.begin_batch(batch)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.counter is not None:  # here, because a validation may follow before the script resumes
+            self.flops = int(self.counter.get_total_flops())
 
     def _script(self) -> Generator[None]:
         """Measure; each `yield` lets a batch run."""
@@ -96,8 +105,9 @@ class StepProfile(Callback):
         with parts_of(self.trainer, recorder), OperationLog(recorder) as operations:
             yield from repeat(None, batches)
         yield from self._to_room(batches)
-        with LayerLog(self.module).recording() as layers, step_work.flops_counter() as flops:
+        with LayerLog(self.module).recording() as layers, step_work.flops_counter() as self.counter:
             yield from repeat(None, batches)
+        self.counter = None
         yield from self._to_room(batches)
         self.memory = MemoryMeter(self.trainer, self.module)
         with self.memory.measuring():
@@ -122,7 +132,7 @@ class StepProfile(Callback):
             times=times,
             work=self._work(work, usual, batches),
             # torch's counter leaves out recurrent layers, so the others alone would mislead
-            flops=0 if any(RECURRENT.search(found.name) for found in log) else int(flops.get_total_flops()) // batches,
+            flops=0 if any(RECURRENT.search(found.name) for found in log) else self.flops // batches,
             peak_flops=step_work.peak_flops(self.trainer.strategy.root_device, dtype),
             memory=memory,
             non_finite=layers.non_finite,
@@ -133,9 +143,9 @@ class StepProfile(Callback):
         )
 
     def _to_room(self, batches: int) -> Iterator[None]:
-        """Let batches run until the epoch has that many left: a validation would be measured with them."""
+        """Let batches run until the epoch has more left: a validation at its end would be measured with them."""
         most = self.trainer.num_training_batches
-        while batches <= most < math.inf and most - (self.trainer.fit_loop.batch_idx + 1) < batches:
+        while batches < most < math.inf and most - (self.trainer.fit_loop.batch_idx + 1) <= batches:
             yield
 
     def _some(self, count: int) -> Iterator[None]:
