@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from mnist_amp.measuring.inference_records import INT8, ONNX, InferenceResult, Timing
 from mnist_amp.measuring.inference_report import loses, sections, sentences
+from mnist_amp.reporting.document import Document, to_markdown
 
 
 def result(way: str, one: float, many: float, metric: float, name: str = "val_accuracy") -> InferenceResult:
@@ -23,9 +24,14 @@ ONNX_FLOAT32 = replace(result(ONNX, 5e-4, 0.064, 0.92, "accuracy"), file_bytes=4
 INTEGERS = replace(result(INT8, 4e-4, 0.016, 0.918, "accuracy"), file_bytes=110_000)
 
 
+def parts(results: list[InferenceResult]) -> list[str]:
+    """Return the parts of the section as Markdown."""
+    return to_markdown(Document("Title", sections(results))).strip().split("\n\n")[1:]
+
+
 def test_a_section_with_all_ways() -> None:
     failed = InferenceResult("16-true", error="RuntimeError: no kernel for 'Half' | 'sin'")
-    assert sections([FLOAT32, BF16, failed, ONNX_FLOAT32, INTEGERS]) == [
+    assert parts([FLOAT32, BF16, failed, ONNX_FLOAT32, INTEGERS]) == [
         "## Inference",
         "| way | latency, ms | p90, ms | inputs/s, batch of 256 | speed, one input | speed, batch of 256 | metric | note |\n"
         "|---|---|---|---|---|---|---|---|\n"
@@ -68,7 +74,7 @@ def test_ways_without_a_metric_are_compared_by_speed() -> None:
 
 def test_a_batch_that_fails_leaves_the_single_input() -> None:
     note = "with 256 inputs: ValueError: only one"
-    assert sections([replace(FLOAT32, bulk=None, note=note)])[1:] == [
+    assert parts([replace(FLOAT32, bulk=None, note=note)])[1:] == [
         "| way | latency, ms | p90, ms | inputs/s, batch | speed, one input | speed, batch | metric | note |\n"
         "|---|---|---|---|---|---|---|---|\n"
         f"| 32-true | 1 | 1.5 | - | 1.00 | - | val_accuracy 92.00% | {note} |",
@@ -77,7 +83,7 @@ def test_a_batch_that_fails_leaves_the_single_input() -> None:
 
 
 def test_the_reason_why_nothing_is_measured() -> None:
-    assert sections([InferenceResult("32-true", error="the module has no forward")]) == [
+    assert parts([InferenceResult("32-true", error="the module has no forward")]) == [
         "## Inference",
         "Inference is not measured: the module has no forward.",
     ]

@@ -151,7 +151,7 @@ def _choose_metric(
     mode: Literal["min", "max"] | None,
     is_foreign: bool,
 ) -> Metric:
-    """Return the metric to judge by; a fit on one batch shows which the module logs.
+    """Return the metric of the comparison; a fit on one batch shows which the module logs.
 
     Raises:
         RequestError: the module does not log it, or its mode is not known.
@@ -163,8 +163,8 @@ def _choose_metric(
     trial = _trial(config, baseline)
     logged = trial.metrics
     if name is None:
-        usual = "val_loss" if "val_loss" in trial.validation else next(iter(trial.validation), None)
-        name = usual or (TRAIN_LOSS if trial.has_loss else next(iter(logged), TRAIN_LOSS))
+        validated = "val_loss" if "val_loss" in trial.validation else next(iter(trial.validation), None)
+        name = validated or (TRAIN_LOSS if trial.has_loss else next(iter(logged), TRAIN_LOSS))
     elif name not in logged:
         known = f"It logs {listed(logged)}." if logged else "It logs no metric with self.log."
         raise RequestError(f"metric is {name}, which the module does not log{nearest(name, logged)}. {known}")

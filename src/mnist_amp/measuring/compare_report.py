@@ -6,14 +6,12 @@
 import statistics
 from pathlib import Path
 
-from mnist_amp.measuring import numerics_report
+from mnist_amp.measuring import inference_report, numerics_report
 from mnist_amp.measuring.compare_charts import Drawing, memory_charts, score_charts, time_charts
 from mnist_amp.measuring.compare_records import Comparison, Failure, Inference, Score, short_names, value_text
 from mnist_amp.measuring.compare_rows import Row, rows, verdict_setting
 from mnist_amp.measuring.compare_summary import summary
 from mnist_amp.measuring.environment import join_versions, measured_on
-from mnist_amp.measuring.inference_report import inference_table
-from mnist_amp.measuring.inference_report import sentences as inference_sentences
 from mnist_amp.measuring.numerics_records import Numerics
 from mnist_amp.measuring.verdict_sentences import heading, sentences
 from mnist_amp.measuring.work_tables import types_table, work_table
@@ -139,14 +137,9 @@ def _numerics(comparison: Comparison) -> list[Block]:
 
 
 def _inference(comparison: Comparison) -> list[Block]:
-    blocks: list[Block] = []
-    for _, outcome in comparison.outcomes(Inference):
-        results, mode = outcome.results, comparison.metric.mode
-        blocks.append(Heading("Inference"))
-        if len(results) > 1 or results[0].error is None:
-            blocks.append(Table(inference_table(results, mode), "All ways of inference"))
-        blocks.append(Bullets([Text(sentence) for sentence in inference_sentences(results, mode)]))
-    return blocks
+    mode = comparison.metric.mode
+    found = [outcome.results for _, outcome in comparison.outcomes(Inference)]
+    return [block for results in found for block in inference_report.sections(results, mode)]
 
 
 def _memory(comparison: Comparison) -> list[Block]:

@@ -85,9 +85,9 @@ def _score(values: list[float], comparison: Comparison) -> str:
 
 def _others(here: list[Row], comparison: Comparison) -> list[str]:
     """Return a line for each other setting, with the time of the baseline and the speed of the other precisions."""
-    found: dict[Setting, dict[str, Row]] = {}
+    own, found = verdict_setting(comparison), dict[Setting, dict[str, Row]]()
     for row in rows(comparison):
-        if row.setting != verdict_setting(comparison):
+        if row.setting != own:
             found.setdefault(row.setting, {})[row.precision] = row
     if not found:
         return []

@@ -14,7 +14,7 @@ from torch import Tensor
 from mnist_amp.errors import RequestError, RunError
 from mnist_amp.measuring.compare_records import TRAIN_LOSS, Score, Speed
 from mnist_amp.measuring.environment import Environment
-from mnist_amp.measuring.measured_fit import ENDLESS, MeasuredFit
+from mnist_amp.measuring.measured_fit import ENDED, ENDLESS, MeasuredFit
 from mnist_amp.measuring.module_access import capture_outcome, epoch_losses
 from mnist_amp.measuring.profile_records import Profile
 from mnist_amp.measuring.step_profile import Amounts, measure_profile
@@ -141,7 +141,7 @@ def measure_speed(config: dict[str, Any], overrides: dict[str, Any], seconds: fl
     timer = StepTimer(seconds)
     fit = MeasuredFit(config, overrides, [timer], **ENDLESS, limit_val_batches=1)
     if timer.timing is None:
-        raise RunError("the fit ended before it was measured; leave out the callback that ends it")
+        raise RunError(ENDED)
     timing, graphs = timer.timing, capture_outcome(fit.model)
     return Speed(
         effective=described_precision(fit.trainer),

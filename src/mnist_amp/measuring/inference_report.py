@@ -8,25 +8,25 @@ from typing import Literal
 from mnist_amp.measuring import verdict
 from mnist_amp.measuring.compare_records import Metric
 from mnist_amp.measuring.inference_records import ACCURACY, BASELINE, INT8, ONNX, InferenceResult, Timing
-from mnist_amp.reporting.tables import markdown
+from mnist_amp.reporting.document import Block, Bullets, Heading, Table, Text
 
 LOST_SHARE, LOST_OTHER = 0.005, 0.01  # from which on a way loses: of an accuracy 0.5 points, of another metric 1 %
 Mode = Literal["min", "max"]
 Measured = tuple[InferenceResult, list[float]]  # a way, and its speeds against the baseline
 
 
-def sections(results: Sequence[InferenceResult], mode: Mode = "max") -> list[str]:
-    """Return the section about inference, as Markdown: its heading, a table and the verdict.
+def sections(results: Sequence[InferenceResult], mode: Mode = "max") -> list[Block]:
+    """Return the section about inference: its heading, a table and the verdict.
 
     Args:
         results: as `measure_inference` returns them, the baseline first.
         mode: whether a small value of the module's metric is better (min), or a large one (max).
     """
+    found = [Text(sentence) for sentence in sentences(results, mode)]
     if len(results) == 1 and results[0].error is not None:
-        return ["## Inference", f"Inference is not measured: {results[0].error}."]
-    verdict_text = "\n".join(f"- {sentence}" for sentence in sentences(results, mode))
-    cells = [[cell.replace("|", r"\|") for cell in row] for row in inference_table(results, mode)]
-    return ["## Inference", markdown(cells), verdict_text]
+        return [Heading("Inference"), *found]
+    table = Table(inference_table(results, mode), "All ways of inference")
+    return [Heading("Inference"), table, Bullets(found)]
 
 
 def inference_table(results: Sequence[InferenceResult], mode: Mode = "max") -> list[list[str]]:

@@ -33,6 +33,7 @@ ENDLESS: dict[str, Any] = {
     **{"max_time": None, "min_epochs": None, "min_steps": None},
     **{"fast_dev_run": False, "barebones": False, "profiler": None},
 }
+ENDED = "the fit ended before it was measured; leave out the callback that ends it"
 
 
 def make_endless(trainer: Trainer) -> None:

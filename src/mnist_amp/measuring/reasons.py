@@ -91,10 +91,8 @@ def _peaks(baseline: Row, row: Row) -> list[str]:
     if not before or not after:
         return []
     rates = f"{after / 1e9:,.0f} and {before / 1e9:,.0f} GFLOP/s"
-    ratio, as_in = (
-        after / before,
-        f"times as fast in {row.precision} as in {baseline.precision} on this device ({rates})",
-    )
+    ratio = after / before
+    as_in = f"times as fast in {row.precision} as in {baseline.precision} on this device ({rates})"
     if ratio < SAME_PEAK:
         return [f"Large matrix products are {ratio:.2f} {as_in}, so little can be gained by {row.precision}."]
     both = ((row.precision, row.profile), (baseline.precision, baseline.profile))

@@ -39,8 +39,6 @@ ACTIONS = {
     "optimizer_zero_grad": "optimizer",
     "configure_gradient_clipping": "optimizer",
 }
-
-
 # ranges of torch's profiler, by Lightning's name of the action
 REQUEST_RANGE, TRANSFER_RANGE = "mnist-amp: request for a batch", "mnist-amp: transfer of a batch"
 VALIDATION_RANGE = "mnist-amp: validation"  # until the next request

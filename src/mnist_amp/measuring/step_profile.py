@@ -19,7 +19,7 @@ from mnist_amp.lightning_internals import end_fit
 from mnist_amp.measuring import step_work
 from mnist_amp.measuring.dtypes import LayerLog, OperationLog, kernels_of
 from mnist_amp.measuring.gradients import gradients_of
-from mnist_amp.measuring.measured_fit import ENDLESS, MeasuredFit, make_endless
+from mnist_amp.measuring.measured_fit import ENDED, ENDLESS, MeasuredFit, make_endless
 from mnist_amp.measuring.memory import MemoryMeter
 from mnist_amp.measuring.operation_kinds import RECURRENT
 from mnist_amp.measuring.profile_records import Profile, Spread, StepTimes
@@ -87,17 +87,11 @@ class StepProfile(Callback):
         """Measure; each `yield` lets a batch run."""
         yield from self._some(self.amounts.warmup)
         plain, marked = Recorder(self.profiler.clock), Recorder(self.profiler.clock)
-        for done in range(0, self.amounts.steps, ROUND):
-            count = min(ROUND, self.amounts.steps - done)
-            self.profiler.watch(plain, {})
-            yield from self._some(count)
-            self.profiler.watch(marked, ACTIONS)
-            with parts_of(self.trainer, marked):
-                yield from self._some(count)
-        times, steps = step_times(plain.times(), marked.times()), len(marked.times())  # before more steps are recorded
-        usual = step_times(plain.usual_times(), marked.usual_times())
-        batches = self.trainer.accumulate_grad_batches  # per optimizer step
-        with gradients_of(self.trainer.optimizers) as gradients:
+        yield from self._timed(plain, marked)
+        times = step_times(plain.times(), marked.times())  # before more steps are recorded
+        usual, steps = step_times(plain.usual_times(), marked.usual_times()), len(marked.times())
+        batches, optimizers = self.trainer.accumulate_grad_batches, self.trainer.optimizers  # per optimizer step
+        with gradients_of(optimizers) as gradients:
             yield from repeat(None, self.amounts.gradient_steps * batches)
         recorder = Recorder(self.profiler.clock)
         self.profiler.watch(recorder, ACTIONS)
@@ -113,16 +107,8 @@ class StepProfile(Callback):
         with self.memory.measuring():
             yield from repeat(None, batches)
         memory, self.memory = self.memory.use(), None
-        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.on_cuda else [])]
-        optimizers, log = self.trainer.optimizers, operations.operations()
-        self.profiler.ranges = True
-        with torch.profiler.profile(activities=activities), step_work.marked_closures(optimizers):
-            yield from repeat(None, 2)  # torch's profiler is slow at first
-        with torch.profiler.profile(activities=activities) as work, step_work.marked_closures(optimizers):
-            yield from repeat(None, WORK_STEPS * batches)
-            if self.on_cuda:
-                torch.cuda.synchronize()
-        dtype = product_dtype(self.trainer)
+        work = yield from self._work_profile(batches)
+        log = operations.operations()
         self.result = Profile(
             precision=described_precision(self.trainer),
             optimizer=", ".join(type(optimizer).__name__ for optimizer in optimizers),
@@ -133,7 +119,7 @@ class StepProfile(Callback):
             work=self._work(work, usual, batches),
             # torch's counter leaves out recurrent layers, so the others alone would mislead
             flops=0 if any(RECURRENT.search(found.name) for found in log) else self.flops // batches,
-            peak_flops=step_work.peak_flops(self.trainer.strategy.root_device, dtype),
+            peak_flops=step_work.peak_flops(self.trainer.strategy.root_device, product_dtype(self.trainer)),
             memory=memory,
             non_finite=layers.non_finite,
             gradients=gradients.sizes(),
@@ -141,6 +127,30 @@ class StepProfile(Callback):
             operations=log,
             kernels=kernels_of(work) if self.on_cuda else None,
         )
+
+    def _timed(self, plain: Recorder, marked: Recorder) -> Iterator[None]:
+        """Time steps without marks and steps with marks, in turn."""
+        for done in range(0, self.amounts.steps, ROUND):
+            count = min(ROUND, self.amounts.steps - done)
+            self.profiler.watch(plain, {})
+            yield from self._some(count)
+            self.profiler.watch(marked, ACTIONS)
+            with parts_of(self.trainer, marked):
+                yield from self._some(count)
+
+    def _work_profile(self, batches: int) -> Generator[None, None, torch.profiler.profile]:
+        """Run steps under torch's profiler, and return it."""
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.on_cuda else [])]
+        self.profiler.ranges = True
+        work: torch.profiler.profile
+        with step_work.marked_closures(self.trainer.optimizers):
+            with torch.profiler.profile(activities=activities):
+                yield from repeat(None, 2)  # torch's profiler is slow at first
+            with torch.profiler.profile(activities=activities) as work:
+                yield from repeat(None, WORK_STEPS * batches)
+                if self.on_cuda:
+                    torch.cuda.synchronize()
+        return work
 
     def _to_room(self, batches: int) -> Iterator[None]:
         """Let batches run until the epoch has more left: a validation at its end would be measured with them."""
@@ -185,7 +195,7 @@ def measure_profile(config: dict[str, Any], overrides: dict[str, Any], amounts: 
     with closing(profile.script):
         fit = MeasuredFit(config, overrides, [profile], **ENDLESS, **VALIDATION)
     if profile.result is None:
-        raise RunError("the fit ended before it was measured; leave out the callback that ends it.")
+        raise RunError(f"{ENDED}.")
     return profile.result, fit
 
 

@@ -25,8 +25,8 @@ def heading(comparison: Comparison) -> str:
 
 def sentences(comparison: Comparison) -> list[str]:
     """Return the verdict: which precision to use, why, where that would change, accuracy and memory."""
-    measured = rows(comparison)
-    here = [row for row in measured if row.setting == verdict_setting(comparison)]
+    measured, own = rows(comparison), verdict_setting(comparison)
+    here = [row for row in measured if row.setting == own]
     others = [row for row in here if row.speeds and row.precision != comparison.baseline]
     return [
         *_speeds(comparison, here, others),
@@ -53,7 +53,7 @@ def _speeds(comparison: Comparison, here: list[Row], others: list[Row]) -> list[
         return [f"Training in {baseline} failed, so no precision can be advised: {failed[0].error}."]
     if not others:
         return [f"Use {baseline} here: no other precision could be measured."]
-    candidates = [row for row in others if row.precision != "fp16-cpu"] or others
+    candidates = _candidates(others)
     good = [row for row in candidates if row.is_faster and _problem(comparison, row) is None]
     reason = max(good or candidates, key=lambda row: row.speed)
     advice = f"Use {reason.precision} here: it" if good else f"Use {baseline} here: {reason.precision}"
@@ -66,10 +66,15 @@ def _speeds(comparison: Comparison, here: list[Row], others: list[Row]) -> list[
     ]
 
 
+def _candidates(others: list[Row]) -> list[Row]:
+    """Return the rows that may be advised: without fp16 on a CPU, unless there is no other."""
+    return [row for row in others if row.precision != "fp16-cpu"] or others
+
+
 def _why(comparison: Comparison, here: list[Row], others: list[Row]) -> list[str]:
     """Return the reasons for the speed of the fastest precision against the baseline."""
     baseline = next((row for row in here if row.precision == comparison.baseline and row.seconds), None)
-    candidates = [row for row in others if row.precision != "fp16-cpu"] or others
+    candidates = _candidates(others)
     if baseline is None or not candidates:
         return []
     return reasons(baseline, max(candidates, key=lambda row: row.speed))

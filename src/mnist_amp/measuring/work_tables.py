@@ -39,8 +39,9 @@ def peak_text(profile: Profile) -> str:
 def types_table(comparison: Comparison) -> list[list[str]]:
     """Return the cells of the table of types at the verdict's setting: operations and layers by dtype."""
     lines = [["precision", "dtype", "matrix products", "other operations", "layers"]]
+    own = verdict_setting(comparison)
     for row in rows(comparison):
-        if row.setting == verdict_setting(comparison) and row.profile is not None:
+        if row.setting == own and row.profile is not None:
             lines += _types(row, row.profile)
     return lines
 
