@@ -25,6 +25,7 @@ SETTINGS = [
     ("--data.batchsize=3", f"there is no option data.batchsize (did you mean data.batch_size?).{SEE}"),
     ("--trainer.max_epoch=3", f"there is no option trainer.max_epoch (did you mean trainer.max_epochs?).{SEE}"),
     ("--ckpt=last", f"there is no option ckpt (did you mean ckpt_path?).{SEE}"),
+    ("--optimiser.lr=1", f"there is no option optimiser.lr (did you mean optimizer.lr?).{SEE}"),
     ("--nothing.like.it=3", f"there is no option nothing.like.it.{SEE}"),
     (
         "--fit.trainer.max_epochs=1",

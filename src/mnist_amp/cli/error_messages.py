@@ -5,6 +5,7 @@ import inspect
 import operator
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 from mnist_amp.cli.arguments import DEBUG, SUBCOMMANDS
@@ -130,7 +131,12 @@ def _unknown_option(name: str, is_argument: bool, options: Iterable[str]) -> Usa
     level, dot, rest = key.partition(".")
     if dot and level in SUBCOMMANDS:
         return UsageError(f"there is no option {key}; leave out `{level}.`, as in --{rest}.", key)
-    return UsageError(f"there is no option {key}{nearest(key, [o.lstrip('-') for o in options])}.", key)
+    known = [option.lstrip("-") for option in options if not option.endswith(".help")]
+    groups = {option.partition(".")[0] for option in known}
+    near = get_close_matches(level, groups, n=1) if dot and level not in groups else []
+    # the options of a class, such as optimizer.lr, are not among those of the parser
+    hint = f" (did you mean {near[0]}.{rest}?)" if near else nearest(key, known)
+    return UsageError(f"there is no option {key}{hint}.", key)
 
 
 def _class_error(class_path: str, keys: list[str], message: str) -> UsageError:
