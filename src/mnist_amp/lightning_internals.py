@@ -225,8 +225,10 @@ def next_batch(trainer: Trainer) -> Any:
     """Return the next batch of the epoch, as the training loop would fetch it, not yet on the device."""
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
-    with trainer.profiler.profile(FURTHER_BATCH_ACTION):  # type: ignore[attr-defined]
-        batch, _, _ = next(fetcher)
+    profiler = trainer.profiler  # type: ignore[attr-defined]
+    profiler.start(FURTHER_BATCH_ACTION)
+    batch, _, _ = next(fetcher)
+    profiler.stop(FURTHER_BATCH_ACTION)
     trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = fetcher.done
     return trainer.precision_plugin.convert_input(batch)
 
@@ -245,26 +247,34 @@ def begin_next_step(trainer: Trainer, after_step: Callable[[], None]) -> None:
         after_step: called where the loop calls `on_train_batch_end`.
     """
     loop = trainer.fit_loop.epoch_loop
-    batches, steps = loop.batch_progress, loop.automatic_optimization.optim_progress.optimizer.step
-    steps.increment_completed()
-    batches.increment_processed()
-    loop.update_lr_schedulers("step", update_plateau_schedulers=False)
+    batches: Any = loop.batch_progress  # its type has no `started`
+    steps = loop.automatic_optimization.optim_progress.optimizer.step
+    is_scheduled = bool(trainer.strategy.lr_scheduler_configs)
+    for scope in (steps.total, steps.current):
+        scope.completed += 1
+        scope.ready += 1
+    for scope in (batches.total, batches.current):
+        scope.processed += 1
+    if is_scheduled:
+        loop.update_lr_schedulers("step", update_plateau_schedulers=False)
     after_step()
-    batches.increment_completed()
-    loop.update_lr_schedulers("step", update_plateau_schedulers=True)
+    for scope in (batches.total, batches.current):
+        scope.completed += 1
+    if is_scheduled:
+        loop.update_lr_schedulers("step", update_plateau_schedulers=True)
     loop._batches_that_stepped += 1
-    batches.increment_ready()
-    batches.increment_started()
-    steps.increment_ready()
+    for scope in (batches.total, batches.current):
+        scope.ready += 1
+        scope.started += 1
 
 
 def count_zero_grad(trainer: Trainer, steps: int) -> None:
     """Count that the gradients were set to zero in each of these steps."""
-    zero_grad = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.zero_grad
-    for _ in range(steps):
-        zero_grad.increment_ready()
-        zero_grad.increment_started()
-        zero_grad.increment_completed()
+    zero_grad: Any = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.zero_grad
+    for scope in (zero_grad.total, zero_grad.current):
+        scope.ready += steps
+        scope.started += steps
+        scope.completed += steps
 
 
 @contextmanager
@@ -278,6 +288,28 @@ def uncounted_steps(trainer: Trainer) -> Iterator[None]:
         progress.load_state_dict(counts)
 
 
+def run_training_step(module: LightningModule, inputs: dict[str, Any]) -> tuple[Tensor | None, dict[str, Any]]:
+    """Return the loss () of `training_step`, called as the training loop calls it, and what else it returned by name.
+
+    The loss is None if it returned none.
+
+    The loop notes the name of the hook in a private attribute, without which `self.log` fails.
+
+    Args:
+        module: in the training loop.
+        inputs: arguments by name, see `step_inputs`.
+    """
+    outer, module._current_fx_name = module._current_fx_name, "training_step"
+    try:
+        output = module.training_step(*inputs.values())
+    finally:
+        module._current_fx_name = outer
+    if isinstance(output, Tensor):
+        return output, {}
+    result = ClosureResult.from_training_step_output(output)
+    return result.closure_loss, result.extra
+
+
 def step_inputs(closure: Closure) -> dict[str, Any]:
     """Return the arguments, by name, that Lightning's closure gives to `training_step`. They may be changed.
 
@@ -287,12 +319,13 @@ def step_inputs(closure: Closure) -> dict[str, Any]:
     return inputs
 
 
-def set_step_result(closure: Closure, loss: Tensor | None) -> None:
-    """Set the loss () that the loop gets from a closure; None frees the result of its newest call.
+def set_step_result(closure: Closure, loss: Tensor | None, extra: dict[str, Any] | None = None) -> None:
+    """Set the loss () that the loop gets from a closure, and other values by name.
 
-    Lightning sets the result only when the closure is called, which a replayed CUDA graph does not do.
+    None as a loss frees the result of its newest call. Lightning sets the result only when the closure is called, which
+    a replayed CUDA graph and a `DirectStep` do not do.
     """
-    closure._result = None if loss is None else ClosureResult(loss)
+    closure._result = None if loss is None else ClosureResult(loss, extra=extra or {})
 
 
 def checkpoint_interval(callback: ModelCheckpoint) -> int:
@@ -303,6 +336,10 @@ def checkpoint_interval(callback: ModelCheckpoint) -> int:
     return callback._every_n_train_steps
 
 
+# attributes that are set in each step: the name of the current hook, and the loss
+QUICK = {"_current_fx_name", "loss"}
+
+
 class QuickHooksModule(LightningModule):
     """A LightningModule whose hooks cost less to call.
 
@@ -311,7 +348,7 @@ class QuickHooksModule(LightningModule):
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":
+        if name in QUICK:
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)

@@ -156,7 +156,7 @@ def test_a_busy_machine_is_warned_of(
         (("--warmup=-1",), "warmup is -1; it must be at least 0. See mnist-amp profile --help."),
         (
             ("--model.steps_per_execution=4",),
-            "model.steps_per_execution is 4, but profile measures the parts of single steps. Leave it at 1.",
+            "model.steps_per_execution is 4, but profile measures the parts of single steps. Leave it at auto.",
         ),
         (
             ("--trainer.devices=2",),

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.optimization.automatic import Closure
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.optim import Optimizer
 
@@ -32,6 +34,7 @@ SCHEDULE = (
     *("--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.98", "--model.lr_scheduler_interval=step"),
     "--optimizer.lr=0.004",
 )
+BF16_TRUE = ("--trainer.precision=bf16-true", "--trainer.plugins=null")
 CLIP = ("--trainer.gradient_clip_val=0.3",)
 CLIP_VALUES = ("--trainer.gradient_clip_val=0.01", "--trainer.gradient_clip_algorithm=value")
 
@@ -78,10 +81,78 @@ def assert_same_runs(version: int, reference: int = 0) -> None:
 )
 @pytest.mark.parametrize("clip", [(), CLIP, CLIP_VALUES], ids=["", "norm", "value"])
 def test_the_same_run(run: Run, fitted: Run, steps: int, settings: tuple[str, ...], clip: tuple[str, ...]) -> None:
-    fitted(*settings, *clip, *SETTINGS)
+    fitted(*settings, *clip, *SETTINGS, "--model.steps_per_execution=1")
     run("fit", *settings, *clip, *SETTINGS, f"--model.steps_per_execution={steps}")
     assert last(0)["global_step"] == 63
     assert_same_runs(1)
+
+
+@pytest.mark.parametrize("settings", [("-c=fp32.yaml",), ("-c=bf16.yaml", *SCHEDULE), ("-c=fp16-cpu.yaml",)])
+@pytest.mark.parametrize("more", [(), CLIP, ("--trainer.accumulate_grad_batches=2",), BF16_TRUE])
+def test_direct_steps_are_those_of_lightning(run: Run, settings: tuple[str, ...], more: tuple[str, ...]) -> None:
+    run("fit", *settings, *SETTINGS, *more, KEPT_EXECUTION)
+    is_accumulated = any("accumulate" in option for option in more)
+    assert (KeptExecution.ended.direct is None) == is_accumulated
+    run("fit", *settings, *SETTINGS, *more, KEPT_EXECUTION, "--trainer.callbacks+=tests.training.test_execution.Hooked")
+    assert KeptExecution.ended.direct is None
+    assert_same_runs(1)
+
+
+class Hooked(Callback):
+    """Has a hook within the step, so Lightning takes the steps itself."""
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert pl_module.model.fc1.weight.grad is not None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ends"), [(1e9, [5, 7, 10, 14, 15, 20, 21]), (0.0, list(range(1, 22)))], ids=["quick", "slow"]
+)
+def test_auto_takes_steps_until_something_is_due_or_the_time_is_over(
+    run: Run, monkeypatch: pytest.MonkeyPatch, seconds: float, ends: list[int]
+) -> None:
+    monkeypatch.setattr(execution, "AUTO_SECONDS", seconds)
+    callback = "--trainer.callbacks=tests.training.test_execution.ExecutionEnds"
+    run("fit", *SETTINGS, "--trainer.max_epochs=1", callback)
+    assert ExecutionEnds.ends == ends
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--trainer.accumulate_grad_batches=2",), "gradients are accumulated over batches"),
+        (("--trainer.profiler=simple",), "SimpleProfiler measures each step"),
+        (
+            ("--trainer.callbacks=tests.training.test_batch_hooks.SeenBatches",),
+            "on_train_batch_end of SeenBatches may need each step",
+        ),
+    ],
+)
+def test_auto_takes_single_steps_where_several_could_change_something(
+    run: Run, options: tuple[str, ...], reason: str
+) -> None:
+    printed = run("fit", "-c=smoke.yaml", *options)
+    assert re.search(rf"^execution +1 optimizer step per execution, because {reason}", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "reason"),
+    [
+        ("cpu", 2, "the processes of a run must end their executions after the same steps"),
+        # as long as no test has run on one
+        (
+            *("cuda", 1),
+            "CUDA graphs were never tried on a GPU. Use --model.steps_per_execution 50 to try them",
+        ),
+    ],
+)
+def test_auto_takes_single_steps_in_several_processes_and_on_a_gpu(device: str, processes: int, reason: str) -> None:
+    trainer: Any = SimpleNamespace(
+        **{"callbacks": [], "accumulate_grad_batches": 1, "world_size": processes, "profiler": PassThroughProfiler()},
+        **{"strategy": SimpleNamespace(root_device=torch.device(device)), "lightning_module": LitClassifier()},
+    )
+    described = LitClassifier().execution.describe(trainer)
+    assert described == f"1 optimizer step per execution, because {reason}"
 
 
 def test_executions_end_where_something_is_due(run: Run) -> None:
@@ -215,6 +286,8 @@ def test_the_banner_describes_the_execution(run: Run) -> None:
         in printed.replace("execution   ", "execution  ")
     )
     assert "replayed" not in printed
+    printed = run("fit", "-c=smoke.yaml")
+    assert re.search(r"^execution +up to 50 optimizer steps per execution, for up to 0.1 s$", printed, re.MULTILINE)
 
 
 @pytest.fixture
@@ -252,7 +325,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
 def test_captured_steps_are_the_same_run(run: Run, graphs: list[RecordedGraph], settings: tuple[str, ...]) -> None:
     # a graph reads the learning rate of each step from memory, in float32
     rounding = ("--trainer.callbacks=tests.training.test_execution.RoundedRates",) if SCHEDULE[0] in settings else ()
-    run("fit", *settings, *SETTINGS, *rounding)
+    run("fit", *settings, *SETTINGS, *rounding, "--model.steps_per_execution=1")
     assert not graphs
     printed = run("fit", *settings, *SETTINGS, *rounding, "--model.steps_per_execution=4")
     # for 4 full batches, for 1 and 2 before something is due, and for the last batch of an epoch, with 40 images
@@ -380,7 +453,7 @@ def test_overflows_within_graphs_are_those_of_eager_steps(run: Run, request: Any
         *("--trainer.log_every_n_steps=0", "--checkpoint.every_n_train_steps=0", "--trainer.max_epochs=2"),
         *(KEPT_EXECUTION, "--trainer.callbacks+=tests.training.test_execution.Scales"),
     )
-    run("fit", *SETTINGS, *settings)
+    run("fit", *SETTINGS, *settings, "--model.steps_per_execution=1")
     eager = dict(Scales.seen)
     assert list(eager) == list(range(1, 43))
     run("fit", *SETTINGS, *settings, "--model.steps_per_execution=4")

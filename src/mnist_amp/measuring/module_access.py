@@ -13,7 +13,7 @@ from mnist_amp.training.metrics import EpochMeans
 def captures_steps(module: LightningModule) -> bool:
     """Whether the steps of this fit are captured as CUDA graphs."""
     execution = _execution(module)
-    return execution is not None and execution.steps > 1 and execution.reason is None
+    return execution is not None and execution.limit > 1 and execution.reason is None
 
 
 def capture_outcome(module: LightningModule) -> GraphUse | None:

@@ -36,11 +36,8 @@ def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt 
         RunError: the fit ended before it was measured.
     """
     settings = cli.fit_settings()
-    several = settings["model"].get("steps_per_execution", 1)
-    if several > 1 and not cli.is_foreign:
-        raise RequestError(
-            f"model.steps_per_execution is {several}, but {cli.name} measures the parts of single steps. Leave it at 1."
-        )
+    if not cli.is_foreign:
+        _check_single_steps(settings["model"], cli.name)
     sys.stderr.write(
         f"mnist-amp: timing {counted(steps, 'step')} with marks and as many without, after "
         f"{counted(warmup, 'warm-up step')}\n"
@@ -65,6 +62,16 @@ def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt 
         print(profile_report.terminal(results, None), flush=True)
         raise
     print(profile_report.terminal(results, str(folder)), flush=True)
+
+
+def _check_single_steps(model: dict[str, Any], command: str) -> None:
+    """Check that single steps are not excluded, and set them."""
+    steps = model["steps_per_execution"]
+    if steps not in (1, "auto"):
+        raise RequestError(
+            f"model.steps_per_execution is {steps}, but {command} measures the parts of single steps. Leave it at auto."
+        )
+    model["steps_per_execution"] = 1
 
 
 def _numerics(settings: dict[str, Any], on_cuda: bool) -> Numerics | None:

@@ -119,6 +119,8 @@ class StepTimer(Callback):
 class _Requests(Profiler):
     """Passes Lightning's requests for batches to a timer, and the ends of epochs."""
 
+    allows_direct_steps = True  # it needs no call within a step
+
     def __init__(self, timer: StepTimer) -> None:
         super().__init__()
         self.timer, self.asked = timer, 0.0

@@ -46,7 +46,7 @@ class Banner(Callback):
             **({"processes": str(trainer.world_size)} if trainer.world_size > 1 else {}),
             **self.lines,
         }
-        if stage == "fit" and isinstance(pl_module, ResumableModule) and pl_module.execution.steps > 1:
+        if stage == "fit" and isinstance(pl_module, ResumableModule) and pl_module.execution.steps != 1:
             lines["execution"] = pl_module.execution.describe(trainer)
         changed = [lines.get("changed"), change_of_precision(trainer, self.checkpoint)]
         if any(changed):

@@ -1,18 +1,21 @@
 """Several optimizer steps in one iteration of Lightning's training loop, so that the loop costs less per step.
 
-Keras calls it `steps_per_execution`. Each step is Lightning's own: its precision plugin does the autocast, the scaling
-and the clipping, and its counters advance as without this module. On a CUDA device the steps are captured as a CUDA
-graph, see `mnist_amp.training.cuda_graph`.
+Keras calls it `steps_per_execution`. The steps do what Lightning's own do: its precision plugin does the autocast, the
+scaling and the clipping, and its counters advance as without this module. Calls that do nothing in a fit are left out,
+see `mnist_amp.training.direct_step`. On a CUDA device the steps are captured as a CUDA graph, see
+`mnist_amp.training.cuda_graph`.
 """
 
+import time
 from collections.abc import Iterator
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loops.optimization.automatic import Closure
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from mnist_amp.data.loader import Batch
@@ -21,6 +24,7 @@ from mnist_amp.lightning_internals import (
     batches_since_validation,
     begin_next_step,
     checkpoint_interval,
+    count_zero_grad,
     next_batch,
     set_step_result,
     step_inputs,
@@ -29,7 +33,12 @@ from mnist_amp.lightning_internals import (
 from mnist_amp.training.accumulation import accumulates
 from mnist_amp.training.batch_hooks import single_step_reason, weight_averages
 from mnist_amp.training.cuda_graph import ONLY_ON_CUDA, StepGraph, SteppedModule, has_hook, obstacle
+from mnist_amp.training.direct_step import ATTRIBUTE, DirectStep, may_be_direct
 
+AUTO: Literal["auto"] = "auto"
+AUTO_STEPS = 50  # with them, the loop costs 2 % of what it costs with single steps
+# the longest execution of `auto`: the progress bar, Ctrl-C and max_time wait for its end
+AUTO_SECONDS = 0.1
 # hooks of a module or of its data that may change a batch
 TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
 
@@ -66,31 +75,41 @@ class Execution:
 
     Args:
         module: the module whose `training_step` it calls.
-        steps: the maximum number of steps in an execution.
+        steps: the maximum number of steps in an execution. `auto` takes as many as it may, for up to `AUTO_SECONDS`.
 
     Attributes:
+        limit: the maximum number of steps in an execution of this fit.
         single: why each execution of this fit is a single step; None if it may be several.
         reason: why the steps of this fit are not captured as CUDA graphs; None if they are.
         graphs: the graphs by number of steps, size of a batch and learning rate (0 with a schedule); None as a graph
             means that such steps have run once, and that the next time they are captured.
+        direct: takes the steps that are not captured; None if Lightning takes them.
         taken: the steps of this fit.
         replayed: those that were replayed as CUDA graphs.
     """
 
-    def __init__(self, module: SteppedModule, steps: int) -> None:
+    def __init__(self, module: SteppedModule, steps: int | Literal["auto"]) -> None:
         self.module, self.steps = module, steps
+        self.limit = 1
         self.single: str | None = None
         self.averages: list[WeightAveraging] = []
         self.reason: str | None = None
         self.graphs: dict[tuple[int, int, float], StepGraph | None] = {}
         self.taken = self.replayed = 0
+        self.direct: DirectStep | None = None
+        self.extra: dict[str, Any] = {}  # what the newest training_step returned besides the loss
+        self.is_transferred = True  # whether Lightning's transfer of a batch may do something
 
     def start(self) -> None:
         """Begin a fit."""
-        trainer = self.module.trainer
-        self.single, self.averages = self._single_step_reason(trainer), weight_averages(trainer)
+        trainer, module = self.module.trainer, self.module.trainer.lightning_module
+        self.single, self.averages = self.single_step_reason(trainer), weight_averages(trainer)
+        self.limit = 1 if self.single else self._most()
         self.reason, self.graphs = self.obstacle(trainer), {}
         self.taken = self.replayed = 0
+        self.direct = DirectStep(trainer, module) if may_be_direct(trainer, module) else None
+        owners = (module, getattr(trainer, "datamodule", None))
+        self.is_transferred = any(is_overridden(hook, owner) for hook in TRANSFER_HOOKS for owner in owners)
 
     def check(self, trainer: Trainer) -> None:
         """Check that the settings of a Trainer go with several steps per execution.
@@ -98,7 +117,7 @@ class Execution:
         Raises:
             RequestError: it accumulates gradients over batches.
         """
-        if self.steps > 1 and accumulates(trainer):
+        if self.steps not in (1, AUTO) and accumulates(trainer):
             raise RequestError(
                 f"model.steps_per_execution is {self.steps}, and gradients are accumulated over batches. These can't "
                 "be combined. Leave one of them out."
@@ -110,9 +129,21 @@ class Execution:
         averages = [type(callback).__name__ for callback in weight_averages(trainer)]
         return f"{averages[0]} averages the weights after each step" if averages and reason is None else reason
 
+    def single_step_reason(self, trainer: Trainer) -> str | None:
+        """Return why each execution of a fit is a single step; None if it may be several, or a single one is set."""
+        if self.steps == 1:
+            return None
+        reason = single_step_reason(trainer, trainer.lightning_module)
+        return _reason_of_auto(trainer) if reason is None and self.steps == AUTO else reason
+
     def describe(self, trainer: Trainer) -> str:
         """Return in words how the steps of a Trainer will run."""
-        if (single := self._single_step_reason(trainer)) is not None:
+        single = self.single_step_reason(trainer)
+        if self.steps == AUTO:
+            if single is not None:
+                return f"1 optimizer step per execution, because {single}"
+            return f"up to {AUTO_STEPS} optimizer steps per execution, for up to {AUTO_SECONDS} s"
+        if single is not None:
             return f"1 optimizer step per execution instead of {self.steps}, because {single}"
         reason = self.obstacle(trainer)
         how = "captured as CUDA graphs" if reason is None else f"one after the other because {reason}"
@@ -120,7 +151,7 @@ class Execution:
 
     def outcome(self) -> GraphUse | None:
         """Return how many steps of the fit were replayed; None if no graphs were requested or the device has none."""
-        requested = self.steps > 1 and self.single is None and self.reason != ONLY_ON_CUDA
+        requested = self.limit > 1 and self.reason != ONLY_ON_CUDA
         return GraphUse(self.replayed, self.taken, self.reason) if requested else None
 
     def run(self, optimizer: LightningOptimizer, closure: Closure) -> None:
@@ -130,32 +161,75 @@ class Execution:
             optimizer: the optimizer that Lightning gives to `optimizer_step`.
             closure: the closure that Lightning gives to it, for the first step.
         """
+        steps = self._length(self.module.trainer) if self.limit > 1 else 1
+        if self.limit > 1 and self.reason is None:
+            self._run_captured(steps, optimizer, closure)
+        else:
+            self._run_eagerly(steps, optimizer, closure)
+        loss, batches = self.module.loss, self.module.trainer.accumulate_grad_batches
+        set_step_result(closure, loss if batches == 1 else loss / batches, self.extra)  # as Lightning has it
+
+    def _run_eagerly(self, steps: int, optimizer: LightningOptimizer, closure: Closure) -> None:
+        """Take up to `steps` steps; each batch is fetched when the step before it is done."""
         trainer = self.module.trainer
-        batches = [step_inputs(closure)["batch"], *self._next_batches(trainer, self._length(trainer) - 1)]
+        end = time.perf_counter() + AUTO_SECONDS if self.steps == AUTO else None
+        for place in range(steps):
+            if place:
+                if end is not None and time.perf_counter() > end:
+                    break
+                batch = self._next_batch(trainer)
+                begin_next_step(trainer, self._average)
+                self._set_inputs(closure, batch)
+            self._take(optimizer, closure)
+
+    def _run_captured(self, steps: int, optimizer: LightningOptimizer, closure: Closure) -> None:
+        """Take `steps` steps: groups of batches whose steps are captured, or run once before that."""
+        trainer = self.module.trainer
+        batches = [step_inputs(closure)["batch"], *(self._next_batch(trainer) for _ in range(steps - 1))]
         done = 0
-        for group in _groups(batches, self.steps):
+        for group in _groups(batches, self.limit):
             graph = self._graph(group, optimizer, closure) if self.reason is None else None
             if graph is not None:
                 graph.replay(self.module, group, [self._begin(trainer, done + place) for place in range(len(group))])
+                self.taken += len(group)
                 self.replayed += len(group)
                 self.module.loss = graph.losses[-1].clone()
+                self.extra = {}
             else:
                 for place, batch in enumerate(group):
                     self._begin(trainer, done + place)
-                    step_inputs(closure).update(batch=batch, batch_idx=trainer.fit_loop.batch_idx)
-                    with self.module.train_means.one_step():
-                        optimizer.step(closure=closure)
-                    closure.consume_result()  # an error if the optimizer has not called the closure
-            # the result holds the autograd graph of the eager step, made on another stream than the next capture's
+                    self._set_inputs(closure, batch)
+                    self._take(optimizer, closure)
+            # the result holds the autograd graph of an eager step, made on another stream than the next capture's
             set_step_result(closure, None)
             done += len(group)
-        self.taken += done
-        set_step_result(closure, self.module.loss)
+
+    def _take(self, optimizer: LightningOptimizer, closure: Closure) -> None:
+        """Take one step on the inputs of Lightning's closure."""
+        means = self.module.train_means
+        with means.one_step():
+            if self.direct is not None:
+                self.direct.take(closure)
+                self.extra = self.direct.extra
+                count_zero_grad(self.module.trainer, means.evaluations)
+            else:
+                optimizer.step(closure=closure)
+                self.extra = closure.consume_result().extra  # an error if the optimizer has not called the closure
+        self.taken += 1
+
+    def _set_inputs(self, closure: Closure, batch: Batch) -> None:
+        inputs = step_inputs(closure)
+        inputs["batch"] = batch
+        if "batch_idx" in inputs:
+            inputs["batch_idx"] = self.module.trainer.fit_loop.batch_idx
+
+    def _most(self) -> int:
+        return AUTO_STEPS if self.steps == AUTO else self.steps
 
     def _length(self, trainer: Trainer) -> int:
         """Return the number of steps until something is due after a step."""
         step, done = trainer.global_step, trainer.fit_loop.batch_idx
-        left: list[int] = [self.steps, int(min(trainer.fit_loop.max_batches, self.steps + done)) - done]
+        left: list[int] = [self.limit, int(min(trainer.fit_loop.max_batches, self.limit + done)) - done]
         if trainer.max_steps != -1:
             left.append(trainer.max_steps - step)
         since = batches_since_validation(trainer)
@@ -171,15 +245,12 @@ class Execution:
         left += [every - step % every for every in intervals if every]
         return min(left)
 
-    def _next_batches(self, trainer: Trainer, count: int) -> Iterator[Batch]:
+    def _next_batch(self, trainer: Trainer) -> Batch:
+        batch: Batch = next_batch(trainer)
         # Lightning's transfer costs 26 microseconds per batch, so it is left out if it would change nothing
-        owners = (trainer.lightning_module, getattr(trainer, "datamodule", None))
-        is_changed = any(is_overridden(hook, owner) for hook in TRANSFER_HOOKS for owner in owners)
-        for _ in range(count):
-            batch: Batch = next_batch(trainer)
-            if is_changed or batch.images.device != trainer.strategy.root_device:
-                batch = transfer_batch(trainer, batch)
-            yield batch
+        if self.is_transferred or batch.images.device != trainer.strategy.root_device:
+            batch = transfer_batch(trainer, batch)
+        return batch
 
     def _begin(self, trainer: Trainer, place: int) -> float:
         """Begin the step at a place in the execution; Lightning has begun the first one. Returns its learning rate."""
@@ -192,9 +263,6 @@ class Execution:
         trainer, module = self.module.trainer, self.module.trainer.lightning_module
         for callback in self.averages:
             callback.on_train_batch_end(trainer, module, None, None, trainer.fit_loop.batch_idx)
-
-    def _single_step_reason(self, trainer: Trainer) -> str | None:
-        return single_step_reason(trainer, trainer.lightning_module) if self.steps > 1 else None
 
     def _graph(self, batches: list[Batch], optimizer: LightningOptimizer, closure: Closure) -> StepGraph | None:
         """Return the graph for such batches; None the first time, because steps must have run before their capture."""
@@ -211,6 +279,20 @@ class Execution:
                 self.reason = f"the capture failed: {first_line}"
                 warn(f"the steps are not captured as a CUDA graph, but run one after the other because {self.reason}")
         return self.graphs[key]
+
+
+def _reason_of_auto(trainer: Trainer) -> str | None:
+    """Return why `auto` takes single steps in a fit that could take several, if they are requested by number."""
+    profiler = trainer.profiler  # type: ignore[attr-defined]
+    if accumulates(trainer):
+        return "gradients are accumulated over batches"
+    if trainer.world_size > 1:
+        return "the processes of a run must end their executions after the same steps"
+    if type(profiler) is not PassThroughProfiler and not getattr(profiler, ATTRIBUTE, False):
+        return f"{type(profiler).__name__} measures each step"
+    if trainer.strategy.root_device.type == "cuda":
+        return f"CUDA graphs were never tried on a GPU. Use --model.steps_per_execution {AUTO_STEPS} to try them"
+    return None
 
 
 def _groups(batches: list[Batch], steps: int) -> Iterator[list[Batch]]:

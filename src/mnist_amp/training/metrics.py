@@ -81,11 +81,12 @@ class EpochMeans:
         self.evaluations += 1
         if self._within_step and self.evaluations > 1:
             return False
-        if self.waiting and labels.shape != self.waiting[0][2].shape:
+        images = labels.shape[0]
+        if self.waiting and images != self.images[-1]:
             self._count()
         self.waiting.append((loss, logits, labels))
-        self.images.append(labels.shape[0])
-        self.seen += labels.shape[0]
+        self.images.append(images)
+        self.seen += images
         if len(self.waiting) == self.GROUP:
             self._count()
         return True

@@ -14,14 +14,14 @@ from torch.optim import Optimizer
 
 from mnist_amp.data.datamodule import ClassificationDataModule
 from mnist_amp.errors import RequestError
-from mnist_amp.lightning_internals import QuickHooksModule, align_logged_step, set_step_result
+from mnist_amp.lightning_internals import QuickHooksModule, align_logged_step
 from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.epoch_position import Batches, convert_position
 from mnist_amp.runs.trust import trusted_settings
 from mnist_amp.training.accumulation import batches_of_step
 from mnist_amp.training.averaged_weights import use_trained_weights
 from mnist_amp.training.clipping import clip_gradients
-from mnist_amp.training.execution import Execution
+from mnist_amp.training.execution import AUTO, Execution
 from mnist_amp.training.gradient_scaler import newest_step_was_skipped
 from mnist_amp.training.metrics import EpochMeans
 from mnist_amp.training.optimizers import ADAM, check_closure, make_optimizers, with_fused
@@ -51,10 +51,10 @@ class ResumableModule(QuickHooksModule):
         optimizer: class_path and init_args of the optimizer; by default Adam at 0.001
         lr_scheduler: class_path and init_args of the learning-rate schedule; by default none
         lr_scheduler_interval: whether the schedule advances every epoch or every optimizer step
-        steps_per_execution: optimizer steps in one iteration of the training loop
+        steps_per_execution: optimizer steps in one iteration of the training loop; `auto` takes as many as it may
 
     Attributes:
-        execution: takes the steps if steps_per_execution is more than 1.
+        execution: takes the steps.
         loss: mean loss () of the newest optimizer step, with the weights before it.
         grad_norm: norm () of all gradients before the newest clipping in mixed precision; None without one.
         train_means: loss and accuracy of the steps of this epoch.
@@ -70,10 +70,10 @@ class ResumableModule(QuickHooksModule):
         optimizer: dict[str, Any] | None = None,
         lr_scheduler: dict[str, Any] | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
-        steps_per_execution: int = 1,
+        steps_per_execution: int | Literal["auto"] = AUTO,
     ) -> None:
         super().__init__()
-        if steps_per_execution < 1:
+        if steps_per_execution != AUTO and steps_per_execution < 1:
             raise RequestError(f"model.steps_per_execution is {steps_per_execution}; it must be at least 1.")
         self.optimizer_init, self.lr_scheduler_init = {"init_args": {}, **(optimizer or ADAM)}, lr_scheduler
         self.lr_scheduler_interval = lr_scheduler_interval
@@ -140,7 +140,9 @@ class ResumableModule(QuickHooksModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         plugin = self.trainer.precision_plugin
-        if gradient_clip_val and isinstance(plugin, MixedPrecision):
+        if not gradient_clip_val:
+            return
+        if isinstance(plugin, MixedPrecision):
             self.grad_norm = clip_gradients(plugin, optimizer, gradient_clip_val, gradient_clip_algorithm)
         else:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -155,13 +157,7 @@ class ResumableModule(QuickHooksModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        if self.execution.steps > 1 and self.execution.single is None:
-            self.execution.run(optimizer, cast(Closure, optimizer_closure))
-        else:
-            with self.train_means.one_step():
-                super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-            if self.train_means.evaluations > 1:
-                set_step_result(cast(Closure, optimizer_closure), self.loss)
+        self.execution.run(optimizer, cast(Closure, optimizer_closure))
         # only in the step of a log row, because self.log costs more than the step itself
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (self.global_step + 1) % every == 0:
