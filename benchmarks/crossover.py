@@ -14,13 +14,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from machine import MACHINE, RESULTS, keep
 from mnist_amp.data import mnist
 from mnist_amp.measuring.compare_records import Comparison
 from mnist_amp.measuring.compare_rows import Row, rows
 from mnist_amp.measuring.verdict import classify
 from mnist_amp.reporting.tables import markdown
-from precision import MACHINE, measured_here, place
-from speed import RESULTS, keep
+from precision import measured_here, place
 
 NETWORKS = ("SimpleNN", "WideMLP", "CNN", "ViT")
 BATCH_SIZES = (16, 64, 256, 1024)

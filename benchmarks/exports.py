@@ -14,13 +14,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from machine import RESULTS, keep
 from mnist_amp.inference.export_formats import FORMATS
 from mnist_amp.inference.export_report import FileRow, cells
 from mnist_amp.inference.export_results import Accuracy
 from mnist_amp.inference.pixel_network import DTYPES
 from mnist_amp.reporting.tables import markdown
 from mnist_amp.wording import counted
-from speed import RESULTS, keep
 
 OPTIONS = (f"--formats=[{','.join(FORMATS)}]", f"--dtypes=[{','.join(DTYPES)}]")
 

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 import accuracy
+from machine import RESULTS
 
 NETWORKS = ("SimpleNN", "CNN")
 
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--name", default="Fashion-MNIST", help="of the images in the folder")
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--results", type=Path, default=accuracy.RESULTS, help="folder to save the results in")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
     args = parser.parse_args()
     data = {"MNIST": ""} | ({} if args.folder is None else {args.name: f" --data.folder {args.folder.absolute()}"})
     runs = []

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import strokes
+from machine import RESULTS, keep
 from mnist_amp.data import mnist
 from mnist_amp.reporting.tables import markdown
 from mnist_amp.runs import folders
-from speed import RESULTS, keep
 
 SEED = 0
 Draw = np.random.Generator

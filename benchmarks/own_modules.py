@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from machine import MACHINE, RESULTS, keep
 from mnist_amp.measuring.fit_measurements import measure_speed
 from mnist_amp.measuring.isolated_process import run_isolated
 from mnist_amp.measuring.precisions import PRECISIONS
 from mnist_amp.reporting.tables import markdown
-from precision import MACHINE, measured_here, place
-from speed import RESULTS, keep
+from precision import measured_here, place
 
 ROOT = Path(__file__).parents[1]
 BOTH = ("32-true", "bf16-mixed")

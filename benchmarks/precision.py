@@ -5,7 +5,7 @@
 Runs the two commands, and saves their reports. Then measures how many times as fast half precision is as float32, by a
 hand-written PyTorch loop (`benchmarks/contenders.py`) and by the measurement of `compare`, in interleaved rounds, each
 in its own process. The results go to docs/results, with `-cpu`, `-cpu-bf16` (a CPU with instructions for bfloat16) or
-`-cuda` in their names. About 13 minutes on 2 CPU cores.
+the name of the GPU in their names. About 13 minutes on 2 CPU cores.
 
     python benchmarks/precision.py --only tables
 
@@ -13,6 +13,7 @@ writes the Markdown of the saved reports again, without measuring, after their w
 """
 
 import argparse
+import json
 import re
 import shutil
 import statistics
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 
 import contenders
+from machine import DEVICE, HALF, MACHINE, RESULTS, keep
 from mnist_amp.data import mnist
 from mnist_amp.measuring import compare_report, profile_report
 from mnist_amp.measuring.compare_records import Comparison
@@ -35,9 +37,7 @@ from mnist_amp.measuring.profile_records import ProfileResults
 from mnist_amp.reporting.document import CHARTS_NOTE
 from mnist_amp.reporting.tables import markdown
 from mnist_amp.torch_internals import cpu_multiplies
-from speed import DEVICE, HALF, RESULTS, keep
 
-MACHINE = f"{DEVICE}-bf16" if DEVICE == "cpu" and cpu_multiplies(torch.bfloat16) else DEVICE  # in the names of files
 SETTINGS = ((128, 64), (2048, 512))  # hidden_dim and batch size
 BOTH = ("32-true", HALF)
 SECONDS = 2.0  # of a measurement of a step
@@ -71,7 +71,7 @@ def ratios(rounds: int, data_dir: Path, results: Path) -> None:
             for precision in BOTH:
                 case = (hidden_dim, batch_size, precision, str(data_dir))
                 found: dict[str, Any] = {"hidden_dim": hidden_dim, "batch_size": batch_size, "precision": precision}
-                found |= {"round": turn, "bare": run_isolated(by_hand, *case)}
+                found |= {"round": turn, "bare": by_hand(*case)}
                 found["compare"] = run_isolated(by_compare, *case)
                 print(found, flush=True)
                 runs.append(found)
@@ -79,10 +79,12 @@ def ratios(rounds: int, data_dir: Path, results: Path) -> None:
 
 
 def by_hand(hidden_dim: int, batch_size: int, precision: str, data_dir: str) -> float:
-    """Return the seconds of a step of the hand-written loop, over an epoch."""
-    settings = argparse.Namespace(device=DEVICE, hidden_dim=hidden_dim, batch_size=batch_size, precision=precision)
-    settings.epochs, settings.data_dir = 1, Path(data_dir)
-    _, seconds = contenders.hand_written(settings)
+    """Return the seconds of a step of the hand-written loop, over an epoch, in a process without Lightning."""
+    options = {"hidden_dim": hidden_dim, "batch_size": batch_size, "precision": precision, "data_dir": data_dir}
+    options |= {"epochs": 1, "device": DEVICE, "weights": Path(data_dir, "model.pth")}
+    program = [sys.executable, contenders.__file__, "bound", *(f"--{key}={value}" for key, value in options.items())]
+    output = subprocess.run(program, check=True, capture_output=True, text=True).stdout
+    seconds: float = json.loads(output.splitlines()[-1])["seconds"]
     return seconds / -(-mnist.TRAIN_SIZE // batch_size)
 
 

@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from machine import DEVICE, MACHINE, RESULTS, keep
 from mnist_amp.data import mnist
-from speed import DEVICE, RESULTS, in_pipe, keep, last_number
+from speed import in_pipe, last_number
 
 TWO = ("--config=ddp-cpu.yaml",) if DEVICE == "cpu" else ("--trainer.devices=2",)
 # images, epochs, threads of each process, options
@@ -43,7 +44,7 @@ def main() -> None:
             for name in CASES:
                 runs.append({"case": name, "seed": seed, **run(name, seed, Path(folder))})
                 print(f"round {seed + 1} of {args.rounds}, {name}: {runs[-1]['seconds']:.2f} s", flush=True)
-    keep(args.results / f"scale-{DEVICE}.json", f"scale.py --rounds {args.rounds}", table, runs=runs)
+    keep(args.results / f"scale-{MACHINE}.json", f"scale.py --rounds {args.rounds}", table, runs=runs)
 
 
 def run(name: str, seed: int, folder: Path) -> dict[str, Any]:

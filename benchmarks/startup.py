@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from speed import RESULTS, keep, write_targets
+import targets
+from machine import RESULTS, keep
 
 IMPORT = "import mnist_amp.cli.lightning_cli"
 MNIST_AMP = [sys.executable, "-m", "mnist_amp"]
@@ -54,7 +55,7 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - started)
     command = f"startup.py --rounds {args.rounds}"
     keep(args.results / "startup.json", command, table, seconds=seconds, imports=imports())
-    write_targets(args.results)
+    targets.write(args.results)
 
 
 def imports() -> dict[str, float]:

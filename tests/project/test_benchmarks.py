@@ -2,16 +2,20 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import accuracy
+import contenders
 import crossover
 import exports
+import machine
 import own_digits
 import own_modules
 import precision
@@ -19,6 +23,8 @@ import readme
 import scale
 import speed
 import startup
+import targets
+from mnist_amp.data import mnist
 from mnist_amp.inference.image_files import read_image
 from mnist_amp.inference.mnist_form import mnist_form
 
@@ -41,7 +47,7 @@ def case(precision: str = "32-true", **seconds: list[float]) -> dict[str, Any]:
 
 
 def test_table_of_speed() -> None:
-    record = case(guide=[30.0, 32.0, 31.0], fit=[4.0, 3.1, 3.0], floor=[2.0, 2.5, 2.4])
+    record = case(guide=[30.0, 32.0, 31.0], fit=[4.0, 3.1, 3.0], bound=[2.0, 2.5, 2.4])
     assert (
         speed.table(record)
         == """hidden_dim 128, batch 64, 32-true, 2 epochs of 60,000 images:
@@ -62,50 +68,79 @@ Medians of 3 interleaved rounds on: a CPU, torch 2.15.0, lightning 2.6.6, 2026-1
 
 def test_table_of_the_ladder_names_each_difference() -> None:
     times = [1.0]
-    record = case(lightning=times, memory=times, quiet=times, fit=times, fast=times, floor=times)
+    record = case(lightning=times, memory=times, quiet=times, single=times, fit=times, fast=times, bound=times)
     assert [row.split(" | ")[0] for row in speed.table(record).splitlines() if row.endswith("97.31% |")] == [
         "| plain Lightning: `DataLoader`, transforms, `self.log` in each step",
         "| plain Lightning, with batches from memory",
         "| the same, without logs in a step and without a progress bar",
+        "| `mnist-amp fit --model.steps_per_execution 1`",
         "| `mnist-amp fit`, with logs, checkpoints and progress bar",
         "| `mnist-amp fit --config configs/fast.yaml`: 50 steps per execution",
         "| hand-written loop (lower bound)",
     ]
 
 
-def test_targets() -> None:
+def test_targets_of_two_machines_stand_side_by_side() -> None:
     cpu = {
-        "fp32": case(guide=[30.0, 30.0, 99.0], fit=[3.0], fast=[2.5], floor=[2.0]),
-        "mixed": case("bf16-mixed", guide=[15.0], fit=[3.0], fast=[2.0], floor=[2.5]),
-        "wide": case("bf16-mixed", fit=[22.0], fast=[21.0], floor=[20.0]),
+        "fp32": case(guide=[30.0, 30.0, 99.0], fit=[3.0], fast=[2.5], bound=[2.4], compile=[2.2], compiled=[2.0]),
+        "mixed": case("bf16-mixed", guide=[15.0], fit=[3.0], fast=[3.0], bound=[2.5]),
+        "wide": case("bf16-mixed", fit=[22.0], fast=[21.0], bound=[20.0]),
     }
-    answers = {"`mnist-amp --help`": [0.1, 0.2, 0.1], '`python -c "import torch"`': [2.0, 2.5, 2.6]}
+    process = {"`mnist-amp --help`": [0.1, 0.2, 0.1], '`python -c "import torch"`': [2.0, 2.5, 2.6]}
+    process['`python -c "import lightning.pytorch"`'] = [4.0]
+    start = {"seconds": process, "whole": {"fit": [5.0]}, "bound": [0.8], "device": "a CPU", "date": "2026-11-25"}
+    runs = [
+        {"network": "CNN", "precision": "32-true", "fit": {"seconds": seconds}, "bare": {"seconds": 10.0}}
+        for seconds in (10.0, 11.0, 12.0)
+    ]
+    networks = {"runs": runs, "device": "a CPU", "date": "2026-11-25"}
+    gpu = {"fp32": {**case(guide=[200.0], fit=[1.6], fast=[2.5], bound=[1.28]), "device": "NVIDIA H200"}}
+    machines: dict[str, Any] = {
+        "cpu": {"speed": cpu, "startup": start, "bigger-networks": networks},
+        "nvidia-h200": {"speed": gpu},
+    }
     assert (
-        speed.targets(cpu, {}, {"seconds": answers})
-        == """| | target | reached |
-|---|---|---|
-| `fit` vs. the guide's listing | 6 times as fast | 10.00 in 32-true, 5.00 in bf16-mixed |
-| `fit` vs. the hand-written loop | at most 2.0 times its time | 1.50 in 32-true, 1.20 in bf16-mixed |
-| `fast.yaml` vs. the guide's listing | 9 times as fast | 12.00 in 32-true, 7.50 in bf16-mixed |
-| `fast.yaml` vs. the hand-written loop | at most 1.35 times its time | 1.25 in 32-true, 0.80 in bf16-mixed |
-| hidden_dim 2048, batch 512: `fit` vs. the hand-written loop | at most 1.15 times its time | 1.10 in bf16-mixed |
-| on CUDA: `fast.yaml` vs. the guide's listing | 100 times as fast | not yet measured: `python benchmarks/speed.py` |
-| on CUDA: `fast.yaml` vs. the hand-written loop | at most 1.5 times its time \
-| not yet measured: `python benchmarks/speed.py` |
-| `mnist-amp --help` vs. `import torch` | at most 1.5 times its time | 0.04 |
+        targets.table(machines)
+        == """|  | target | cpu | nvidia-h200 |
+|---|---|---|---|
+| `fit` vs. the guide's listing | 9 times as fast | 10.00 (32-true); 5.00 (bf16-mixed), missed | - |
+| `fit` vs. the lower bound | at most 1.35 times its time | 1.25 (32-true); 1.20 (bf16-mixed) | - |
+| `fast.yaml` vs. the lower bound | at most 1.1 times its time | 1.04 (32-true); 1.20 (bf16-mixed), missed | - |
+| `fit --compile`, compiled before, vs. the compiled lower bound | at most 1.25 times its time | 1.10 (32-true) | - |
+| hidden_dim 2048, batch 512: `fit` vs. the lower bound | at most 1.15 times its time | 1.10 (bf16-mixed) | - |
+| CNN, ViT, ResNet-18: `fit` vs. a bare loop | at most 1.05 times its time | 1.10 (CNN, 32-true), missed | - |
+| `fit` of an epoch, complete process, vs. importing Lightning, and the bound | at most 1.15 times its time | 1.04 | - |
+| `mnist-amp --help` vs. `import torch` | at most 1.5 times its time | 0.04 | - |
+| on a GPU: `fit` vs. the guide's listing | 100 times as fast | - | 125.00 (32-true) |
+| on a GPU: `fit` vs. the captured loop | at most 1.5 times its time | - | 1.25 (32-true) |
+| on a GPU: `fast.yaml` vs. the guide's listing | 100 times as fast | - | 80.00 (32-true), missed |
+| on a GPU: `fast.yaml` vs. the captured loop | at most 1.5 times its time | - | 1.95 (32-true), missed |
 
-Ratios of medians, from the tables of speed and start-up, on: a CPU.
+Ratios of medians, from the tables of the benchmarks, on:
+
+- cpu: a CPU, 2026-11-24, 2026-11-25
+- nvidia-h200: NVIDIA H200, 2026-11-24
 """
     )
 
 
-def test_targets_on_a_gpu() -> None:
-    cuda = {"fp32": {**case(guide=[200.0], fast=[1.6], floor=[1.28]), "device": "NVIDIA H200"}}
-    text = speed.targets({}, cuda, None)
-    assert "| on CUDA: `fast.yaml` vs. the guide's listing | 100 times as fast | 125.00 in 32-true |" in text
-    assert "| on CUDA: `fast.yaml` vs. the hand-written loop | at most 1.5 times its time | 1.25 in 32-true |" in text
-    assert "| `mnist-amp --help` vs. `import torch` | at most 1.5 times its time | not yet measured: " in text
-    assert text.endswith(" on: NVIDIA H200.\n")
+@pytest.mark.parametrize(("contender", "imports"), [("guide", False), ("bound", False), ("quiet", True)])
+def test_only_contenders_that_use_lightning_import_it(contender: str, imports: bool, tmp_path: Path) -> None:
+    mnist.prepare(tmp_path)
+    files = (f"--data_dir={tmp_path}", f"--weights={tmp_path / 'model.pth'}")
+    program = (sys.executable, contenders.__file__, contender, "--epochs=1", "--batch_size=8192", "--device=cpu")
+    printed = subprocess.run([*program, *files], check=True, capture_output=True, text=True).stdout
+    assert json.loads(printed.splitlines()[-1])["imports_lightning"] is imports
+
+
+def test_an_epoch_of_the_lower_bound_has_each_image_once() -> None:
+    images = torch.arange(700).remainder(256).to(torch.uint8).reshape(700, 1, 1).expand(700, 2, 2)
+    found = list(contenders.batches(images, torch.arange(700), batch_size=48))
+    assert [len(labels) for _, labels in found] == [*[48] * 14, 28]
+    order = torch.cat([labels for _, labels in found])
+    assert order.sort().values.tolist() == list(range(700))
+    expected = (images[order].float() / 255 - 0.5) / 0.5
+    torch.testing.assert_close(torch.cat([batch for batch, _ in found]), expected)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +217,7 @@ def test_tables_are_those_of_the_saved_results(tmp_path: Path) -> None:
         saved = json.loads(record.read_text(encoding="utf-8"))
         if record.name.startswith("speed-"):
             assert record.with_suffix(".md").read_text(encoding="utf-8") == "\n".join(map(speed.table, saved.values()))
-    speed.write_targets(tmp_path)
+    targets.write(tmp_path)
     assert (tmp_path / "targets.md").read_text() == (RESULTS / "targets.md").read_text(encoding="utf-8")
     for name, table in (
         ("startup", startup.table),
@@ -210,7 +245,7 @@ def test_ratios_of_half_precision() -> None:
         "runs": runs,
     }
     assert precision.ratio_table(record) == (
-        f"Speed of {speed.HALF} (float32 = 1), measured in two ways:\n\n"
+        f"Speed of {machine.HALF} (float32 = 1), measured in two ways:\n\n"
         "| hidden_dim | batch_size | hand-written loop | `mnist-amp compare` | difference |\n"
         "|---|---|---|---|---|\n"
         "| 128 | 64 | 0.50 | 0.57 | +14% |\n"
