@@ -377,7 +377,7 @@ def test_a_validation_that_takes_too_long_ends() -> None:
         limit.on_validation_batch_end(trainer, module, None, None, 1)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_on_a_cuda_device() -> None:
     kept = TrainingInputs(30)
     options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}

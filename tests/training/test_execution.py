@@ -23,7 +23,6 @@ from tests.conftest import Refused, Run
 from tests.recorded_graph import Capture, HostSyncError, RecordedGraph, RecordHostSyncs
 from tests.runs.test_exact import KEPT, interrupted, last, logged, resume
 from tests.runs.test_resume import flat
-from tests.training.test_module import NEEDS_CUDA
 
 # 21 batches an epoch, the last of 40 images
 SETTINGS = (
@@ -442,7 +441,7 @@ class Waits(Callback):
             raise RuntimeError("operation not permitted when stream is capturing\nFor debugging ...") from error
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def test_overflows_within_graphs_are_those_of_eager_steps(run: Run, request: Any, device: str) -> None:
     if device == "cpu":
         request.getfixturevalue("graphs")
@@ -482,7 +481,7 @@ class Scales(Callback):
         self.seen[trainer.global_step] = (trainer.precision_plugin.scaler.get_scale(), count)  # type: ignore[attr-defined]
 
 
-@NEEDS_CUDA
+@pytest.mark.cuda
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize(
     "schedule", [(), SCHEDULE, CLIP, CLIP_VALUES], ids=["", "schedule", "clipped norm", "clipped values"]
@@ -533,7 +532,7 @@ class FindsHostSyncs(Callback):
         self.watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
 
-@NEEDS_CUDA
+@pytest.mark.cuda
 @pytest.mark.parametrize(("steps", "outcome"), [(1, None), (10, (52, 63, None))])
 @pytest.mark.parametrize("schedule", [(), SCHEDULE, CLIP], ids=["", "schedule", "clipped"])
 def test_no_step_waits_for_the_device(
