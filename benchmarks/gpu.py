@@ -187,7 +187,7 @@ class Runner:
             left = 60 * LONGEST if self.is_dry else min(end - time.monotonic(), 60 * LONGEST)
             if self.outcome(stage) == "done" and not again:
                 continue
-            if left < (LEAST if stage.keeps else stage.seconds):
+            if left < (LEAST if stage.keeps else stage.seconds) and not self.is_dry:
                 print(f"{stage.name}: left for the next call, because {left:.0f} s are too few", flush=True)
             elif self.run_stage(stage, left) == "failed":
                 failed.append(stage.name)
