@@ -503,6 +503,27 @@ def test_cuda_graphs_agree_with_eager_steps(
         assert flat(captured[key]) == flat(eager[key]), key
 
 
+@pytest.mark.cuda
+def test_steps_follow_a_capture_that_failed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run one after the other, also if they draw random numbers."""
+    monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cuda")
+    training_step = LitClassifier.training_step
+
+    def waiting(self: LitClassifier, batch: Batch, batch_idx: int) -> Any:
+        loss = training_step(self, batch._replace(images=torch.nn.functional.dropout(batch.images)), batch_idx)
+        assert loss.item() > 0  # an error during a capture
+        return loss
+
+    monkeypatch.setattr(LitClassifier, "training_step", waiting)
+    run("fit", *SETTINGS, "--model.steps_per_execution=4", KEPT_EXECUTION)
+    outcome = KeptExecution.ended.outcome()
+    assert outcome is not None
+    assert (outcome.replayed, outcome.taken) == (0, 63)
+    assert outcome.reason is not None
+    assert outcome.reason.startswith("the capture failed: ")
+    assert last(0)["global_step"] == 63
+
+
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("config", ["fp32.yaml", "bf16.yaml", "fp16-cpu.yaml"])
 @pytest.mark.parametrize("clip", [(), CLIP, CLIP_VALUES], ids=["", "norm", "value"])
