@@ -24,6 +24,7 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -64,65 +65,49 @@ DRY_SETTINGS = {
 
 @dataclass(frozen=True)
 class Stage:
-    """A program of benchmarks/ with its options.
+    """A program of benchmarks/.
 
     Attributes:
         name: of the stage.
-        script: file of the program.
-        options: on a GPU.
-        dry: in a dry run.
         seconds: about how long it takes on an H100; with less time left it is not begun.
+        program: the file and its options.
+        dry: the same for a dry run.
         keeps: whether it keeps its measurements in `--folder` when it is stopped, so that it can be resumed.
     """
 
     name: str
-    script: str
-    options: tuple[str, ...]
-    dry: tuple[str, ...]
     seconds: float
+    program: str
+    dry: str
     keeps: bool = False
 
 
 STAGES = (
-    Stage("tests", "cuda_tests.py", (), ("--files", "tests/test_conftest.py"), 240),
+    Stage("tests", 240, "cuda_tests.py", "cuda_tests.py --files tests/test_conftest.py"),
+    Stage("speed", 400, f"speed.py --cases {SPEED} --rounds 3", f"speed.py --cases {SPEED} --rounds 1 --epochs 1"),
     Stage(
-        "speed",
-        "speed.py",
-        ("--cases", SPEED, "--rounds", "3"),
-        ("--cases", SPEED, "--rounds", "1", "--epochs", "1"),
-        400,
+        "compare",
+        420,
+        f"precision.py --only compare --compare {shlex.quote(COMPARE)}",
+        f"precision.py --only compare --compare {shlex.quote(DRY_COMPARE)}",
+        keeps=True,
     ),
     Stage(
-        *("compare", "precision.py"),
-        ("--only", "compare", "--compare", COMPARE),
-        ("--only", "compare", "--compare", DRY_COMPARE),
-        *(420, True),
+        "networks",
+        450,
+        "crossover.py --networks WideMLP CNN ViT --batch_sizes 64 1024 --rounds 2",
+        "crossover.py --networks SimpleNN --batch_sizes 64 --rounds 1",
+        keeps=True,
     ),
     Stage(
-        *("networks", "crossover.py"),
-        ("--networks", "WideMLP", "CNN", "ViT", "--batch_sizes", "64", "1024", "--rounds", "2"),
-        ("--networks", "SimpleNN", "--batch_sizes", "64", "--rounds", "1"),
-        *(450, True),
-    ),
-    Stage(
-        *("profile", "precision.py"),
-        ("--only", "profile"),
-        ("--only", "profile", "--profile", "--steps 3 --warmup 1", "--late", "5"),
+        "profile",
         90,
+        "precision.py --only profile",
+        "precision.py --only profile --profile '--steps 3 --warmup 1' --late 5",
     ),
-    Stage(
-        *("accuracy", "accuracy.py"),
-        ("--recipes", "default", "float32"),
-        ("--recipes", "default", "--seeds", "0"),
-        300,
-    ),
-    Stage("ratio", "precision.py", ("--only", "ratio", "--rounds", "3"), ("--only", "ratio", "--rounds", "1"), 240),
-    Stage(
-        *("modules", "own_modules.py"),
-        ("--rounds", "3"),
-        ("--modules", "LitCNN", "--rounds", "1", "--seconds", "0.01"),
-        360,
-    ),
+    Stage("accuracy", 300, "accuracy.py --recipes default float32", "accuracy.py --recipes default --seeds 0"),
+    Stage("ratio", 240, "precision.py --only ratio --rounds 3", "precision.py --only ratio --rounds 1 --settings 1"),
+    Stage("modules", 360, "own_modules.py --rounds 3", "own_modules.py --modules LitCNN --rounds 1 --seconds 0.01"),
 )
 
 
@@ -212,13 +197,10 @@ class Runner:
         return outcome
 
     def program(self, stage: Stage) -> list[str]:
-        folders = [
-            "--results",
-            str(self.results),
-            *(["--folder", str(self.folder / stage.name)] if stage.keeps else []),
-        ]
-        options = stage.dry if self.is_dry else stage.options
-        return [sys.executable, str(ROOT / "benchmarks" / stage.script), *options, *folders]
+        script, *options = shlex.split(stage.dry if self.is_dry else stage.program)
+        options += ["--results", str(self.results)]
+        options += ["--folder", str(self.folder / stage.name)] if stage.keeps else []
+        return [sys.executable, str(ROOT / "benchmarks" / script), *options]
 
     def ended(self, program: list[str], log: Path, limit: float) -> str:
         """Run a program until it ends, or until the limit, and return its outcome."""

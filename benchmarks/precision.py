@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=[*PARTS, "tables"], nargs="+", default=PARTS, help="default: all but tables")
     parser.add_argument("--rounds", type=int, default=5, help="of the ratio")
+    parser.add_argument(
+        "--settings", type=int, default=len(SETTINGS), help="of the ratio, the first ones: width and batch"
+    )
     parser.add_argument("--late", type=int, default=LATE, help="steps before the gradients late in training")
     parser.add_argument("--compare", default="", help="options of `mnist-amp compare`")
     parser.add_argument("--profile", default="", help="options of `mnist-amp profile`")
@@ -66,7 +69,7 @@ def main() -> None:
             keep_files(run("profile", folder, *options), args.results / f"profile-{MACHINE}")
             keep_gradients(run("profile", folder, *options, f"--warmup={args.late}"), args.results)
         if "ratio" in args.only:
-            ratios(args.rounds, folder / "data", args.results)
+            ratios(args.rounds, SETTINGS[: args.settings], folder / "data", args.results)
     write_tables(args.results)
 
 
@@ -85,10 +88,10 @@ def working_folder(path: Path | None) -> Iterator[Path]:
         yield folder
 
 
-def ratios(rounds: int, data_dir: Path, results: Path) -> None:
+def ratios(rounds: int, settings: Sequence[tuple[int, int]], data_dir: Path, results: Path) -> None:
     runs = []
     for turn in range(rounds):
-        for hidden_dim, batch_size in SETTINGS:
+        for hidden_dim, batch_size in settings:
             for precision in BOTH:
                 case = (hidden_dim, batch_size, precision, str(data_dir))
                 found: dict[str, Any] = {"hidden_dim": hidden_dim, "batch_size": batch_size, "precision": precision}
@@ -120,7 +123,7 @@ def by_compare(hidden_dim: int, batch_size: int, precision: str, data_dir: str) 
 def medians(record: dict[str, Any]) -> list[dict[str, float]]:
     """Return the speed of half precision (float32 = 1) for each setting: medians of the rounds, measured both ways."""
     found = []
-    for hidden_dim, batch_size in SETTINGS:
+    for hidden_dim, batch_size in dict.fromkeys((run["hidden_dim"], run["batch_size"]) for run in record["runs"]):
         runs = [run for run in record["runs"] if (run["hidden_dim"], run["batch_size"]) == (hidden_dim, batch_size)]
         full, half = ([run for run in runs if run["precision"] == precision] for precision in BOTH)
         speeds = {
@@ -141,7 +144,7 @@ def ratio_table(record: dict[str, Any]) -> str:
         ]
         for found in medians(record)
     ]
-    rounds = len(record["runs"]) // len(SETTINGS) // len(BOTH)
+    rounds = len(record["runs"]) // len(rows) // len(BOTH)
     where = f"{record['device']}, torch {record['versions']['torch']}, {record['date']}"
     return (
         f"Speed of {HALF} (float32 = 1), measured in two ways:\n\n{markdown([head, *rows])}\n\n"

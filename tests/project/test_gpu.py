@@ -42,7 +42,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
 
 
 def stage(name: str, seconds: float = 0.0, keeps: bool = False) -> Stage:
-    return Stage(name, f"{name}.py", ("--full",), ("--tiny",), seconds, keeps)
+    return Stage(name, seconds, f"{name}.py --full", f"{name}.py --tiny", keeps)
 
 
 def outcomes(runner: Runner) -> dict[str, str]:
@@ -176,9 +176,9 @@ def test_files_with_cuda_tests() -> None:
 def test_dry_run() -> None:
     """Run two stages of a dry run; .ci/run runs all of them."""
     before = {path: path.stat().st_mtime_ns for path in RESULTS.rglob("*")}
-    program = [sys.executable, gpu.__file__, "--dry_run", "--only", "tests", "profile"]
+    program = [sys.executable, gpu.__file__, "--dry_run", "--only", "tests", "accuracy"]
     done = subprocess.run(program, cwd=ROOT, env={**os.environ}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert "\n| stage | outcome | seconds |\n|---|---|---|\n| tests | done | " in done.stdout
-    assert "\n| profile | done | " in done.stdout
+    assert "\n| accuracy | done | " in done.stdout
     assert {path: path.stat().st_mtime_ns for path in RESULTS.rglob("*")} == before
