@@ -3,8 +3,10 @@
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +81,34 @@ def test_a_stage_without_enough_time_is_left(runner: Runner, capsys: pytest.Capt
     assert outcomes(runner) == {"good": "done"}
 
 
-def test_a_stage_is_stopped_with_its_processes_and_resumed(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "LEAST", 0.0)
-    noted = runner.folder / "slow" / "pids"
-    for calls in (1, 2):
-        runner.run([stage("slow", keeps=True)], 3)
-        assert outcomes(runner) == {"slow": "stopped"}
-        pids = noted.read_text().splitlines()
-        assert len(pids) == calls  # the folder of a stage that was stopped stays
-        assert not any(is_running(int(pid)) for pid in pids)
+@pytest.mark.parametrize(("before", "kept"), [("stopped", True), ("failed", False), ("done", False)])
+def test_a_stage_that_was_stopped_is_resumed(runner: Runner, before: str, kept: bool) -> None:
+    runner.state["good"] = {"outcome": before, "seconds": 1.0}
+    (runner.folder / "good").mkdir()
+    runner.run([stage("good", keeps=True)], 60, again=True)
+    assert (runner.folder / "good").exists() is kept
+    words = (runner.folder / "good.log").read_text().split()
+    assert words[-2:] == ["--folder", str(runner.folder / "good")]
+
+
+def test_a_stage_that_takes_too_long_is_stopped(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+    runner.run([stage("slow")], 0.1)
+    assert outcomes(runner) == {"slow": "stopped"}
+    assert capsys.readouterr().out.startswith("slow: begins, 0 s at most\nslow: stopped after ")
+
+
+def test_a_program_is_ended_with_its_processes(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path)], start_new_session=True)
+    noted = tmp_path / "pids"
+    while not noted.is_file() or not noted.read_text().endswith("\n"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    gpu.end(process)
+    assert process.poll() == -signal.SIGTERM
+    deadline = time.monotonic() + 60
+    while is_running(int(noted.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def is_running(pid: int) -> bool:
