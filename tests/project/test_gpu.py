@@ -85,7 +85,7 @@ def test_a_stage_without_enough_time_is_left(runner: Runner, capsys: pytest.Capt
 def test_a_stage_that_was_stopped_is_resumed(runner: Runner, before: str, kept: bool) -> None:
     runner.state["good"] = {"outcome": before, "seconds": 1.0}
     (runner.folder / "good").mkdir()
-    runner.run([stage("good", keeps=True)], 60, again=True)
+    runner.run([stage("good", keeps=True)], 100, again=True)
     assert (runner.folder / "good").exists() is kept
     words = (runner.folder / "good.log").read_text().split()
     assert words[-2:] == ["--folder", str(runner.folder / "good")]
