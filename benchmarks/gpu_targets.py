@@ -5,17 +5,18 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-SPEED = "mixed"  # case of benchmarks/speed.py
-FASTER = 100.0  # times as fast as the guide's listing
-SLOWER = 1.5  # times the time of the captured loop, at most
+from targets import TARGETS
+
 POINTS = 0.002  # allowed difference of the mean accuracies; more if they spread more over seeds
 
 
 def shortfalls(results: Path, machine: str) -> list[str]:
     """Return a line for each target that the saved results of a machine miss; what is not measured is not missed."""
-    speed = read(results / f"speed-{machine}.json").get(SPEED)
     missed = failed_tests(read(results / f"gpu-tests-{machine}.json"))
-    missed += [] if speed is None else slow(speed["runs"])
+    speed = read(results / f"speed-{machine}.json")
+    missed += [
+        line for target in TARGETS if target.on_gpu and target.file == "speed" for line in target.shortfalls(speed)
+    ]
     missed += inaccurate(read(results / f"accuracy-{machine}.json").get("runs", []))
     return missed and ["", "What fell short:", *(f"- {line}" for line in missed)]
 
@@ -29,20 +30,6 @@ def failed_tests(record: dict[str, Any]) -> list[str]:
     failed = [test["test"] for test in record.get("tests", []) if test["outcome"] == "failed"]
     number = len(record.get("selected", [])) - len(record.get("tests", []))
     return [f"the test {name} fails" for name in failed] + ([f"{number} tests did not run"] if number else [])
-
-
-def slow(runs: list[dict[str, Any]]) -> list[str]:
-    """Compare the medians of `mnist-amp fit` with the guide's listing and with the captured loop."""
-    guide, fit, bound = (
-        statistics.median(run["seconds"] for run in runs if run["contender"] == name)
-        for name in ("guide", "fit", "floor")
-    )
-    lines = []
-    if guide / fit < FASTER:
-        lines.append(f"fit is {guide / fit:.1f} times as fast as the guide's listing; the target is {FASTER:g}")
-    if fit / bound > SLOWER:
-        lines.append(f"fit takes {fit / bound:.2f} times the time of the captured loop; the target is {SLOWER:g}")
-    return lines
 
 
 def inaccurate(runs: list[dict[str, Any]]) -> list[str]:
