@@ -32,8 +32,8 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,12 @@ LOG_LINES = 20  # of a stage that failed, the last ones
 GRACE = 10.0  # seconds between the request to end and the end by force
 COMPARE = "--axes '{network.hidden_dim: [128, 2048], data.batch_size: [64, 512]}' --rounds 3"
 DRY_COMPARE = "--precisions [32-true,bf16-mixed] --axes '{data.batch_size: []}' --rounds 1 --seeds 1 --seconds 0.01"
-# settings of all fits of a dry run
-DRY_SETTINGS = {
-    "MNIST_AMP_TRAINER__ACCELERATOR": "cpu",
+WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+# settings of the fits of a dry run
+FEW_BATCHES = {
     "MNIST_AMP_TRAINER__LIMIT_TRAIN_BATCHES": "8",
     "MNIST_AMP_TRAINER__LIMIT_VAL_BATCHES": "2",
     "MNIST_AMP_TRAINER__MAX_EPOCHS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
 }
 
 
@@ -73,6 +72,7 @@ class Stage:
         program: the file and its options.
         dry: the same for a dry run.
         keeps: whether it keeps its measurements in `--folder` when it is stopped, so that it can be resumed.
+        dry_settings: of the fits of a dry run. `speed.py` needs complete epochs, because it compares accuracies.
     """
 
     name: str
@@ -80,11 +80,18 @@ class Stage:
     program: str
     dry: str
     keeps: bool = False
+    dry_settings: Mapping[str, str] = field(default_factory=lambda: FEW_BATCHES)
 
 
 STAGES = (
     Stage("tests", 240, "cuda_tests.py", "cuda_tests.py --files tests/test_conftest.py"),
-    Stage("speed", 400, "speed.py --cases graphs --rounds 2", "speed.py --cases graphs --rounds 1 --epochs 1"),
+    Stage(
+        "speed",
+        400,
+        "speed.py --cases graphs --rounds 2",
+        "speed.py --cases graphs --rounds 1 --epochs 1",
+        dry_settings={},
+    ),
     Stage(
         "compare",
         420,
@@ -187,7 +194,8 @@ class Runner:
             shutil.rmtree(self.folder / stage.name, ignore_errors=True)
         print(f"{stage.name}: begins, {limit:.0f} s at most", flush=True)
         started = time.monotonic()
-        outcome = self.ended(self.program(stage), self.folder / f"{stage.name}.log", limit)
+        settings = {**WITHOUT_GPU, **stage.dry_settings} if self.is_dry else {}
+        outcome = self.ended(self.program(stage), settings, self.folder / f"{stage.name}.log", limit)
         self.state[stage.name] = {"outcome": outcome, "seconds": round(time.monotonic() - started, 1)}
         self.path.write_text(json.dumps(self.state, indent=1) + "\n")
         shutil.rmtree(self.folder / stage.name / "data", ignore_errors=True)  # a resumed stage unpacks it again
@@ -202,11 +210,11 @@ class Runner:
         options += ["--folder", str(self.folder / stage.name)] if stage.keeps else []
         return [sys.executable, str(ROOT / "benchmarks" / script), *options]
 
-    def ended(self, program: list[str], log: Path, limit: float) -> str:
-        """Run a program until it ends, or until the limit, and return its outcome."""
+    def ended(self, program: list[str], settings: Mapping[str, str], log: Path, limit: float) -> str:
+        """Run a program, with more variables, until it ends or until the limit, and return its outcome."""
         paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
-        env |= DRY_SETTINGS if self.is_dry else {}
+        env |= settings
         with log.open("w") as output:
             process = subprocess.Popen(
                 program, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
