@@ -15,7 +15,7 @@ those of `jsonargparse[signatures]` are jsonargparse, docstring-parser and types
 
     python benchmarks/gpu.py --dry_run
 
-runs all stages on a CPU with a few batches, in 3 minutes, and saves the results in a temporary folder.
+runs all stages on a CPU with little work, in a few minutes, and saves the results in a temporary folder.
 """
 
 import argparse
@@ -139,7 +139,7 @@ def parsed() -> argparse.Namespace:
     names = [stage.name for stage in STAGES]
     of = f"of {', '.join(names)}"
     parser.add_argument("--check", action="store_true", help="only look for the device and the packages")
-    parser.add_argument("--dry_run", action="store_true", help="run the stages on a CPU, with a few batches")
+    parser.add_argument("--dry_run", action="store_true", help="run the stages on a CPU, with little work")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="STAGE", help=of)
     parser.add_argument("--again", action="store_true", help="run stages that are done once more")
     parser.add_argument("--minutes", type=float, default=LONGEST, help="the time of this call; other stages are left")
@@ -154,7 +154,7 @@ class Runner:
     Args:
         folder: of the state, the logs, and the runs that can be resumed.
         results: of the results.
-        is_dry: whether to run them on a CPU with a few batches.
+        is_dry: whether to run them on a CPU with little work.
 
     Attributes:
         state: the outcome and the seconds of each stage that has run: `done`, `failed` or `stopped`.
