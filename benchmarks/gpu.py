@@ -87,7 +87,7 @@ STAGES = (
     Stage("tests", 240, "cuda_tests.py", "cuda_tests.py --files tests/test_conftest.py"),
     Stage(
         "speed",
-        400,
+        340,
         "speed.py --cases graphs --rounds 2",
         "speed.py --cases graphs --rounds 1 --epochs 1",
         dry_settings={},
