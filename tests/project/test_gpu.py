@@ -97,6 +97,12 @@ def test_a_stage_that_takes_too_long_is_stopped(runner: Runner, capsys: pytest.C
     assert capsys.readouterr().out.startswith("slow: begins, 0 s at most\nslow: stopped after ")
 
 
+def test_a_stage_of_a_dry_run_that_is_stopped_has_failed(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner.is_dry = True
+    monkeypatch.setattr(gpu, "LONGEST", 0.001)
+    assert runner.run([stage("slow")], 0) == ["slow"]
+
+
 def test_a_program_is_ended_with_its_processes(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path)], start_new_session=True)
     noted = tmp_path / "pids"
