@@ -130,7 +130,8 @@ def main() -> None:
         runner = Runner(out.absolute() / MACHINE, results.absolute(), args.dry_run)
         stages = [stage for stage in STAGES if stage.name in args.only]
         failed = runner.run(stages, 60 * args.minutes, args.again)
-        print(summary(stages, runner.state), *shortfalls(runner.results, MACHINE), sep="\n", flush=True)
+        missed = [] if args.dry_run else shortfalls(runner.results, MACHINE)  # they are targets of a GPU
+        print(summary(stages, runner.state), *missed, sep="\n", flush=True)
     sys.exit(1 if failed else 0)
 
 
