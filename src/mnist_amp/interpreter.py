@@ -18,15 +18,23 @@ from typing import Any
 BUFFERS = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
 
+ends_quickly = False  # whether this process ends by `quick_exit`
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Pause the garbage collector in this context, and have it ignore later what was made in it."""
+    """Pause the garbage collector in this context.
+
+    If the process ends by `quick_exit`, the collector then ignores all that was made before. Otherwise it must not: at
+    the end, packages would report that objects are left.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if ends_quickly:
+            gc.freeze()
         if was_enabled:
             gc.enable()
 
@@ -39,6 +47,8 @@ def quick_exit() -> Iterator[None]:
     with a call of `__del__`. The process ends as usual if another exception than SystemExit leaves the context, or if a
     file can't be flushed, because the interpreter reports that.
     """
+    global ends_quickly
+    ends_quickly = True
     statuses: list[int] = []
     atexit.register(_end, statuses)  # the first that is registered is called last
     try:
@@ -51,15 +61,13 @@ def quick_exit() -> Iterator[None]:
 
 
 def _end(statuses: list[int]) -> None:
-    if not statuses:
-        return
-    try:
-        _flush(gc.get_objects())  # first, because the collector may close a file before its buffer is written
-        gc.collect()
-        _flush([sys.stdout, sys.stderr])
-    except OSError:
-        return
-    os._exit(statuses[0])
+    if statuses:
+        with suppress(OSError):  # a file can't be written
+            _flush(gc.get_objects())  # first, because the collector may close a file before its buffer is written
+            gc.collect()
+            _flush([sys.stdout, sys.stderr])
+            os._exit(statuses[0])
+    gc.unfreeze()
 
 
 def _flush(objects: Iterable[Any]) -> None:

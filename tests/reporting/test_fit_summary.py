@@ -204,7 +204,7 @@ def test_the_metrics_are_printed_before_the_curves_are_drawn(
         raise ValueError("no font")
 
     monkeypatch.setattr(plots, "curves", draw)
-    with pytest.raises(ValueError, match="^no font$"):
+    with pytest.raises(ValueError, match=r"^no font$"):
         fit(FitSummary(run_folder, checkpoint, lambda ending: ["mnist-amp test"]), Net(), monkeypatch)
     assert printed == [
         """
