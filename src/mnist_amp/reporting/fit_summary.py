@@ -67,6 +67,8 @@ class FitResult:
 class FitSummary(Callback):
     """Writes `model.pth` and `curves.png` at the end of a fit that wrote checkpoints, and prints a summary.
 
+    The metrics are printed before the files are written, and the names of the files after that.
+
     Args:
         run: the folder of the run.
         checkpoint: the callback that writes the checkpoints; None if no checkpoints are written.
@@ -88,13 +90,20 @@ class FitSummary(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        best = None
+        best, printed = None, ""
         try:
             if self.checkpoint is not None and self.checkpoint.best.is_file():
                 best = checkpoint_files.read(self.checkpoint.best)
+            text = self._text(trainer, pl_module, best)
+            printed = text[: text.index("\nfiles ") + 1]
+            print(printed, end="", flush=True)  # first, because to draw takes time, and files may fail to be written
+            if best is not None and self.checkpoint is not None:
                 self._write(trainer, best, self.checkpoint.history)
-        finally:  # also if the files can't be written
-            print(describe(self._result(trainer, pl_module, best)), flush=True)
+        finally:
+            print(self._text(trainer, pl_module, best).removeprefix(printed), flush=True)
+
+    def _text(self, trainer: Trainer, pl_module: LightningModule, best: dict[str, Any] | None) -> str:
+        return describe(self._result(trainer, pl_module, best))
 
     def _write(self, trainer: Trainer, best: dict[str, Any], history: list[EpochMetrics]) -> None:
         saved = best["state_dict"].items()
