@@ -8,19 +8,14 @@ by the kind of the machine. About 6 minutes on 2 CPU cores that do nothing else.
 
 import argparse
 import statistics
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from machine import MACHINE, RESULTS, keep
-from mnist_amp.data import mnist
+from machine import MACHINE, keep
 from mnist_amp.measuring.compare_records import Comparison
 from mnist_amp.measuring.compare_rows import Row, rows
 from mnist_amp.measuring.verdict import classify
 from mnist_amp.reporting.tables import markdown
-from precision import measured_here, place
+from precision import add_folders, measured_here, place, run, working_folder
 
 NETWORKS = ("SimpleNN", "WideMLP", "CNN", "ViT")
 BATCH_SIZES = (16, 64, 256, 1024)
@@ -31,22 +26,15 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--batch_sizes", nargs="+", type=int, default=list(BATCH_SIZES))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
+    add_folders(parser)
     args = parser.parse_args()
     axes = f"{{network: [{', '.join(args.networks)}], data.batch_size: {args.batch_sizes}}}"
     options = ["--axes", axes, "--seeds", "0", "--rounds", str(args.rounds), "--seconds", "0.5"]
-    with tempfile.TemporaryDirectory() as folder:
-        comparison = compare(options, Path(folder))
+    with working_folder(args.folder) as folder:
+        comparison = Comparison.load(run("compare", folder, *options) / "results.json")
     command = f"crossover.py --rounds {args.rounds}"
     found = speeds(rows(comparison), comparison.baseline)
     keep(args.results / f"crossover-{MACHINE}.json", command, table, **measured_here(), speeds=found)
-
-
-def compare(options: list[str], folder: Path) -> Comparison:
-    mnist.prepare(folder / "data")
-    program = [sys.executable, "-m", "mnist_amp", "compare", *options, f"--trainer.default_root_dir={folder}"]
-    subprocess.run([*program, f"--data.data_dir={folder / 'data'}"], check=True)
-    return Comparison.load(max((folder / "lightning_logs" / "compare").glob("version_*")) / "results.json")
 
 
 def speeds(measured: list[Row], baseline: str) -> list[dict[str, Any]]:

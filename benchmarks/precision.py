@@ -15,11 +15,14 @@ writes the Markdown of the saved reports again, without measuring, after their w
 import argparse
 import json
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,26 +51,47 @@ PARTS = ("compare", "profile", "ratio")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=[*PARTS, "tables"], nargs="+", default=PARTS, help="default: all but tables")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
+    parser.add_argument("--rounds", type=int, default=5, help="of the ratio")
+    parser.add_argument(
+        "--settings", type=int, default=len(SETTINGS), help="of the ratio, the first ones: width and batch"
+    )
+    parser.add_argument("--late", type=int, default=LATE, help="steps before the gradients late in training")
+    parser.add_argument("--compare", default="", help="options of `mnist-amp compare`")
+    parser.add_argument("--profile", default="", help="options of `mnist-amp profile`")
+    add_folders(parser)
     args = parser.parse_args()
     args.results.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        mnist.prepare(Path(folder, "data"))
+    with working_folder(args.folder) as folder:
         if "compare" in args.only:
-            keep_files(run("compare", Path(folder)), args.results / f"compare-{MACHINE}")
+            keep_files(run("compare", folder, *shlex.split(args.compare)), args.results / f"compare-{MACHINE}")
         if "profile" in args.only:
-            keep_files(run("profile", Path(folder)), args.results / f"profile-{MACHINE}")
-            keep_gradients(run("profile", Path(folder), f"--warmup={LATE}"), args.results)
+            options = shlex.split(args.profile)
+            keep_files(run("profile", folder, *options), args.results / f"profile-{MACHINE}")
+            keep_gradients(run("profile", folder, *options, f"--warmup={args.late}"), args.results)
         if "ratio" in args.only:
-            ratios(args.rounds, Path(folder, "data"), args.results)
+            ratios(args.rounds, SETTINGS[: args.settings], folder / "data", args.results)
     write_tables(args.results)
 
 
-def ratios(rounds: int, data_dir: Path, results: Path) -> None:
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
+    text = "folder of the runs, which stays: a comparison that was stopped there is resumed; default: a temporary one"
+    parser.add_argument("--folder", type=Path, help=text)
+
+
+@contextmanager
+def working_folder(path: Path | None) -> Iterator[Path]:
+    """Yield a folder with MNIST in `data`: this one, which stays, or a temporary one."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = path or Path(temporary)
+        mnist.prepare(folder / "data")
+        yield folder
+
+
+def ratios(rounds: int, settings: Sequence[tuple[int, int]], data_dir: Path, results: Path) -> None:
     runs = []
     for turn in range(rounds):
-        for hidden_dim, batch_size in SETTINGS:
+        for hidden_dim, batch_size in settings:
             for precision in BOTH:
                 case = (hidden_dim, batch_size, precision, str(data_dir))
                 found: dict[str, Any] = {"hidden_dim": hidden_dim, "batch_size": batch_size, "precision": precision}
@@ -99,7 +123,7 @@ def by_compare(hidden_dim: int, batch_size: int, precision: str, data_dir: str) 
 def medians(record: dict[str, Any]) -> list[dict[str, float]]:
     """Return the speed of half precision (float32 = 1) for each setting: medians of the rounds, measured both ways."""
     found = []
-    for hidden_dim, batch_size in SETTINGS:
+    for hidden_dim, batch_size in dict.fromkeys((run["hidden_dim"], run["batch_size"]) for run in record["runs"]):
         runs = [run for run in record["runs"] if (run["hidden_dim"], run["batch_size"]) == (hidden_dim, batch_size)]
         full, half = ([run for run in runs if run["precision"] == precision] for precision in BOTH)
         speeds = {
@@ -120,7 +144,7 @@ def ratio_table(record: dict[str, Any]) -> str:
         ]
         for found in medians(record)
     ]
-    rounds = len(record["runs"]) // len(SETTINGS) // len(BOTH)
+    rounds = len(record["runs"]) // len(rows) // len(BOTH)
     where = f"{record['device']}, torch {record['versions']['torch']}, {record['date']}"
     return (
         f"Speed of {HALF} (float32 = 1), measured in two ways:\n\n{markdown([head, *rows])}\n\n"
@@ -140,10 +164,14 @@ def place(record: dict[str, Any]) -> str:
 
 
 def run(command: str, folder: Path, *options: str) -> Path:
-    """Run a command, and return the folder of its report."""
-    program = [sys.executable, "-m", "mnist_amp", command, *options, f"--trainer.default_root_dir={folder}"]
-    subprocess.run([*program, f"--data.data_dir={folder / 'data'}"], check=True)
-    return max((folder / "lightning_logs" / command).glob("version_*"))
+    """Run a command, and return the folder of its report. A comparison that was stopped in this folder is resumed."""
+    reports = folder / "lightning_logs" / command
+    settings = [*options, f"--data.data_dir={folder / 'data'}"]
+    if command == "compare" and reports.is_dir():
+        settings = ["--resume=last"]  # it keeps its settings
+    program = [sys.executable, "-m", "mnist_amp", command, *settings, f"--trainer.default_root_dir={folder}"]
+    subprocess.run(program, check=True)
+    return max(reports.glob("version_*"))
 
 
 def keep_files(folder: Path, target: Path) -> None:

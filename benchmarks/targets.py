@@ -16,6 +16,7 @@ from machine import RESULTS
 from mnist_amp.reporting.tables import markdown
 
 NARROW = ("fp32", "mixed")
+ON_GPU = (*NARROW, "graphs")
 NO_RESULTS = "-"
 
 
@@ -45,6 +46,11 @@ class Target(NamedTuple):
         """Return the ratios that miss the target."""
         found = self.ratios(results)
         return {of: each for of, each in found.items() if (each < self.limit if self.is_speed else each > self.limit)}
+
+    def shortfalls(self, results: dict[str, Any]) -> list[str]:
+        """Return a line for each ratio that misses the target."""
+        missed = self.missed(results)
+        return [f"{self.case}: {each:.2f} ({of}); the target is {self.text()}" for of, each in missed.items()]
 
     def reached(self, results: dict[str, Any]) -> str:
         """Return the ratios in words."""
@@ -105,10 +111,10 @@ TARGETS = (
     Target("CNN, ViT, ResNet-18: `fit` vs. a bare loop", "bigger-networks", of_networks, 1.05),
     Target("`fit` of an epoch, complete process, vs. importing Lightning, and the bound", "startup", of_process, 1.15),
     Target("`mnist-amp --help` vs. `import torch`", "startup", of_help, 1.5),
-    Target("`fit` vs. the guide's listing", "speed", of_speed(NARROW, "guide", "fit"), 100, is_speed=True, on_gpu=True),
-    Target("`fit` vs. the captured loop", "speed", of_speed(NARROW, "fit", "bound"), 1.5, on_gpu=True),
-    Target("`fast.yaml` vs. the guide's listing", "speed", of_speed(NARROW, "guide", "fast"), 100, True, True),
-    Target("`fast.yaml` vs. the captured loop", "speed", of_speed(NARROW, "fast", "bound"), 1.5, on_gpu=True),
+    Target("`fit` vs. the guide's listing", "speed", of_speed(ON_GPU, "guide", "fit"), 100, is_speed=True, on_gpu=True),
+    Target("`fit` vs. the captured loop", "speed", of_speed(ON_GPU, "fit", "bound"), 1.5, on_gpu=True),
+    Target("`fast.yaml` vs. the guide's listing", "speed", of_speed(ON_GPU, "guide", "fast"), 100, True, True),
+    Target("`fast.yaml` vs. the captured loop", "speed", of_speed(ON_GPU, "fast", "bound"), 1.5, on_gpu=True),
 )
 
 

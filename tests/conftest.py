@@ -91,13 +91,12 @@ class Malicious:
 LONGEST = ("test_documented_commands", "test_export", "test_signals", "test_wheel")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "drawn: matplotlib draws the plots of its runs")
-
-
 @pytest.hookimpl(tryfirst=True)  # an order that is asked for, such as a random one, comes after it
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+    for item in [] if torch.cuda.is_available() else items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 @pytest.fixture(scope="session")

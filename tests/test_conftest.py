@@ -1,8 +1,10 @@
-"""The fixtures of the tests: what `drawn` changes about the plots of a run."""
+"""The marks of the tests: what `drawn` changes about the plots of a run, and which tests `cuda` skips."""
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -28,3 +30,14 @@ def test_any_other_test_gets_a_stand_in(tmp_path: Path) -> None:
 
 def test_without_a_run_matplotlib_draws(tmp_path: Path) -> None:
     assert Image.open(saved(tmp_path / "plot.png")).size == (300, 200)
+
+
+@pytest.mark.cuda
+def test_a_test_marked_cuda_runs_on_a_cuda_device_only() -> None:
+    assert torch.cuda.is_available()
+
+
+def test_no_test_skips_itself_without_a_cuda_device() -> None:
+    """`pytest -m cuda` would not select it."""
+    own = re.compile(r"skipif\(\s*not torch\.cuda")
+    assert [path.name for path in Path(__file__).parent.rglob("*.py") if own.search(path.read_text("utf-8"))] == []

@@ -18,7 +18,6 @@ from tests.conftest import Refused, Run, command, forked
 
 SMOKE = ("--config", "configs/smoke.yaml")
 FOLDER = Path("lightning_logs/version_0")
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def fit(run: Run, config: str, *args: str) -> tuple[str, dict[str, Any]]:
@@ -75,7 +74,7 @@ def test_real_fp16_on_a_cpu(run: Run) -> None:
     assert checkpoint["MixedPrecision"]["_growth_tracker"] == 8
 
 
-@NEEDS_CUDA
+@pytest.mark.cuda
 @pytest.mark.parametrize("config", ["fp16-cuda", "cuda"])
 def test_on_a_cuda_device(run: Run, monkeypatch: pytest.MonkeyPatch, config: str) -> None:
     monkeypatch.delenv("MNIST_AMP_TRAINER__ACCELERATOR")

@@ -66,3 +66,22 @@ def test_a_gpu_out_of_memory(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: 
         "mnist-amp: error: the GPU is out of memory. Lower data.batch_size, make the network smaller, or free the GPU. "
         "CUDA out of memory. Tried to allocate 2 GiB.\n"
     )
+
+
+@pytest.mark.cuda
+def test_the_memory_of_a_cuda_device_ends(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cuda")
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(7e8 / total)  # a layer returns 8192 x 40,000 values of 2 bytes
+    try:
+        with pytest.raises(SystemExit) as exit_info:
+            run("fit", *SMOKE, "--network.hidden_dim=8192", "--data.batch_size=40000")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+    assert exit_info.value.code == 1
+    assert capsys.readouterr().err.startswith(
+        "mnist-amp: error: the GPU is out of memory. Lower data.batch_size, make the network smaller, or free the GPU. "
+    )

@@ -62,7 +62,7 @@ def test_a_drawing_without_ink_has_no_reading(reader: DrawingReader) -> None:
     assert reader(bytes(SIZE), list(DTYPES)) == ReadDrawing(image=None, readings={})
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_cuda_reads_the_same() -> None:
     on_cpu, on_cuda = (
         DrawingReader(network(), TO_UNIT, torch.device(kind))(SEVEN.tobytes(), list(DTYPES)).readings

@@ -78,7 +78,7 @@ def test_tensor_cores_are_recognised_by_the_kernels_name(kernel: str, expected: 
     assert used_tensor_cores(kernel) is expected
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_kernels() -> None:
     values = torch.ones(512, 512, device="cuda", dtype=torch.float16)
     values @ values

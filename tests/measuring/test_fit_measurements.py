@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from mnist_amp.errors import RunError
 from mnist_amp.measuring.fit_measurements import LossCurve, measure_speed, measure_step
@@ -27,7 +26,7 @@ def test_a_fit_that_a_callback_ends_is_not_measured(data_dir: Path) -> None:
         measure_speed({}, overrides, 1000.0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16-mixed", "16-mixed"])
 def test_on_a_cuda_device(data_dir: Path, precision: str) -> None:
     own = tiny(data_dir, **{"trainer.accelerator": "cuda", "model.steps_per_execution": 50, **PRECISIONS[precision]})

@@ -27,7 +27,7 @@ from mnist_amp.measuring.inference_inputs import (
 from mnist_amp.measuring.inference_metrics import TimeLimit, Validation
 from mnist_amp.measuring.inference_records import INT8, ONNX, InferenceResult
 from mnist_amp.measuring.inference_speed import measure_inference, measure_ways
-from mnist_amp.measuring.inference_ways import Weights, torch_ways
+from mnist_amp.measuring.inference_ways import TorchWay, Weights, restored, torch_ways
 from mnist_amp.measuring.int8_inference import onnx_ways
 from tests.measuring.fits import tiny
 
@@ -377,7 +377,19 @@ def test_a_validation_that_takes_too_long_ends() -> None:
         limit.on_validation_batch_end(trainer, module, None, None, 1)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_tf32_is_used_by_its_own_way_alone() -> None:
+    """Matrix products and convolutions have a setting each."""
+    module = LightningModule()
+    module.trainer = Trainer(logger=False)
+    torch.backends.cudnn.allow_tf32 = True
+    with restored(module):
+        for name, matmul, convolutions in (("tf32", "high", True), ("32-true", "highest", False)):
+            TorchWay(name, module, Weights(module)).prepare()
+            assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (matmul, convolutions)
+    assert torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.cuda
 def test_on_a_cuda_device() -> None:
     kept = TrainingInputs(30)
     options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}

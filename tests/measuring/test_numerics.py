@@ -303,3 +303,14 @@ def test_nudged_weights_are_neighbours() -> None:
 @pytest.mark.parametrize("module", [numerics, numerics_step])
 def test_examples(module: ModuleType) -> None:
     assert doctest.testmod(module, extraglobs={"torch": torch}).failed == 0
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dropout_draws_the_same_mask_in_half_precision_on_a_cuda_device(dtype: torch.dtype) -> None:
+    """Otherwise the error of a gradient with Dropout is not that of the precision, and docs/numerics.md must say so."""
+    masks = []
+    for each in (torch.float32, dtype):
+        torch.manual_seed(0)
+        masks.append(torch.nn.functional.dropout(torch.ones(1000, 100, device="cuda", dtype=each)) == 0)
+    assert torch.equal(*masks)

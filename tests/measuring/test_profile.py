@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import torch.nn.functional as F
 
 from mnist_amp.__main__ import main
@@ -215,7 +214,7 @@ def test_ctrl_c_leaves_no_files(tmp_path: Path, data_dir: Path) -> None:
     assert files(tmp_path) == set()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_cuda(run: Run) -> None:
     run("profile", *QUICK, "--trainer.accelerator=gpu")
     record = results()

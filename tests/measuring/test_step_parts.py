@@ -170,7 +170,7 @@ def test_the_clock_of_the_host() -> None:
     assert clock.nanoseconds(first, second) == second - first >= 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_the_clock_of_a_cuda_stream_measures_its_work() -> None:
     clock, values = StreamClock(), torch.ones(8192, 8192, device="cuda")
     values @ values

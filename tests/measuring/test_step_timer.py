@@ -7,9 +7,10 @@ from typing import Any, cast
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.profilers import Profiler
 
 from mnist_amp.lightning_internals import FURTHER_BATCH_ACTION, NEXT_BATCH_ACTION
-from mnist_amp.measuring.measured_fit import MeasuredFit
+from mnist_amp.measuring.measured_fit import BARE, MeasuredFit
 from mnist_amp.measuring.step_timer import StepTimer, StepTiming
 from tests.measuring.fits import ENDLESS, tiny
 
@@ -56,10 +57,14 @@ class Loop:
         return self.timer.timing
 
     def _iterate(self) -> None:
-        for action in (NEXT_BATCH_ACTION, *[FURTHER_BATCH_ACTION] * self.further):
-            self.trainer.profiler.start(action)
+        """Take batches, and then the steps on them; see `test_the_requests_of_an_execution`."""
+        for place in range(self.further + 1):
+            for action in (NEXT_BATCH_ACTION,) if place == 0 else (FURTHER_BATCH_ACTION, NEXT_BATCH_ACTION):
+                self.trainer.profiler.start(action)
             self.now += WAIT
-            self.trainer.profiler.stop(action)
+            for action in (NEXT_BATCH_ACTION,) if place == 0 else (NEXT_BATCH_ACTION, FURTHER_BATCH_ACTION):
+                self.trainer.profiler.stop(action)
+        for _ in range(self.further + 1):
             self.now += WORK
             self.batches += 1
             self.trainer.global_step += self.batches % self.accumulate == 0
@@ -84,6 +89,33 @@ def test_epochs_of_one_iteration_are_added_up() -> None:
     loop = Loop(45.0, further=EPOCH - 1)
     loop.iterations = 1
     assert loop.run(epochs=9) == StepTiming(seconds=1.0, steps=50, waiting_seconds=0.25)
+
+
+def test_a_request_within_an_execution_neither_starts_nor_stops_the_clock() -> None:
+    """The time to measure is over while the batches of an execution are requested, before any of its steps."""
+    loop = Loop(0.4, further=EPOCH - 1)
+    loop.iterations = 1
+    assert loop.run(epochs=4) == StepTiming(seconds=1.0, steps=10, waiting_seconds=0.25)
+
+
+def test_the_requests_of_an_execution(data_dir: Path) -> None:
+    """The request for a further batch contains Lightning's own, as in `Loop`."""
+    actions: list[str] = []
+
+    class Noting(Profiler):
+        def start(self, action_name: str) -> None:
+            actions.append(f"start {action_name}")
+
+        def stop(self, action_name: str) -> None:
+            actions.append(f"stop {action_name}")
+
+    own = tiny(data_dir, **{"model.steps_per_execution": 2, "trainer.limit_train_batches": 2})
+    MeasuredFit({}, own, [], **BARE, max_epochs=1, limit_val_batches=0, profiler=Noting())
+    first, further = NEXT_BATCH_ACTION, FURTHER_BATCH_ACTION
+    assert [action for action in actions if action.endswith((first, further))] == [
+        *(f"start {first}", f"stop {first}"),
+        *(f"start {further}", f"start {first}", f"stop {first}", f"stop {further}"),
+    ]
 
 
 def test_manual_optimization_counts_batches_rather_than_the_steps_of_several_optimizers() -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -188,7 +187,7 @@ def test_in_two_processes(tmp_path: Path, data_dir: Path, monkeypatch: pytest.Mo
     assert_same(2)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_on_a_cuda_device(run: Run, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cuda")

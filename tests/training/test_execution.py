@@ -23,7 +23,6 @@ from tests.conftest import Refused, Run
 from tests.recorded_graph import Capture, HostSyncError, RecordedGraph, RecordHostSyncs
 from tests.runs.test_exact import KEPT, interrupted, last, logged, resume
 from tests.runs.test_resume import flat
-from tests.training.test_module import NEEDS_CUDA
 
 # 21 batches an epoch, the last of 40 images
 SETTINGS = (
@@ -442,7 +441,7 @@ class Waits(Callback):
             raise RuntimeError("operation not permitted when stream is capturing\nFor debugging ...") from error
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def test_overflows_within_graphs_are_those_of_eager_steps(run: Run, request: Any, device: str) -> None:
     if device == "cpu":
         request.getfixturevalue("graphs")
@@ -482,7 +481,7 @@ class Scales(Callback):
         self.seen[trainer.global_step] = (trainer.precision_plugin.scaler.get_scale(), count)  # type: ignore[attr-defined]
 
 
-@NEEDS_CUDA
+@pytest.mark.cuda
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize(
     "schedule", [(), SCHEDULE, CLIP, CLIP_VALUES], ids=["", "schedule", "clipped norm", "clipped values"]
@@ -502,6 +501,27 @@ def test_cuda_graphs_agree_with_eager_steps(
     assert captured.get("MixedPrecision") == eager.get("MixedPrecision")
     for key in ("loops", "lr_schedulers", "epoch", "global_step"):
         assert flat(captured[key]) == flat(eager[key]), key
+
+
+@pytest.mark.cuda
+def test_steps_follow_a_capture_that_failed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run one after the other, also if they draw random numbers."""
+    monkeypatch.setenv("MNIST_AMP_TRAINER__ACCELERATOR", "cuda")
+    training_step = LitClassifier.training_step
+
+    def waiting(self: LitClassifier, batch: Batch, batch_idx: int) -> Any:
+        loss = training_step(self, batch._replace(images=torch.nn.functional.dropout(batch.images)), batch_idx)
+        assert loss.item() > 0  # an error during a capture
+        return loss
+
+    monkeypatch.setattr(LitClassifier, "training_step", waiting)
+    run("fit", *SETTINGS, "--model.steps_per_execution=4", KEPT_EXECUTION)
+    outcome = KeptExecution.ended.outcome()
+    assert outcome is not None
+    assert (outcome.replayed, outcome.taken) == (0, 63)
+    assert outcome.reason is not None
+    assert outcome.reason.startswith("the capture failed: ")
+    assert last(0)["global_step"] == 63
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -533,7 +553,7 @@ class FindsHostSyncs(Callback):
         self.watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
 
-@NEEDS_CUDA
+@pytest.mark.cuda
 @pytest.mark.parametrize(("steps", "outcome"), [(1, None), (10, (52, 63, None))])
 @pytest.mark.parametrize("schedule", [(), SCHEDULE, CLIP], ids=["", "schedule", "clipped"])
 def test_no_step_waits_for_the_device(

@@ -22,7 +22,6 @@ from tests.conftest import Malicious, Run, simple_nn
 from tests.training.small_trainer import small_trainer
 
 STEPS = 5
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def plain_pytorch(
@@ -45,7 +44,7 @@ def plain_pytorch(
 
 
 @pytest.mark.parametrize(
-    ("device", "fused"), [("cpu", True), ("cpu", False), pytest.param("cuda", True, marks=NEEDS_CUDA)]
+    ("device", "fused"), [("cpu", True), ("cpu", False), pytest.param("cuda", True, marks=pytest.mark.cuda)]
 )
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_steps_are_the_same_as_in_plain_pytorch(data_dir: Path, precision: str, device: str, fused: bool) -> None:

@@ -1,12 +1,16 @@
 """The optimizer and its schedule, created from plain values, and the choice of a fused optimizer."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.cli import ReduceLROnPlateau
+from torch.nn.utils import parameters_to_vector
 
+from mnist_amp.data import ClassificationDataModule
 from mnist_amp.module import LitClassifier
+from mnist_amp.training.optimizers import with_fused
 from tests.training.small_trainer import small_trainer
 
 
@@ -33,6 +37,22 @@ def test_an_optimizer_is_fused_unless_the_user_chooses_otherwise(
     module = LitClassifier(optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, **given}})
     module.trainer = small_trainer(gradient_clip_val=clip, precision=precision)
     assert configured(module)["optimizer"].defaults["fused"] is fused
+
+
+@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("cuda", None)])
+def test_adagrad_is_fused_on_a_cpu_only(device: str, fused: bool | None) -> None:
+    settings = {"class_path": "torch.optim.Adagrad", "init_args": {"lr": 0.1}}
+    assert with_fused(settings, device)["init_args"].get("fused") is fused
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ["Adagrad", "Adam", "AdamW", "NAdam", "RMSprop", "SGD"])
+def test_optimizers_step_on_a_cuda_device(data_dir: Path, name: str) -> None:
+    module = LitClassifier(optimizer={"class_path": f"torch.optim.{name}", "init_args": {"lr": 0.001}})
+    before = parameters_to_vector(module.parameters()).detach()
+    trainer = small_trainer(accelerator="cuda", devices=1, precision="16-mixed", limit_train_batches=3)
+    trainer.fit(module, ClassificationDataModule(str(data_dir)))
+    assert not torch.equal(parameters_to_vector(module.parameters()), before)
 
 
 def test_an_optimizer_without_a_fused_implementation_is_unchanged() -> None:

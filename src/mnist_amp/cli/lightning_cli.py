@@ -36,6 +36,7 @@ from mnist_amp.runs.checkpoint_io import AtomicCheckpointIO
 from mnist_amp.runs.config_text import without_objects
 from mnist_amp.training import gradient_scaler
 from mnist_amp.training.loss_scale_monitor import LossScaleMonitor
+from mnist_amp.training.precision import set_matmul_precision
 
 
 class MnistAmpCLI(OpenCLI):
@@ -168,9 +169,7 @@ class MnistAmpCLI(OpenCLI):
 
     def before_instantiate_classes(self) -> None:
         processes.meet_others(self.launch, self.config[self.subcommand].trainer.num_nodes)
-        precision = self.config[self.subcommand].matmul_precision
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = precision != "highest"  # torch lets convolutions use TF32 by default
+        set_matmul_precision(self.config[self.subcommand].matmul_precision)
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()

@@ -39,7 +39,7 @@ from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.runs.weights_file import describe
 from mnist_amp.signals import Stopped
 from mnist_amp.training.averaged_weights import TRAINED_WEIGHTS
-from mnist_amp.training.precision import versions
+from mnist_amp.training.precision import set_matmul_precision, versions
 from mnist_amp.wording import counted, nearest
 
 RESULTS = "results.json"
@@ -269,7 +269,7 @@ class ExportCLI(CommandCLI):
     function = export
 
     def before_instantiate_classes(self) -> None:
-        torch.set_float32_matmul_precision("highest")  # the checkpoint's logits are those of float32, without TF32
+        set_matmul_precision("highest")  # the checkpoint's logits are those of float32, without TF32
 
     def instantiate_classes(self) -> None:
         """Make the network and the data of the checkpoint, which verifies it."""

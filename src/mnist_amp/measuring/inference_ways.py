@@ -10,6 +10,7 @@ from lightning.pytorch.plugins import HalfPrecision, MixedPrecision, Precision
 
 from mnist_amp.measuring.inference_inputs import call_forward
 from mnist_amp.measuring.inference_records import BASELINE
+from mnist_amp.training.precision import set_matmul_precision
 
 TF32 = "tf32"
 DTYPES = {"bf16-true": torch.bfloat16, "16-true": torch.float16}  # of the weights, if they are not float32
@@ -71,7 +72,7 @@ class TorchWay:
         self.module.to(self.device, self.dtype)
         self.weights = self.weights or Weights(self.module)
         self.module.eval()
-        torch.set_float32_matmul_precision(self.matmul)
+        set_matmul_precision(self.matmul)
 
     def convert(self, inputs: Any) -> Any:
         return self.plugin.convert_input(inputs)
@@ -99,13 +100,15 @@ class _State(NamedTuple):
     device: torch.device
     dtype: torch.dtype | str
     matmul: str
+    convolutions: bool
 
 
 @contextmanager
 def restored(module: LightningModule) -> Iterator[None]:
     """Restore the weights and the mode of a module, and torch's settings, at the end of this context."""
     weights, trainer = Weights(module), module.trainer
-    state = _State(module.training, module.device, module.dtype, torch.get_float32_matmul_precision())
+    matmul, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    state = _State(module.training, module.device, module.dtype, matmul, convolutions)
     try:
         yield
     finally:
@@ -114,3 +117,4 @@ def restored(module: LightningModule) -> Iterator[None]:
         module.train(state.training)
         module.trainer = trainer
         torch.set_float32_matmul_precision(state.matmul)
+        torch.backends.cudnn.allow_tf32 = state.convolutions

@@ -117,24 +117,33 @@ class StepTimer(Callback):
 
 
 class _Requests(Profiler):
-    """Passes Lightning's requests for batches to a timer, and the ends of epochs."""
+    """Passes Lightning's requests for batches to a timer, and the ends of epochs.
+
+    The request for a further batch of an execution contains one of Lightning's own, and comes before the steps of the
+    execution: it is waited for, but the clock neither starts nor stops there.
+    """
 
     allows_direct_steps = True  # it needs no call within a step
 
     def __init__(self, timer: StepTimer) -> None:
         super().__init__()
         self.timer, self.asked = timer, 0.0
+        self.is_further = False  # whether the request that runs is for a further batch
 
     def start(self, action_name: str) -> None:
-        if action_name == NEXT_BATCH_ACTION:
-            self.timer.request()
+        if action_name == FURTHER_BATCH_ACTION:
+            self.is_further = True
+        elif action_name == NEXT_BATCH_ACTION:
+            if not self.is_further:
+                self.timer.request()
+            self.asked = self.timer.clock()
         elif action_name.rpartition(".")[2] in VALIDATION_ACTIONS:
             self.timer.pause()
-        if action_name in (NEXT_BATCH_ACTION, FURTHER_BATCH_ACTION):
-            self.asked = self.timer.clock()
 
     def stop(self, action_name: str) -> None:
-        if action_name in (NEXT_BATCH_ACTION, FURTHER_BATCH_ACTION):
+        if action_name == FURTHER_BATCH_ACTION:
+            self.is_further = False
+        elif action_name == NEXT_BATCH_ACTION:
             self.timer.received(self.asked)
         elif action_name == "run_training_epoch":
             self.timer.pause()

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ReduceLROnPlateau, instantiate_class
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -14,6 +15,7 @@ from mnist_amp.errors import RequestError
 from mnist_amp.training.accumulation import accumulates
 from mnist_amp.training.schedules import make_schedule
 
+FUSED_ON_CPU = (torch.optim.Adagrad,)  # torch 2.11 refuses to run its fused form on CUDA
 ADAM: dict[str, Any] = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}
 
 
@@ -45,20 +47,21 @@ def make_optimizers(
     return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": monitor}}
 
 
-def with_fused(optimizer: dict[str, Any]) -> dict[str, Any]:
+def with_fused(optimizer: dict[str, Any], device: str) -> dict[str, Any]:
     """Return class_path and init_args of an optimizer, with `fused` set if the user did not choose.
 
     A fused optimizer is faster. With fp16 gradients it decides on the device whether to skip a step, which saves a
     device synchronisation per step.
 
-    >>> with_fused({"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}})["init_args"]
+    >>> with_fused({"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}, "cuda")["init_args"]
     {'lr': 0.1, 'fused': True}
 
     Args:
         optimizer: class_path and init_args as the user gave them.
+        device: the type of the device that trains.
     """
-    init_args = optimizer["init_args"]
-    takes_fused = "fused" in inspect.signature(_class(optimizer["class_path"])).parameters
+    init_args, kind = optimizer["init_args"], _class(optimizer["class_path"])
+    takes_fused = "fused" in inspect.signature(kind).parameters and (device == "cpu" or kind not in FUSED_ON_CPU)
     chosen = init_args.get("fused") is not None or any(init_args.get(key) for key in ("foreach", "differentiable"))
     if chosen or not takes_fused:
         return optimizer

@@ -33,6 +33,12 @@ def described_precision(trainer: Trainer) -> str:
     return effective
 
 
+def set_matmul_precision(precision: str) -> None:
+    """Set torch's precision of float32 matrix products and convolutions: with TF32, unless it is `highest`."""
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"  # torch lets convolutions use TF32 by default
+
+
 def product_dtype(trainer: Trainer) -> torch.dtype:
     """Return the dtype in which matrix products run in the effective precision."""
     kinds = {"bf16": torch.bfloat16, "16": torch.float16, "64": torch.float64, "transformer-engine": torch.bfloat16}

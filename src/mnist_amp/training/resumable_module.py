@@ -119,7 +119,7 @@ class ResumableModule(QuickHooksModule):
 
     def optimizer_settings(self) -> dict[str, Any]:
         """Return class_path and init_args of the optimizer of a fit, with `fused` where the class takes it."""
-        return with_fused(self.optimizer_init)
+        return with_fused(self.optimizer_init, self.trainer.strategy.root_device.type)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         self.execution.check(self.trainer)
