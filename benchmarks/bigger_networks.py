@@ -131,7 +131,9 @@ def check_losses(runs: list[dict[str, Any]]) -> None:
         losses = {name: statistics.median(run[name]["loss"] for run in group) for name in contenders(group)}
         for name, loss in losses.items():
             if loss > math.log(CLASSES) or abs(loss / losses["bare"] - 1) > NOISE:
-                sys.exit(f"{network} in {precision}: the mean loss of {name} is {loss:.3f}, of bare {losses['bare']:.3f}")
+                sys.exit(
+                    f"{network} in {precision}: the mean loss of {name} is {loss:.3f}, of bare {losses['bare']:.3f}"
+                )
 
 
 def groups(runs: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -165,8 +167,8 @@ def table(record: dict[str, Any]) -> str:
     rounds = len(group)
     stack = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "lightning"))
     return (
-        f"{markdown([head, *lines])}\n\nTime of training in batches of {BATCH_SIZE}, median (minimum to maximum) of the "
-        f"ratios in {rounds} interleaved rounds on: {record['device']}, {stack}, {record['date']}.\n"
+        f"{markdown([head, *lines])}\n\nTime of training in batches of {BATCH_SIZE}: median (minimum to maximum) of "
+        f"the ratios in {rounds} interleaved rounds on: {record['device']}, {stack}, {record['date']}.\n"
         f"`{record['command']}`\n"
     )
 
