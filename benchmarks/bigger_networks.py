@@ -126,24 +126,19 @@ def fit(network: str, precision: str, steps: int, seed: int, folder: Path) -> di
 
 def check_losses(runs: list[dict[str, Any]]) -> None:
     """Exit with an error if a contender does not train, or not as the bare loop does."""
-    for network, precision in groups(runs):
-        group = groups(runs)[network, precision]
-        losses = {name: statistics.median(run[name]["loss"] for run in group) for name in contenders(group)}
-        for name, loss in losses.items():
-            if loss > math.log(CLASSES) or abs(loss / losses["bare"] - 1) > NOISE:
-                sys.exit(
-                    f"{network} in {precision}: the mean loss of {name} is {loss:.3f}, of bare {losses['bare']:.3f}"
-                )
+    for (network, precision), group in groups(runs).items():
+        names = [name for name in ("bare", "fit", "channels_last") if name in group[0]]
+        losses = {name: statistics.median(run[name]["loss"] for run in group) for name in names}
+        if max(losses.values()) > math.log(CLASSES):
+            sys.exit(f"{network} in {precision} does not train: the mean losses are {losses}.")
+        if any(abs(loss / losses["bare"] - 1) > NOISE for loss in losses.values()):
+            sys.exit(f"{network} in {precision}: the mean losses differ too much: {losses}.")
 
 
 def groups(runs: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Return the runs by network and precision."""
     keys = dict.fromkeys((run["network"], run["precision"]) for run in runs)
     return {key: [run for run in runs if (run["network"], run["precision"]) == key] for key in keys}
-
-
-def contenders(group: list[dict[str, Any]]) -> list[str]:
-    return [name for name in ("bare", "fit", "channels_last") if name in group[0]]
 
 
 def ratio(group: list[dict[str, Any]], name: str) -> str:

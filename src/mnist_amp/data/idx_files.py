@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -157,7 +157,8 @@ def _blocks(path: Path, dimensions: int) -> Iterator[Tensor]:
 
 def _fill(block: Tensor, file: io.BufferedIOBase) -> int:
     """Read from a file until a block is full or the file ends, and return the number of bytes."""
-    flat, done = block.reshape(-1).numpy(), 0
+    flat: Any = block.reshape(-1).numpy()  # which numpy does not annotate as a buffer
+    done = 0
     while count := file.readinto(flat[done:]):
         done += count
     return done
