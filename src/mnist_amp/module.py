@@ -36,11 +36,14 @@ class LitClassifier(ResumableModule):
         lr_scheduler_interval: whether the schedule advances every epoch or every optimizer step
         steps_per_execution: optimizer steps in one iteration of the training loop; with more than 1 the loop costs less
             per step, and on a CUDA device the steps are captured as a CUDA graph
+        compile: whether torch.compile turns the training step into machine code, which takes time before it saves time
 
     Raises:
         RequestError: the network can't be made, or does not fit the images and classes; or steps_per_execution is
             less than 1.
     """
+
+    step_is_loss_of = True  # so `compile` may take in the whole step
 
     def __init__(
         self,
@@ -51,8 +54,9 @@ class LitClassifier(ResumableModule):
         lr_scheduler: dict[str, Any] | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         steps_per_execution: PositiveInt = 1,
+        compile: bool = False,
     ) -> None:
-        super().__init__(optimizer, lr_scheduler, lr_scheduler_interval, steps_per_execution)
+        super().__init__(optimizer, lr_scheduler, lr_scheduler_interval, steps_per_execution, compile)
         network = with_path(network or NETWORK)
         self.save_hyperparameters()
         self.model = make_network(network, num_classes, image_shape)
@@ -64,7 +68,7 @@ class LitClassifier(ResumableModule):
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits, loss = self.loss_of(batch)
+        logits, loss = self.loss_of(batch) if self.compilation is None else self.compilation.loss_of(batch)
         self.record_step(loss, logits, batch.labels)
         return loss
 

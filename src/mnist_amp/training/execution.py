@@ -141,7 +141,9 @@ class Execution:
                 self.module.loss = graph.losses[-1].clone()
             else:
                 for place, batch in enumerate(group):
-                    self._begin(trainer, done + place)
+                    rate = self._begin(trainer, done + place)
+                    if (compilation := self.module.compilation) is not None and compilation.take(batch, rate):
+                        continue
                     step_inputs(closure).update(batch=batch, batch_idx=trainer.fit_loop.batch_idx)
                     with self.module.train_means.one_step():
                         optimizer.step(closure=closure)
