@@ -32,7 +32,7 @@ def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt 
         warmup: number of steps before those
 
     Raises:
-        RequestError: several steps per execution are requested.
+        RequestError: several steps per execution, or compiled ones, are requested.
         RunError: the fit ended before it was measured.
     """
     settings = cli.fit_settings()
@@ -40,6 +40,10 @@ def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt 
     if several > 1 and not cli.is_foreign:
         raise RequestError(
             f"model.steps_per_execution is {several}, but {cli.name} measures the parts of single steps. Leave it at 1."
+        )
+    if settings.get("compile"):
+        raise RequestError(
+            f"compile is set, but {cli.name} measures the parts of a step, which are one then. Leave it out."
         )
     sys.stderr.write(
         f"mnist-amp: timing {counted(steps, 'step')} with marks and as many without, after "

@@ -70,8 +70,8 @@ class CompileUse(NamedTuple):
     reason: str | None
 
     def __str__(self) -> str:
-        because = "" if self.reason is None else f", because {self.reason}"
-        return f"{self.what} in {self.seconds:.1f} s, which are not part of the time{because}"
+        alone = "" if self.reason is None else f"; not {WHOLE}, because {self.reason}"
+        return f"{self.what} in {self.seconds:.1f} s, which are not part of the time{alone}"
 
 
 class CompilableModule(SteppedModule, Protocol):
