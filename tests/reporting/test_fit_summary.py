@@ -16,6 +16,7 @@ from mnist_amp.reporting import fit_summary, plots
 from mnist_amp.reporting.fit_summary import FitResult, FitSummary, describe
 from mnist_amp.runs import checkpoint_contents, checkpoint_files
 from mnist_amp.runs.checkpoint_contents import EpochMetrics, Progress
+from mnist_amp.training.compilation import CompileUse
 from mnist_amp.training.execution import GraphUse
 from tests.conftest import files
 
@@ -29,6 +30,7 @@ RESULT = FitResult(
     seconds=10.0,
     data_seconds=0.25,
     graphs=None,
+    compiled=None,
     device_memory=None,
     folder="lightning_logs/version_0",
     files=["model.pth", "checkpoints/"],
@@ -45,6 +47,16 @@ time      10.0 s, 27,500 samples/s (training, validation and checkpoints; 2.5% s
 files     lightning_logs/version_0/ (model.pth, checkpoints/)
 next      mnist-amp test
           tensorboard --logdir lightning_logs"""
+    )
+
+
+def test_text_of_a_compiled_fit() -> None:
+    text = describe(replace(RESULT, compiled=CompileUse("the whole step", 12.34, None)))
+    assert "compiled  the whole step in 12.3 s, which are not part of the time\n" in text
+    part = CompileUse("the network and its loss", 2.0, "gradients are clipped")
+    assert (
+        "compiled  the network and its loss in 2.0 s, which are not part of the time; not the whole step, because "
+        "gradients are clipped\n" in describe(replace(RESULT, compiled=part))
     )
 
 

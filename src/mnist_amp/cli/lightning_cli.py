@@ -95,7 +95,7 @@ class MnistAmpCLI(OpenCLI):
         add_process_arguments(parser)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        add_core_arguments(parser)
+        add_core_arguments(parser, trains=self.command == "fit")
 
     def setup_parser(self, *args: Any) -> None:
         super().setup_parser(*args)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mnist_amp.data.idx_files import read_idx
+from mnist_amp.data.idx_files import read_images, read_labels
+from mnist_amp.data.image_form import ImageForm
 from mnist_amp.errors import RequestError, warn
 
 ARCHIVES = Path(__file__).parent / "archives"
@@ -71,7 +72,7 @@ def load(data_dir: Path, *, train: bool) -> tuple[Tensor, Tensor]:
 
 def _read(raw: Path, *, train: bool) -> tuple[Tensor, Tensor]:
     images, labels = (name for name in UNPACKED_MD5 if name.startswith("train" if train else "t10k"))
-    return read_idx(raw / images, 3), read_idx(raw / labels, 1).long()
+    return read_images(raw / images, ImageForm()).squeeze(1), read_labels(raw / labels).long()
 
 
 def find_root(data_dir: Path) -> Path:
