@@ -1,13 +1,19 @@
-"""Start-up time of the command, compared with that of importing its dependencies.
+"""Start-up time of the command, compared with that of importing its dependencies, and the time of complete processes.
 
     python benchmarks/startup.py
 
-Runs each program of a list in its own process, in interleaved rounds, in an empty folder. Saves all times, and those of
-the packages that take longest to import, to docs/results/startup.json, and the tables to startup.md. About 5 minutes on
-2 CPU cores.
+Runs each program of a list in its own process, in interleaved rounds, in a folder that has MNIST. The complete
+processes are one epoch of `mnist-amp fit` in a terminal, from the start of the process to its end, and the
+`mnist-amp test` that follows it in `make fit`. They are compared with `import lightning.pytorch`, and the epoch of the
+hand-written loop in a process of its own, without the start of that process.
+
+Saves all times, and those of the packages that take longest to import, to docs/results/startup-MACHINE.json, see
+`machine.py`, and the tables beside it. About 5 minutes on 2 CPU cores.
 """
 
 import argparse
+import json
+import os
 import re
 import statistics
 import subprocess
@@ -17,15 +23,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import contenders
 import targets
-from machine import RESULTS, keep
+from machine import MACHINE, RESULTS, keep
+from mnist_amp.data import mnist
+from speed import in_terminal
 
 IMPORT = "import mnist_amp.cli.lightning_cli"
 MNIST_AMP = [sys.executable, "-m", "mnist_amp"]
+LIGHTNING = '`python -c "import lightning.pytorch"`'
 CASES = {
     '`python -c "pass"`': [sys.executable, "-c", "pass"],
     '`python -c "import torch"`': [sys.executable, "-c", "import torch"],
-    '`python -c "import lightning.pytorch"`': [sys.executable, "-c", "import lightning.pytorch"],
+    LIGHTNING: [sys.executable, "-c", "import lightning.pytorch"],
     '`python -c "import lightning.pytorch, torchvision"`': [
         sys.executable,
         "-c",
@@ -40,22 +50,58 @@ CASES = {
     "`mnist-amp fit --print_config`": [*MNIST_AMP, "fit", "--print_config"],
 }
 
+BOUND = "bound"  # the contender that is the lower bound
+EPOCH = ["--trainer.precision=32-true", "--trainer.max_epochs=1"]
+# complete processes, from Enter to prompt; together they are `make fit`, the second time
+WHOLE = {"fit": [*MNIST_AMP, "fit", *EPOCH], "test": [*MNIST_AMP, "test"]}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
     args = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as for a user, whose second run finds the compiled modules
     seconds: dict[str, list[float]] = {name: [] for name in CASES}
-    with tempfile.TemporaryDirectory() as folder:
+    whole: dict[str, list[float]] = {name: [] for name in WHOLE}
+    bound: list[float] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        mnist.prepare(folder / "data")
         for _ in range(args.rounds):
-            for name, program in CASES.items():
-                started = time.perf_counter()
-                subprocess.run(program, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                seconds[name].append(time.perf_counter() - started)
+            for case, program in CASES.items():
+                seconds[case].append(in_pipe(program, folder))
+            for case, program in WHOLE.items():
+                whole[case].append(complete(program, folder))
+            bound.append(bound_epoch(folder))
     command = f"startup.py --rounds {args.rounds}"
-    keep(args.results / "startup.json", command, table, seconds=seconds, imports=imports())
+    path = args.results / f"startup-{MACHINE}.json"
+    keep(path, command, table, seconds=seconds, whole=whole, bound=bound, imports=imports())
     targets.write(args.results)
+
+
+def in_pipe(program: list[str], folder: Path) -> float:
+    """Return the seconds of a program, whatever its exit status is."""
+    started = time.perf_counter()
+    subprocess.run(program, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def complete(program: list[str], folder: Path) -> float:
+    """Return the seconds of a program in a terminal, which must succeed."""
+    started = time.perf_counter()
+    output, status, _ = in_terminal(program, folder)
+    seconds = time.perf_counter() - started
+    if status:
+        sys.exit(f"{' '.join(program)} ended with exit status {status}:\n{output}")
+    return seconds
+
+
+def bound_epoch(folder: Path) -> float:
+    """Return the seconds of an epoch of the hand-written loop, without the start of its process."""
+    program = [sys.executable, contenders.__file__, BOUND, "--epochs=1"]
+    output = subprocess.run(program, cwd=folder, check=True, capture_output=True, text=True).stdout
+    return float(json.loads(output.splitlines()[-1])["seconds"])
 
 
 def imports() -> dict[str, float]:
@@ -75,7 +121,7 @@ def self_times(report: str) -> dict[str, float]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Return a Markdown table: medians, and their ratio to that of importing torch."""
+    """Return Markdown tables: medians, and their ratio to that of importing torch, or to the lower bound."""
     medians = {name: statistics.median(times) for name, times in record["seconds"].items()}
     torch = medians['`python -c "import torch"`']
     rows = [f"| {name} | {median:.2f} | {median / torch:.2f} |" for name, median in medians.items()]
@@ -83,7 +129,30 @@ def table(record: dict[str, Any]) -> str:
     rounds = len(record["seconds"]["`mnist-amp --help`"])
     where = f"Medians of {rounds} interleaved rounds on: {record['device']}, {stack}, {record['date']}."
     lines = ["| | seconds | times `import torch` |", "|---|---|---|", *rows, "", where, ""]
-    return "\n".join(lines) + (imports_table(record["imports"]) if "imports" in record else "")
+    whole = whole_table(record) if "whole" in record else ""
+    return "\n".join(lines) + whole + (imports_table(record["imports"]) if "imports" in record else "")
+
+
+def whole_table(record: dict[str, Any]) -> str:
+    """Return the table of complete processes; its first row is what they are compared with."""
+    both = [sum(times) for times in zip(*record["whole"].values(), strict=True)]
+    rows = {
+        f"{LIGHTNING} and an epoch of the hand-written loop": lower_bound(record),
+        "`mnist-amp fit` of one epoch": statistics.median(record["whole"]["fit"]),
+        "`make fit` of one epoch, the second time: this and `mnist-amp test`": statistics.median(both),
+    }
+    lines = [f"| {name} | {seconds:.2f} | {seconds / lower_bound(record):.2f} |" for name, seconds in rows.items()]
+    return "\n".join(["", "| complete process | seconds | ratio |", "|---|---|---|", *lines, ""])
+
+
+def lower_bound(record: dict[str, Any]) -> float:
+    """Return the seconds of importing Lightning, and of an epoch of the hand-written loop."""
+    return float(statistics.median(record["seconds"][LIGHTNING]) + statistics.median(record["bound"]))
+
+
+def fit_ratio(record: dict[str, Any]) -> float:
+    """Return the time of the complete process of `mnist-amp fit`, relative to the lower bound."""
+    return float(statistics.median(record["whole"]["fit"]) / lower_bound(record))
 
 
 def imports_table(seconds: dict[str, float]) -> str:

@@ -1,11 +1,14 @@
 """Callbacks that interrupt a run at a certain step: by an exception, so that nothing is saved, or by signals."""
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mnist_amp.reporting import plots
 
 
 class CutOffError(Exception):
@@ -48,6 +51,17 @@ class Signalled(Callback):
     def _send(self, now: bool) -> None:
         for signum in self.signums if now else ():
             os.kill(os.getpid(), signum)
+
+
+class SignalledWhileDrawing(Callback):
+    """Sends this process SIGINT instead of drawing the curves of the run."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        plots.curves = _interrupt
+
+
+def _interrupt(history: Any, path: Path) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 class Slowly(Callback):

@@ -8,12 +8,18 @@ import os
 import sys
 import time
 
-from mnist_amp import errors, signals
+from mnist_amp import errors, interpreter, signals
 from mnist_amp.cli import launchers
 from mnist_amp.cli.launchers import Launch
 
 DISTRIBUTED = ("fit", "validate", "test")  # commands that several processes run together
 GRACE = 3.0  # seconds in which the first process of a distributed run reports an error and ends the others
+
+
+def entry_point() -> None:
+    """Run the command line of this process, which then ends."""
+    with interpreter.quick_exit():
+        main()
 
 
 def main(args: list[str] | None = None) -> None:
@@ -69,7 +75,11 @@ def _run(args: list[str]) -> None:
     if launch is not None and not _join(launch, arranged[0]):
         return
     silence_imports()
-    importlib.import_module(COMMANDS[arranged[0]]).run(arranged)
+    module = COMMANDS[arranged[0]]
+    if module not in sys.modules:
+        with interpreter.uncollected():
+            importlib.import_module(module)
+    sys.modules[module].run(arranged)
 
 
 def _join(launch: Launch, command: str) -> bool:
@@ -102,4 +112,4 @@ def _answer_without_command(args: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    entry_point()

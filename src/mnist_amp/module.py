@@ -38,11 +38,14 @@ class LitClassifier(ResumableModule):
         steps_per_execution: optimizer steps in one iteration of the training loop; with more than 1 the loop costs less
             per step, and on a CUDA device the steps are captured as a CUDA graph. By default as many as change nothing
             and take a tenth of a second; on a CUDA device 1
+        compile: whether torch.compile turns the training step into machine code, which takes time before it saves time
 
     Raises:
         RequestError: the network can't be made, or does not fit the images and classes; or steps_per_execution is
             less than 1.
     """
+
+    step_is_loss_of = True  # so `compile` may take in the whole step
 
     def __init__(
         self,
@@ -53,8 +56,9 @@ class LitClassifier(ResumableModule):
         lr_scheduler: dict[str, Any] | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         steps_per_execution: PositiveInt | Literal["auto"] = AUTO,
+        compile: bool = False,
     ) -> None:
-        super().__init__(optimizer, lr_scheduler, lr_scheduler_interval, steps_per_execution)
+        super().__init__(optimizer, lr_scheduler, lr_scheduler_interval, steps_per_execution, compile)
         network = with_path(network or NETWORK)
         self.save_hyperparameters()
         self.model = make_network(network, num_classes, image_shape)
@@ -66,7 +70,7 @@ class LitClassifier(ResumableModule):
         return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits, loss = self.loss_of(batch)
+        logits, loss = self.loss_of(batch) if self.compilation is None else self.compilation.loss_of(batch)
         self.record_step(loss, logits, batch.labels)
         return loss
 

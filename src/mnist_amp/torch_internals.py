@@ -1,5 +1,6 @@
 """Every private name of torch's that this project uses, each with the reason; see also `lightning_internals`."""
 
+import importlib.util
 import platform
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -15,10 +16,14 @@ from torch.utils._pytree import tree_leaves, tree_map
 __all__ = [
     "METADATA_ASSERT",
     "TorchDispatchMode",
+    "compile_gradients",
+    "compiler_problem",
     "cpu_multiplies",
     "found_infs",
     "has_vnni",
     "inner_schedules",
+    "is_of_compiler",
+    "mark_as_stepped",
     "metadata_of",
     "milestones_of",
     "schedules_within",
@@ -97,3 +102,49 @@ def has_vnni() -> bool:
     Without them, an x86 CPU sums pairs of products of int8 in 16 bits, which may be too few.
     """
     return bool(torch.cpu._is_vnni_supported())
+
+
+def compiler_problem(device: str) -> str | None:
+    """Return why torch.compile can't generate code for a kind of device, and what to do; None if it can.
+
+    torch reports it only when it compiles, in a long message. It has no public test for it.
+    """
+    if device == "cuda":
+        found = importlib.util.find_spec("triton") is not None
+        return None if found else "torch.compile needs the package triton, which is missing. Install it"
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return "no C++ compiler is found. Install g++, name one in the environment variable CXX"
+    return None
+
+
+def is_of_compiler(error: Exception) -> bool:
+    """Whether an error is of torch.compile, about code that it can't compile. These errors have no public names."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)
+
+
+def compile_gradients() -> bool:
+    """Let torch.compile trace `torch.autograd.grad`, which it would refuse; return False if this torch can't.
+
+    torch has no public switch for it.
+    """
+    from torch._dynamo import config
+
+    if not hasattr(config, "trace_autograd_ops"):
+        return False
+    config.trace_autograd_ops = True
+    return True
+
+
+def mark_as_stepped(optimizer: torch.optim.Optimizer) -> None:
+    """Mark that an optimizer takes steps, although its method `step` is not called.
+
+    Otherwise a schedule warns at its first step. torch has no public way to tell it.
+    """
+    optimizer._opt_called = True  # type: ignore[attr-defined]

@@ -57,3 +57,28 @@ def test_answers_without_slow_imports(tmp_path: Path, args: list[str], status: i
     assert done.stderr == (filled(f"mnist-amp: error: {message}\n", done.stderr) if message else "")
     if args == ["--version"]:
         assert done.stdout.splitlines()[0] == f"mnist-amp {__version__}"
+
+
+# runs the command, and prints what the garbage collector does about its imports
+COLLECTED = """
+import atexit, gc, sys
+class Finder:
+    def find_spec(self, found, path, target=None):
+        if found in ("torch", "lightning.pytorch.cli"):
+            print(f"{found}: {gc.isenabled()}")
+sys.meta_path.insert(0, Finder())
+from mnist_amp.__main__ import entry_point
+atexit.register(lambda: print(f"ends: {gc.isenabled()}, {gc.get_freeze_count() > 100_000}"))
+sys.argv = ["mnist-amp", "validate", "--print_config"]
+entry_point()
+"""
+
+
+def test_the_imports_are_not_searched_for_garbage(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", COLLECTED], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line for line in done.stdout.splitlines() if ": False" in line or ": True" in line]
+    assert [line for line in lines if line.startswith(("torch:", "lightning", "ends:"))] == [
+        "torch: False",
+        "lightning.pytorch.cli: False",
+    ]

@@ -133,6 +133,17 @@ def test_ends_at_once(
     assert done.stderr == f"{printed}mnist-amp: stopped by {signums[0].name} at once.\n"
 
 
+def test_the_metrics_are_printed_if_the_drawing_is_interrupted(tmp_path: Path, data_dir: Path) -> None:
+    callback = "--trainer.callbacks=tests.interrupt.SignalledWhileDrawing"
+    done = Forked("fit", "--config=configs/smoke.yaml", f"--data.data_dir={data_dir}", callback, cwd=tmp_path)
+    assert done.wait() == 128 + signal.SIGINT
+    assert done.stderr == "mnist-amp: stopped by SIGINT at once.\n"
+    accuracy, time_taken = done.stdout.splitlines()[-2:]
+    assert accuracy.endswith(" on the validation images (best checkpoint, after 1 epoch)")
+    assert time_taken.startswith("time      ")
+    assert {path.name for path in (tmp_path / "lightning_logs/version_0").glob("*.p*")} == {"model.pth"}
+
+
 def test_a_job_that_slurm_requeues(
     tmp_path: Path, data_dir: Path, uninterrupted: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 
+from mnist_amp.data import ClassificationDataModule, memory
 from mnist_amp.data.items import image_pixels, label_number
+from mnist_amp.data.own_dataset import OwnSource
 from mnist_amp.data.sources import Facts, Source, make_source
 from mnist_amp.errors import RequestError
 
@@ -185,3 +188,36 @@ def test_kinds_of_images(image: object) -> None:
 @pytest.mark.parametrize("label", [3, np.int64(3), torch.tensor(3), torch.tensor([3]), np.array(3)])
 def test_kinds_of_labels(label: object) -> None:
     assert label_number(label) == 3
+
+
+def test_images_that_facts_have_read_need_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    named, unnamed = (ClassificationDataModule("data", f"my_sets.{name}", batch_size=1) for name in ("Bad", "Plain"))
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 0)
+    for data in (named, unnamed):
+        data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    unnamed.setup("fit")
+    assert unnamed.labels.tolist() == [2, 1, 0]
+    with pytest.raises(RequestError) as error:
+        named.setup("fit")
+    assert str(error.value).startswith("the 3 images of 1 x 2 x 2 take 0.0 GB of memory, but this machine has 0.0 GB ")
+
+
+def test_images_without_names_of_classes_are_refused_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 0)
+    assert refusal("my_sets.Plain").startswith("the 3 images of 3 x 2 x 2 take 0.0 GB of memory, but this machine has ")
+
+
+def test_only_the_set_that_is_read_is_kept_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = source("my_sets.Dots")
+    assert isinstance(data, OwnSource)
+    data.facts()
+    cls: Any = data.cls
+    opened, read = [set(data.opened)], cls.__getitem__
+
+    def noted(dataset: Any, index: int) -> Any:
+        opened.append(set(data.opened))
+        return read(dataset, index)
+
+    monkeypatch.setattr(cls, "__getitem__", noted)
+    assert data.load(train=False).labels.tolist() == [0, 1]
+    assert opened == [{True, False}, {False}, {False}]

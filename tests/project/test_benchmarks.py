@@ -197,6 +197,26 @@ def test_imports_are_summed_by_package() -> None:
     )
 
 
+def test_table_of_complete_processes() -> None:
+    record = {
+        "seconds": {startup.LIGHTNING: [4.0, 4.5, 4.4]},
+        "bound": [0.6, 0.7, 0.5],
+        "whole": {"fit": [5.0, 4.0, 6.0], "test": [4.0, 3.0, 1.0]},
+    }
+    assert (
+        startup.whole_table(record)
+        == """
+| complete process | seconds | ratio |
+|---|---|---|
+| `python -c "import lightning.pytorch"` and an epoch of the hand-written loop | 5.00 | 1.00 |
+| `mnist-amp fit` of one epoch | 5.00 | 1.00 |
+| `make fit` of one epoch, the second time: this and `mnist-amp test` | 7.00 | 1.40 |
+"""
+    )
+    assert startup.fit_ratio({**record, "bound": [0.85]}) == pytest.approx(5.0 / 5.25)
+    assert startup.BOUND in contenders.CONTENDERS
+
+
 def test_documents_show_the_saved_results(tmp_path: Path) -> None:
     folder = tmp_path / "docs" / "results"
     folder.mkdir(parents=True)

@@ -171,5 +171,5 @@ def test_benchmarks_take_these_options(line: str, monkeypatch: pytest.MonkeyPatc
 def test_every_benchmark_is_documented() -> None:
     programs = {path.name for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text("utf-8")}
     named = {Path(shlex.split(line)[1]).name for line in all_commands() if line.startswith("python ")}
-    # speed.py, own_modules.py and gpu.py run them
-    assert named == programs - {"contenders.py", "own_loops.py", "cuda_tests.py"}
+    # speed.py, own_modules.py, bigger_networks.py and gpu.py run them
+    assert named == programs - {"contenders.py", "own_loops.py", "bare_networks.py", "cuda_tests.py"}

@@ -11,11 +11,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import nn
 
-from mnist_amp.errors import RunError
-from mnist_amp.reporting import fit_summary
+from mnist_amp.errors import RequestError, RunError
+from mnist_amp.reporting import fit_summary, plots
 from mnist_amp.reporting.fit_summary import FitResult, FitSummary, describe
 from mnist_amp.runs import checkpoint_contents, checkpoint_files
 from mnist_amp.runs.checkpoint_contents import EpochMetrics, Progress
+from mnist_amp.training.compilation import CompileUse
 from mnist_amp.training.execution import GraphUse
 from tests.conftest import files
 
@@ -29,6 +30,7 @@ RESULT = FitResult(
     seconds=10.0,
     data_seconds=0.25,
     graphs=None,
+    compiled=None,
     device_memory=None,
     folder="lightning_logs/version_0",
     files=["model.pth", "checkpoints/"],
@@ -45,6 +47,16 @@ time      10.0 s, 27,500 samples/s (training, validation and checkpoints; 2.5% s
 files     lightning_logs/version_0/ (model.pth, checkpoints/)
 next      mnist-amp test
           tensorboard --logdir lightning_logs"""
+    )
+
+
+def test_text_of_a_compiled_fit() -> None:
+    text = describe(replace(RESULT, compiled=CompileUse("the whole step", 12.34, None)))
+    assert "compiled  the whole step in 12.3 s, which are not part of the time\n" in text
+    part = CompileUse("the network and its loss", 2.0, "gradients are clipped")
+    assert (
+        "compiled  the network and its loss in 2.0 s, which are not part of the time; not the whole step, because "
+        "gradients are clipped\n" in describe(replace(RESULT, compiled=part))
     )
 
 
@@ -192,6 +204,53 @@ def test_the_summary_is_printed_if_the_files_can_not_be_written(
     with pytest.raises(RunError, match=r"/model\.pth can't be written: Is a directory "):
         fit(FitSummary(run_folder, checkpoint, lambda ending: []), Net(), monkeypatch)
     assert "\naccuracy   91.25% on the validation images (best checkpoint, after 3 epochs)\n" in capsys.readouterr().out
+
+
+def test_the_metrics_are_printed_before_the_curves_are_drawn(
+    run_folder: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = []
+
+    def draw(history: list[dict[str, float]], path: Path) -> None:
+        printed.append(capsys.readouterr().out)
+        raise ValueError("no font")
+
+    monkeypatch.setattr(plots, "curves", draw)
+    with pytest.raises(ValueError, match=r"^no font$"):
+        fit(FitSummary(run_folder, checkpoint, lambda ending: ["mnist-amp test"]), Net(), monkeypatch)
+    assert printed == [
+        """
+accuracy   91.25% on the validation images (best checkpoint, after 3 epochs)
+time       2.0 s, 500 samples/s (training, validation and checkpoints; 25.0% spent waiting for data)
+execution  8 of 10 optimizer steps replayed as CUDA graphs; the others ran before the capture
+"""
+    ]
+    assert (
+        capsys.readouterr().out
+        == f"""files      {run_folder.path}/ (model.pth, metrics.csv, checkpoints/)
+next       mnist-amp test
+"""
+    )
+
+
+def test_the_summary_of_a_checkpoint_that_can_not_be_read(
+    run_folder: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read(path: Path) -> Any:
+        raise RequestError(f"{path} is damaged")
+
+    monkeypatch.setattr(checkpoint_files, "read", read)
+    with pytest.raises(RequestError, match=r"best\.ckpt is damaged$"):
+        fit(FitSummary(run_folder, checkpoint, lambda ending: []), Net(), monkeypatch)
+    assert (
+        capsys.readouterr().out
+        == f"""
+accuracy   91.25% on the validation images
+time       2.0 s, 500 samples/s (training, validation and checkpoints; 25.0% spent waiting for data)
+execution  8 of 10 optimizer steps replayed as CUDA graphs; the others ran before the capture
+files      {run_folder.path}/ (metrics.csv, checkpoints/)
+"""
+    )
 
 
 def test_the_folders_of_own_loggers(

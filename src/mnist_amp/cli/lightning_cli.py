@@ -4,7 +4,6 @@ Its parts: the options in `parser` and `trainer_options`, the ranges of settings
 from in `starting_checkpoint`, the callbacks in `run_callbacks`, the messages in `error_messages` and `help_texts`.
 """
 
-import gc
 import os
 import secrets
 import sys
@@ -96,7 +95,7 @@ class MnistAmpCLI(OpenCLI):
         add_process_arguments(parser)
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        add_core_arguments(parser)
+        add_core_arguments(parser, trains=self.command == "fit")
 
     def setup_parser(self, *args: Any) -> None:
         super().setup_parser(*args)
@@ -279,9 +278,6 @@ class MnistAmpCLI(OpenCLI):
     # the run
 
     def run_subcommand(self, subcommand: str) -> None:
-        # the garbage collector then leaves alone what is imported and made so far: to search it takes 0.2 s, in the
-        # midst of training
-        gc.freeze()
         try:
             super().run_subcommand(subcommand)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -292,8 +288,6 @@ class MnistAmpCLI(OpenCLI):
                 f"{self.start.path} is damaged, or of another version, and can't be loaded: "
                 f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
-        finally:
-            gc.unfreeze()
 
 
 def run(args: list[str]) -> None:

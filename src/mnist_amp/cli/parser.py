@@ -68,13 +68,21 @@ def add_process_arguments(parser: LightningArgumentParser) -> None:
     )
 
 
-def add_core_arguments(parser: LightningArgumentParser) -> None:
-    """Add the options of the network, the model, the data, the optimizer, its schedule and the Trainer."""
+def add_core_arguments(parser: LightningArgumentParser, *, trains: bool) -> None:
+    """Add the options of the network, the model, the data, the optimizer, its schedule and the Trainer.
+
+    Args:
+        parser: of a command.
+        trains: whether the command trains, and so has the option `compile`.
+    """
     annotate_nested_schedules()
     parser.add_subclass_arguments(
         (nn.Module,), "network", required=False, instantiate=False, fail_untyped=False, skip=set(FILLED)
     )
-    parser.add_lightning_class_args(LitClassifier, "model")
+    # as add_lightning_class_args does, which can't leave out a parameter
+    parser.add_class_arguments(LitClassifier, "model", fail_untyped=False, skip=set() if trains else {"compile"})
+    if trains:
+        add_compile_argument(parser)
     parser.add_lightning_class_args(ClassificationDataModule, "data")
     for fact in ("num_classes", "image_shape"):
         parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
@@ -85,6 +93,20 @@ def add_core_arguments(parser: LightningArgumentParser) -> None:
         parser.link_arguments(key, f"model.{key}", compute_fn=_as_dict)
     add_trainer_arguments(parser)  # last, so that --help begins with this project's own options
     parser.set_defaults({"network": NETWORK, "optimizer": ADAM})
+
+
+def add_compile_argument(parser: LightningArgumentParser) -> None:
+    """Add the option `compile`, which is also a flag: `--compile`."""
+    parser.add_argument(
+        "--compile",
+        type=bool,
+        nargs="?",
+        const=True,
+        default=False,
+        help="Compile the training step with torch.compile, which takes seconds before it saves time. See "
+        "docs/speed.md.",
+    )
+    parser.link_arguments("compile", "model.compile")
 
 
 def add_fit_arguments(parser: LightningArgumentParser) -> None:

@@ -171,7 +171,10 @@ class ClassificationDataModule(MemoryDataModule):
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
         device, train = self.trainer.strategy.root_device, stage in ("fit", "validate")
-        check_memory(self.source.facts(), train, device)
+        facts = self.source.facts()
+        if not self.source.is_read(train=train):
+            number = facts.train_size if train else facts.test_size
+            check_memory(number, facts.image_shape, device, self.trainer.num_devices)
         images, labels = self.source.load(train=train)
         self.images, self.labels = images.to(device), labels.to(device)
 

@@ -3,11 +3,12 @@
 from typing import Any
 
 from mnist_amp.data.image_form import ImageForm
-from mnist_amp.data.image_set import Facts, ImageSet, check_labels
+from mnist_amp.data.image_set import Facts, ImageSet, Source, check_labels
 from mnist_amp.data.items import read_item, read_items
+from mnist_amp.data.memory import check_memory
 
 
-class DatasetSource:
+class DatasetSource(Source):
     """A data set whose class makes a training set and a test set.
 
     Opened datasets are kept until the first `load`, because many classes read all images when they are made.
@@ -56,13 +57,18 @@ class DatasetSource:
             train, test = self.dataset(train=True), self.dataset(train=False)
             shape, classes = self._shape(train), self.classes(train)
             if classes is None:
+                check_memory(len(train), shape)
                 self.read[True] = self._images(shape, train=True)
                 classes = tuple(map(str, range(int(self.read[True].labels.max()) + 1)))
             self._facts = Facts(classes, shape, len(train), len(test))
         return self._facts
 
+    def is_read(self, *, train: bool) -> bool:
+        return train in self.read
+
     def load(self, *, train: bool) -> ImageSet:
         facts = self.facts()
+        self.opened.pop(not train, None)  # it may hold all of its images
         images = self.read.get(train) or self._images(facts.image_shape, train=train)
         check_labels(images.labels, facts.classes, f"The {'training' if train else 'test'} set of {self.name}")
         self.opened.clear()

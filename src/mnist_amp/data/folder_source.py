@@ -31,7 +31,7 @@ def make_folder_source(folder: Path, form: ImageForm, seed: int) -> Source:
     return FolderSource(folder, form, seed) if idx_files is None else IdxSource(*idx_files, form)
 
 
-class FolderSource:
+class FolderSource(Source):
     """Images by class in a folder; see `image_folder.list_images`.
 
     All images become RGB if one has colour, and grey if none has.

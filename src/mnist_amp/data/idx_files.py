@@ -5,19 +5,22 @@ import io
 import math
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mnist_amp.data.image_form import ImageForm, different_sizes
-from mnist_amp.data.image_set import Facts, ImageSet
+from mnist_amp.data.image_set import Facts, ImageSet, Source
 from mnist_amp.errors import RequestError
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 PATTERN = re.compile(r"(train|t10k)-(images[-.]idx3|labels[-.]idx1)-ubyte(\.gz)?")
+BLOCK = 2**22  # bytes that are read together
 DTYPES = {8: "uint8", 9: "int8", 11: "int16", 12: "int32", 13: "float32", 14: "float64"}
 
 
@@ -56,7 +59,7 @@ def _named(folder: Path) -> dict[str, Path]:
     return {path.name.removesuffix(".gz").replace(".", "-"): path for path in matching}
 
 
-class IdxSource:
+class IdxSource(Source):
     """A data set in four idx files.
 
     Args:
@@ -84,7 +87,7 @@ class IdxSource:
     def load(self, *, train: bool) -> ImageSet:
         self._checked_labels()
         pair = self.pairs[train]
-        return ImageSet(self.form.apply(read_idx(pair.images, 3).unsqueeze(1)), read_idx(pair.labels, 1).long())
+        return ImageSet(read_images(pair.images, self.form), read_labels(pair.labels).long())
 
     def _checked_labels(self) -> tuple[str, ...]:
         """Return the names of the classes, after a check of the labels of both sets."""
@@ -95,7 +98,7 @@ class IdxSource:
                     f"{pair.images} has {images:,} images, but {pair.labels} has {labels:,} labels. Each image needs a "
                     "label."
                 )
-        largest, test_largest = (int(read_idx(self.pairs[train].labels, 1).max()) for train in (True, False))
+        largest, test_largest = (int(read_labels(self.pairs[train].labels).max()) for train in (True, False))
         if test_largest > largest:
             raise RequestError(
                 f"{self.pairs[False].labels} has the label {test_largest}, but the largest label of "
@@ -110,25 +113,63 @@ def read_shape(path: Path, dimensions: int) -> tuple[int, ...]:
     Raises:
         RequestError: it is not an idx file of uint8 with this number of dimensions, or it is empty.
     """
-    return _read(path, dimensions, with_data=False)[0]
+    with _opened(path) as file:
+        return _read_header(file, path, dimensions)
 
 
-def read_idx(path: Path, dimensions: int) -> Tensor:
-    """Read an idx file of uint8; see `read_shape` for errors. It must also have the length that its header says."""
-    shape, data = _read(path, dimensions, with_data=True)
-    if len(data) != math.prod(shape):
+def read_images(path: Path, form: ImageForm) -> Tensor:
+    """Read the images (N, 1, H, W) of an idx file, in a form; see `_blocks` for errors."""
+    number, height, width = read_shape(path, 3)
+    images, done = torch.empty(number, *form.shape(1, height, width), dtype=torch.uint8), 0
+    for block in _blocks(path, 3):
+        images[done : done + len(block)] = form.apply(block.unsqueeze(1))
+        done += len(block)
+    return images
+
+
+def read_labels(path: Path) -> Tensor:
+    """Read the labels (N,) uint8 of an idx file; see `_blocks` for errors."""
+    return torch.cat(list(_blocks(path, 1)))
+
+
+def _blocks(path: Path, dimensions: int) -> Iterator[Tensor]:
+    """Yield the data of an idx file, some of the first dimension at a time.
+
+    Raises:
+        RequestError: as `read_shape`, or the file does not have the length that its header says.
+    """
+    with _opened(path) as file:
+        shape = _read_header(file, path, dimensions)
+        together = max(1, BLOCK // math.prod(shape[1:]))
+        found = 0
+        for start in range(0, shape[0], together):
+            block = torch.empty(min(together, shape[0] - start), *shape[1:], dtype=torch.uint8)
+            found += _fill(block, file)
+            if found == (start + len(block)) * math.prod(shape[1:]):
+                yield block
+        found += sum(map(len, iter(lambda: file.read(BLOCK), b"")))
+    if found != math.prod(shape):
         raise RequestError(
-            f"{path} has {len(data):,} bytes of data, but its header says {math.prod(shape):,}. Replace it by a "
-            "complete file."
+            f"{path} has {found:,} bytes of data, but its header says {math.prod(shape):,}. Replace it by a complete "
+            "file."
         )
-    return torch.from_numpy(np.frombuffer(data, np.uint8).copy()).reshape(shape)
 
 
-def _read(path: Path, dimensions: int, *, with_data: bool) -> tuple[tuple[int, ...], bytes]:
+def _fill(block: Tensor, file: io.BufferedIOBase) -> int:
+    """Read from a file until a block is full or the file ends, and return the number of bytes."""
+    flat: Any = block.reshape(-1).numpy()  # which numpy does not annotate as a buffer
+    done = 0
+    while count := file.readinto(flat[done:]):
+        done += count
+    return done
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
+    """Open an idx file or its archive. Errors of the file in this context are errors for the user."""
     try:
         with path.open("rb") as archive:
-            file = gzip.GzipFile(fileobj=archive) if path.suffix == ".gz" else archive
-            return _read_header(file, path, dimensions), file.read() if with_data else b""
+            yield gzip.GzipFile(fileobj=archive) if path.suffix == ".gz" else archive
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RequestError(f"{path} can't be read: {reason}. Replace it by a complete file.") from error

@@ -1,5 +1,6 @@
 """The form of the images in memory: their size and their number of channels."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from mnist_amp.errors import RequestError
 
-CHUNK = 1024  # images that are resized together
+VALUES = 2**22  # of the images that are converted together, so that a conversion needs little memory beside its result
 # of red, green and blue, in 65536ths; Pillow's conversion to L has the same
 GREY_WEIGHTS = (19595, 38470, 7471)
 
@@ -30,19 +31,22 @@ class ImageForm(NamedTuple):
         return (self.channels or channels, *(self.size or (height, width)))
 
     def apply(self, images: Tensor) -> Tensor:
-        """Convert images (N, C, H, W) uint8.
+        """Convert images (N, C, H, W) uint8. Beside the result, this takes a constant amount of memory.
 
         >>> images = torch.tensor([0, 100, 100, 200], dtype=torch.uint8).reshape(1, 1, 2, 2)
         >>> ImageForm(size=(1, 1), channels=3).apply(images).flatten()
         tensor([100, 100, 100], dtype=torch.uint8)
         """
-        if self.channels == 1:
-            images = to_grey(images)
-        if self.size is not None and images.shape[2:] != self.size:
-            images = _resize(images, self.size)
-        if self.channels == 3 and images.shape[1] == 1:
-            images = images.expand(-1, 3, -1, -1)
-        return images.contiguous()
+        found: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
+        shape = self.shape(*found)
+        if shape == found:
+            return images.contiguous()
+        converted = images.new_empty(len(images), *shape)
+        together = max(1, VALUES // max(math.prod(found), math.prod(shape)))
+        for block, target in zip(torch.split(images, together), torch.split(converted, together), strict=True):
+            grey_or_colour = to_grey(block) if self.channels == 1 else block
+            target.copy_(_resize(grey_or_colour, shape[1:]))  # repeats a grey image for each channel
+        return converted
 
 
 def make_form(image_size: int | tuple[int, int] | None, channels: int | None) -> ImageForm:
@@ -65,24 +69,21 @@ def to_grey(images: Tensor) -> Tensor:
     """Convert RGB images (N, 3, H, W) uint8 to grey ones (N, 1, H, W), as Pillow does; grey ones are unchanged."""
     if images.shape[1] == 1:
         return images
-    grey = torch.empty_like(images[:, :1])
     weights = torch.tensor(GREY_WEIGHTS, dtype=torch.int32).reshape(3, 1, 1)
-    for colour, target in zip(torch.split(images, CHUNK), torch.split(grey, CHUNK), strict=True):
-        target.copy_(((colour.to(torch.int32) * weights).sum(1, keepdim=True, dtype=torch.int32) + 0x8000) >> 16)
-    return grey
+    grey = ((images.to(torch.int32) * weights).sum(1, keepdim=True, dtype=torch.int32) + 0x8000) >> 16
+    return grey.to(torch.uint8)
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Scale images to cover a size, and cut off the rest at both sides, so that nothing is distorted."""
     found = images.shape[2:]
+    if found == size:
+        return images
     scale = max(wanted / side for wanted, side in zip(size, found, strict=True))
     cover = [max(round(side * scale), wanted) for wanted, side in zip(size, found, strict=True)]
     top, left = ((side - wanted) // 2 for side, wanted in zip(cover, size, strict=True))
-    resized = images.new_empty(len(images), images.shape[1], *size)
-    for block, target in zip(torch.split(images, CHUNK), torch.split(resized, CHUNK), strict=True):
-        scaled = F.interpolate(block, cover, mode="bilinear", antialias=True)
-        target.copy_(scaled[:, :, top : top + size[0], left : left + size[1]])
-    return resized
+    scaled = F.interpolate(images, cover, mode="bilinear", antialias=True)
+    return scaled[:, :, top : top + size[0], left : left + size[1]]
 
 
 def different_sizes(where: str, examples: Mapping[tuple[int, int], str]) -> RequestError:

@@ -50,8 +50,12 @@ class Source(Protocol):
             RequestError: the files can't be read, or the images have different sizes and no size is given.
         """
 
+    def is_read(self, *, train: bool) -> bool:
+        """Whether `load` returns images that are in memory already."""
+        return False
+
     def load(self, *, train: bool) -> ImageSet:
-        """Read the training or the test set.
+        """Read the training or the test set into one tensor; the rest that this takes does not grow with the images.
 
         Raises:
             RequestError: an image or a label can't be read.

@@ -5,30 +5,38 @@ import os
 
 import torch
 
-from mnist_amp.data.image_set import Facts
 from mnist_amp.errors import RequestError
 
 GIGA = 1e9
 
 
-def check_memory(facts: Facts, train: bool, device: torch.device) -> None:
+def check_memory(
+    number: int, image_shape: tuple[int, int, int], device: torch.device | None = None, processes: int = 1
+) -> None:
     """Refuse images that do not fit into the free memory of this machine, or of the device that uses them.
 
+    The sources read images into one tensor of their size, so this is the peak of the memory that they take.
+
     Args:
-        facts: of the images.
-        train: whether the training images are read; else the test images.
-        device: that uses the images.
+        number: of the images.
+        image_shape: channels, height and width.
+        device: that uses the images; by default no other than this machine's CPU.
+        processes: of this machine that will read the same images, each into its own memory.
 
     Raises:
         RequestError: they do not fit.
     """
-    number = facts.train_size if train else facts.test_size
-    needed = number * math.prod(facts.image_shape)  # uint8
-    for place, free in (("this machine", free_host_memory()), (str(device), _free_device_memory(device))):
-        if free is not None and needed > free:
+    needed = number * math.prod(image_shape)  # uint8
+    places = [("this machine", free_host_memory(), processes)]
+    if device is not None:
+        places.append((str(device), _free_device_memory(device), 1))
+    for place, free, copies in places:
+        if free is not None and needed * copies > free:
+            each = f" in each of {copies} processes" if copies > 1 else ""
             raise RequestError(
-                f"the {number:,} images of {' x '.join(map(str, facts.image_shape))} take {needed / GIGA:.1f} GB of "
-                f"memory, but {place} has {free / GIGA:.1f} GB free. Lower data.image_size, or give data.channels 1."
+                f"the {number:,} images of {' x '.join(map(str, image_shape))} take {needed / GIGA:.1f} GB of "
+                f"memory{each}, but {place} has {free / GIGA:.1f} GB free. Lower data.image_size, or give "
+                "data.channels 1."
             )
 
 

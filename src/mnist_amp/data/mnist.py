@@ -1,4 +1,7 @@
-"""The MNIST files: shipped as the four published archives, verified by MD5, unpacked and read by torchvision."""
+"""The MNIST files: shipped as the four published archives, verified by MD5, and unpacked where torchvision has them.
+
+torchvision itself is imported only to unpack and to download: it is not needed to read.
+"""
 
 import errno
 import hashlib
@@ -10,14 +13,16 @@ import tempfile
 from pathlib import Path
 
 from torch import Tensor
-from torchvision.datasets import MNIST
 
+from mnist_amp.data.idx_files import read_images, read_labels
+from mnist_amp.data.image_form import ImageForm
 from mnist_amp.errors import RequestError, warn
 
 ARCHIVES = Path(__file__).parent / "archives"
 TRAIN_SIZE = 60_000
 MIRROR_TIMEOUT = 3.0  # seconds; torchvision itself waits forever for a mirror that never answers
 
+PROCESSED = ("training.pt", "test.pt")  # in the folder of an old torchvision
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 # of the unpacked files; torchvision has only the checksums of the archives
 UNPACKED_MD5 = {
@@ -60,12 +65,14 @@ def load(data_dir: Path, *, train: bool) -> tuple[Tensor, Tensor]:
     root = find_root(data_dir)
     raw = root / "MNIST" / "raw"
     if all((raw / name).is_file() for name in UNPACKED_MD5):
-        dataset = MNIST(str(root), train=train)
-        return dataset.data, dataset.targets
+        return _read(raw, train=train)
     with tempfile.TemporaryDirectory() as scratch:  # the folder is not writable
-        _unpack(Path(scratch), raw)
-        dataset = MNIST(scratch, train=train)
-    return dataset.data, dataset.targets
+        return _read(_unpack(Path(scratch), raw), train=train)
+
+
+def _read(raw: Path, *, train: bool) -> tuple[Tensor, Tensor]:
+    images, labels = (name for name in UNPACKED_MD5 if name.startswith("train" if train else "t10k"))
+    return read_images(raw / images, ImageForm()).squeeze(1), read_labels(raw / labels).long()
 
 
 def find_root(data_dir: Path) -> Path:
@@ -97,7 +104,7 @@ def _image_files(folder: Path) -> list[str]:
 def _check_folders(folder: Path) -> None:
     """Refuse a folder MNIST with files that torchvision would read instead of the verified ones, or not at all."""
     processed = folder / "processed"
-    if all((processed / name).is_file() for name in (MNIST.training_file, MNIST.test_file)):
+    if all((processed / name).is_file() for name in PROCESSED):
         raise RequestError(
             f"{processed} was made by an old torchvision. torchvision would read it instead of the verified files. "
             "Move it away, or name another folder with --data.data_dir."
@@ -136,6 +143,8 @@ def _write(root: Path) -> None:
 
 def _unpack(scratch: Path, raw: Path) -> Path:
     """Unpack the four archives of `raw` or of the package, and return the folder, which is in `scratch`."""
+    from torchvision.datasets import MNIST
+
     unpacked = scratch / "MNIST" / "raw"
     unpacked.mkdir(parents=True)
     for name, md5 in MNIST.resources:
@@ -148,6 +157,8 @@ def _unpack(scratch: Path, raw: Path) -> Path:
 
 def _download_missing(root: Path, raw: Path) -> None:
     """Let torchvision download the missing archives, and unpack all four."""
+    from torchvision.datasets import MNIST
+
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(MIRROR_TIMEOUT)
     try:

@@ -76,7 +76,7 @@ def _make_named(data_dir: Path, name: str, arguments: Mapping[str, Any], form: I
     )
 
 
-class MNISTSource:
+class MNISTSource(Source):
     """MNIST, from the package's verified archives; see `mnist.prepare` and `mnist.load` for errors.
 
     Args:

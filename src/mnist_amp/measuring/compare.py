@@ -37,7 +37,7 @@ from mnist_amp.measuring.environment import Environment
 from mnist_amp.measuring.fit_measurements import Trial, measure_score, measure_speed, measure_step, try_fit
 from mnist_amp.measuring.inference_speed import measure_inference
 from mnist_amp.measuring.isolated_process import run_isolated
-from mnist_amp.measuring.measured_fit import MeasuringCLI
+from mnist_amp.measuring.measured_fit import MeasuringCLI, uncompiled
 from mnist_amp.measuring.numerics import measure_numerics
 from mnist_amp.measuring.precisions import PRECISIONS, check, usual
 from mnist_amp.number_types import NonNegativeInt, PositiveFloat, PositiveInt
@@ -366,13 +366,14 @@ def _measured(cell: Cell, comparison: Comparison, overrides: dict[str, Any]) -> 
         return run_isolated(measure_speed, config, overrides, comparison.seconds)
     if cell.kind == "profile":
         single = {STEPS_PER_EXECUTION: 1} if find(config, STEPS_PER_EXECUTION) else {}
-        return run_isolated(measure_step, config, {**overrides, **single}, comparison.seconds)
+        return run_isolated(measure_step, config, {**overrides, **single, **uncompiled(config)}, comparison.seconds)
     if cell.kind == "numerics":
-        options = comparison_axes.options(cell.setting, comparison.own, config)
+        options = {**comparison_axes.options(cell.setting, comparison.own, config), **uncompiled(config)}
         found = {name: {**own, **options} for name, own in _numerics_options(comparison).items()}
         return run_isolated(measure_numerics, config, found), None
     if cell.kind == "inference":
         trained, metric = comparison.seeds > 0, comparison.metric.name
+        overrides = {**overrides, **uncompiled(config)}
         results = run_isolated(measure_inference, config, overrides, comparison.seconds / 2, trained, metric)
         return Inference(results), None
     return run_isolated(measure_score, config, overrides, comparison.metric.name)

@@ -139,6 +139,15 @@ class MeasuringCLI(AnyModuleCLI, CommandCLI):
         return {key: value for key, value in yaml.safe_load(text).items() if key not in self.own}
 
 
+def uncompiled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the option of a fit whose steps are looked into, which is impossible in a compiled step.
+
+    Args:
+        config: settings of the fit; that of a module of the user's has no such option.
+    """
+    return {"compile": False} if "compile" in config else {}
+
+
 def arguments(options: Mapping[str, Any]) -> list[str]:
     """Return options with plain values as arguments.
 

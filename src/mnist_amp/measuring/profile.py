@@ -32,12 +32,16 @@ def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt 
         warmup: number of steps before those
 
     Raises:
-        RequestError: several steps per execution are requested.
+        RequestError: several steps per execution, or compiled ones, are requested.
         RunError: the fit ended before it was measured.
     """
     settings = cli.fit_settings()
     if not cli.is_foreign:
         _check_single_steps(settings["model"], cli.name)
+    if settings.get("compile"):
+        raise RequestError(
+            f"compile is set, but {cli.name} measures the parts of a step, which are one then. Leave it out."
+        )
     sys.stderr.write(
         f"mnist-amp: timing {counted(steps, 'step')} with marks and as many without, after "
         f"{counted(warmup, 'warm-up step')}\n"

@@ -48,6 +48,8 @@ class Banner(Callback):
         }
         if stage == "fit" and isinstance(pl_module, ResumableModule) and pl_module.execution.steps != 1:
             lines["execution"] = pl_module.execution.describe(trainer)
+        if stage == "fit" and isinstance(pl_module, ResumableModule) and pl_module.compilation is not None:
+            lines["compiles"] = pl_module.compilation.describe(trainer)
         changed = [lines.get("changed"), change_of_precision(trainer, self.checkpoint)]
         if any(changed):
             lines["changed"] = ", ".join(filter(None, changed))

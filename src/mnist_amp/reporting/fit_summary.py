@@ -20,6 +20,7 @@ from mnist_amp.runs.weights_file import describe as describe_weights
 from mnist_amp.runs.weights_file import with_metadata
 from mnist_amp.training.averaged_weights import TRAINED_WEIGHTS, average_name
 from mnist_amp.training.callback_progress import Ending, ending
+from mnist_amp.training.compilation import Compilation, CompileUse
 from mnist_amp.training.execution import Execution, GraphUse
 from mnist_amp.training.metrics import EpochMeans
 from mnist_amp.wording import counted
@@ -38,9 +39,10 @@ class FitResult:
         average: the callback whose averaged weights these are; None for the trained weights.
         ended: why a callback ended the fit, and after which step; None if none did.
         images: the number of training images that were processed, in all epochs.
-        seconds: the time of training, validation and checkpoints, without the start-up.
+        seconds: the time of training, validation and checkpoints, without the start-up and the time of compiling.
         data_seconds: the part of it that was spent waiting for training images; None if it is unknown.
         graphs: the optimizer steps that were replayed as CUDA graphs; None if there were none to capture.
+        compiled: what was compiled, and how long that took; None if nothing was to be.
         device_memory: the peak of the bytes that tensors took on the GPU; None on a CPU.
         folder: the folder of the run.
         files: the most important files in it.
@@ -57,6 +59,7 @@ class FitResult:
     seconds: float
     data_seconds: float | None
     graphs: GraphUse | None
+    compiled: CompileUse | None
     device_memory: int | None
     folder: str
     files: list[str]
@@ -66,6 +69,8 @@ class FitResult:
 
 class FitSummary(Callback):
     """Writes `model.pth` and `curves.png` at the end of a fit that wrote checkpoints, and prints a summary.
+
+    The metrics are printed before the files are written, and the names of the files after that.
 
     Args:
         run: the folder of the run.
@@ -88,13 +93,20 @@ class FitSummary(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        best = None
+        best, printed = None, ""
         try:
             if self.checkpoint is not None and self.checkpoint.best.is_file():
                 best = checkpoint_files.read(self.checkpoint.best)
+            text = self._text(trainer, pl_module, best)
+            printed = text[: text.index("\nfiles ") + 1]
+            print(printed, end="", flush=True)  # first, because to draw takes time, and files may fail to be written
+            if best is not None and self.checkpoint is not None:
                 self._write(trainer, best, self.checkpoint.history)
-        finally:  # also if the files can't be written
-            print(describe(self._result(trainer, pl_module, best)), flush=True)
+        finally:
+            print(self._text(trainer, pl_module, best).removeprefix(printed), flush=True)
+
+    def _text(self, trainer: Trainer, pl_module: LightningModule, best: dict[str, Any] | None) -> str:
+        return describe(self._result(trainer, pl_module, best))
 
     def _write(self, trainer: Trainer, best: dict[str, Any], history: list[EpochMetrics]) -> None:
         saved = best["state_dict"].items()
@@ -111,6 +123,8 @@ class FitSummary(Callback):
         accuracy, images_of = self._accuracy()
         end = ending(trainer)
         device, graphs = trainer.strategy.root_device, cast(Execution, pl_module.execution).outcome()
+        compilation = cast(Compilation | None, pl_module.compilation)
+        compiled = None if compilation is None else compilation.use()
         return FitResult(
             accuracy=accuracy,
             images_of=images_of,
@@ -118,10 +132,11 @@ class FitSummary(Callback):
             average=None if best is None or TRAINED_WEIGHTS not in best else average_name(trainer),
             ended=None if end is None else f"after step {trainer.global_step:,} by {end.reason}",
             images=cast(EpochMeans, pl_module.train_means).seen * trainer.world_size,
-            seconds=self.seconds,
+            seconds=self.seconds - (0 if compiled is None else compiled.seconds),
             # a DataLoader of the user's own does not measure it
             data_seconds=getattr(trainer.train_dataloader, "seconds", None),
             graphs=graphs,
+            compiled=compiled,
             device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
             folder=str(self.run.path),
             files=[name for name in FILES if (self.run.path / name).exists()],
@@ -149,6 +164,8 @@ def describe(result: FitResult) -> str:
     }
     if result.graphs is not None:
         lines["execution"] = _graphs_text(result.graphs)
+    if result.compiled is not None:
+        lines["compiled"] = str(result.compiled)
     if result.device_memory is not None:
         lines["memory"] = f"at most {result.device_memory / 1e6:,.0f} MB on the GPU"
     lines["files"] = f"{result.folder}/ ({', '.join(result.files)})"

@@ -34,7 +34,7 @@ class AtomicCheckpointIO(CheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         if not self.checked:  # the first one shows it, and later ones have the same kinds of values
-            check_plain(checkpoint)
+            check_plain(checkpoint, buffer)
             self.checked = True
         with atomic_write(Path(path)) as temporary:
             temporary.write_bytes(buffer.getbuffer())
@@ -46,21 +46,33 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def check_plain(checkpoint: dict[str, Any]) -> None:
+def check_plain(checkpoint: dict[str, Any], saved: io.BytesIO) -> None:
     """Check that a checkpoint can be loaded without running code from it.
+
+    Args:
+        checkpoint: its content.
+        saved: the same, as torch.save has written it.
 
     Raises:
         RunError: a part of it, such as the state of a callback, holds other objects than tensors and plain values.
     """
+    if _is_plain(saved):
+        return
     callbacks = {f"callbacks.{name}": state for name, state in checkpoint.get("callbacks", {}).items()}
     for name, part in {**checkpoint, "callbacks": None, **callbacks}.items():
         file = io.BytesIO()
         torch.save(part, file)
-        file.seek(0)
-        try:
-            torch.load(file, weights_only=True)
-        except pickle.UnpicklingError as error:
+        if not _is_plain(file):
             raise RunError(
                 f"the part {name} of the checkpoint holds objects other than tensors and plain values. No command "
                 "would load it, because that could run code, so the run is stopped. Give the state plain values."
-            ) from error
+            )
+
+
+def _is_plain(saved: io.BytesIO) -> bool:
+    saved.seek(0)
+    try:
+        torch.load(saved, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return False
+    return True

@@ -38,12 +38,21 @@ HOOKS_WITHIN_STEP = ("on_before_zero_grad", "on_before_backward", "on_after_back
 ONLY_ON_CUDA = "only a CUDA device has graphs"
 
 
+class StepTaker(Protocol):
+    """Takes single steps by compiled code, see `mnist_amp.training.compilation`."""
+
+    def take(self, batch: Batch, rate: float) -> bool: ...
+
+
 class SteppedModule(Protocol):
     """The parts of a LightningModule that its steps use, such as those of `ResumableModule`."""
 
     train_means: EpochMeans
     loss: Tensor
     grad_norm: Tensor | None
+
+    @property
+    def compilation(self) -> "StepTaker | None": ...
 
     @property
     def trainer(self) -> Trainer: ...

@@ -206,6 +206,11 @@ class Execution:
 
     def _take(self, optimizer: LightningOptimizer, closure: Closure) -> None:
         """Take one step on the inputs of Lightning's closure."""
+        self.taken += 1
+        compilation = self.module.compilation
+        if compilation is not None and compilation.take(step_inputs(closure)["batch"], _rate(self.module.trainer)):
+            self.extra = {}
+            return
         means = self.module.train_means
         with means.one_step():
             if self.direct is not None:
@@ -215,7 +220,6 @@ class Execution:
             else:
                 optimizer.step(closure=closure)
                 self.extra = closure.consume_result().extra  # an error if the optimizer has not called the closure
-        self.taken += 1
 
     def _set_inputs(self, closure: Closure, batch: Batch) -> None:
         inputs = step_inputs(closure)
@@ -256,7 +260,7 @@ class Execution:
         """Begin the step at a place in the execution; Lightning has begun the first one. Returns its learning rate."""
         if place:
             begin_next_step(trainer, self._average)
-        return float(trainer.optimizers[0].param_groups[0]["lr"])
+        return _rate(trainer)
 
     def _average(self) -> None:
         """Average the weights after a step within the execution, as Lightning does after the last one."""
@@ -267,7 +271,7 @@ class Execution:
     def _graph(self, batches: list[Batch], optimizer: LightningOptimizer, closure: Closure) -> StepGraph | None:
         """Return the graph for such batches; None the first time, because steps must have run before their capture."""
         trainer = self.module.trainer
-        rate = 0.0 if trainer.lr_scheduler_configs else float(trainer.optimizers[0].param_groups[0]["lr"])
+        rate = 0.0 if trainer.lr_scheduler_configs else _rate(trainer)
         key = (len(batches), len(batches[0].labels), rate)
         if key not in self.graphs:
             self.graphs[key] = None
@@ -279,6 +283,11 @@ class Execution:
                 self.reason = f"the capture failed: {first_line}"
                 warn(f"the steps are not captured as a CUDA graph, but run one after the other because {self.reason}")
         return self.graphs[key]
+
+
+def _rate(trainer: Trainer) -> float:
+    """Return the learning rate of the first parameters."""
+    return float(trainer.optimizers[0].param_groups[0]["lr"])
 
 
 def _reason_of_auto(trainer: Trainer) -> str | None:

@@ -21,6 +21,7 @@ from mnist_amp.runs.trust import trusted_settings
 from mnist_amp.training.accumulation import batches_of_step
 from mnist_amp.training.averaged_weights import use_trained_weights
 from mnist_amp.training.clipping import clip_gradients
+from mnist_amp.training.compilation import CompilableModule, Compilation
 from mnist_amp.training.execution import AUTO, Execution
 from mnist_amp.training.gradient_scaler import newest_step_was_skipped
 from mnist_amp.training.metrics import EpochMeans
@@ -52,9 +53,12 @@ class ResumableModule(QuickHooksModule):
         lr_scheduler: class_path and init_args of the learning-rate schedule; by default none
         lr_scheduler_interval: whether the schedule advances every epoch or every optimizer step
         steps_per_execution: optimizer steps in one iteration of the training loop; `auto` takes as many as it may
+        compile: whether the training step is compiled by torch.compile; the subclass then has a method `loss_of`, as
+            LitClassifier has, and calls `compilation.loss_of` in its `training_step`
 
     Attributes:
         execution: takes the steps.
+        compilation: compiles the steps; None if they are not compiled.
         loss: mean loss () of the newest optimizer step, with the weights before it.
         grad_norm: norm () of all gradients before the newest clipping in mixed precision; None without one.
         train_means: loss and accuracy of the steps of this epoch.
@@ -71,6 +75,7 @@ class ResumableModule(QuickHooksModule):
         lr_scheduler: dict[str, Any] | None = None,
         lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         steps_per_execution: int | Literal["auto"] = AUTO,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if steps_per_execution != AUTO and steps_per_execution < 1:
@@ -78,6 +83,7 @@ class ResumableModule(QuickHooksModule):
         self.optimizer_init, self.lr_scheduler_init = {"init_args": {}, **(optimizer or ADAM)}, lr_scheduler
         self.lr_scheduler_interval = lr_scheduler_interval
         self.execution = Execution(self, steps_per_execution)
+        self.compilation = Compilation(cast(CompilableModule, self)) if compile else None
         self.train_means = EpochMeans()
         self.loss: Tensor
         self.grad_norm: Tensor | None = None
@@ -123,6 +129,8 @@ class ResumableModule(QuickHooksModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         self.execution.check(self.trainer)
+        if self.compilation is not None:
+            self.compilation.check(self.trainer)
         check_closure(self.optimizer_init["class_path"], self.trainer)
         return make_optimizers(
             self.parameters(), self.optimizer_settings(), self.lr_scheduler_init, self.lr_scheduler_interval
@@ -130,6 +138,8 @@ class ResumableModule(QuickHooksModule):
 
     def on_train_start(self) -> None:
         self.execution.start()
+        if self.compilation is not None:
+            self.compilation.start()
         # a callback may set it at the start of an epoch, which a run that resumes within an epoch does not see
         self.trainer.accumulate_grad_batches = batches_of_step(self.trainer, self.trainer.current_epoch)
 
