@@ -137,10 +137,10 @@ def test_a_compiled_run_is_resumed_to_the_bit(run: Run, more: tuple[str, ...]) -
 def test_a_run_is_resumed_with_and_without_compile(run: Run) -> None:
     run("fit", *COMPILED, "--trainer.max_epochs=1")
     printed = run("fit", "--ckpt_path=last", "--compile=false", "--trainer.max_epochs=2")
-    assert "\nchanged    compile True -> False\n" in printed
+    assert "\nchanged     compile True -> False\n" in printed
     assert "compiles" not in printed
     printed = run("fit", "--ckpt_path=last", "--compile", "--trainer.max_epochs=3")
-    assert "\ncompiles   the whole step\n" in printed
+    assert "\ncompiles    the whole step\n" in printed
     assert checkpoint_files.read(Path("lightning_logs/version_2/checkpoints/last.ckpt"))["global_step"] == 60
     run("test", "--trainer.limit_test_batches=1")
 
@@ -212,6 +212,15 @@ def test_only_fits_are_compiled(refused: Refused) -> None:
     assert refused("profile", "--compile") == (
         "mnist-amp: error: compile is set, but profile measures the parts of a step, which are one then. Leave it "
         "out.\n"
+    )
+    assert refused(
+        "compare",
+        "--compile",
+        "--model=tests.measuring.own_modules.LitCNN",
+        "--data=tests.measuring.own_modules.Images",
+    ) == (
+        "mnist-amp: error: compile is set, but the training_step of tests.measuring.own_modules.LitCNN may do anything. "
+        "Leave it out, and compile in the module: self.net.compile().\n"
     )
     assert refused("test", "--print_config", "--compile") == (
         "mnist-amp: error: there is no option compile. See mnist-amp test --help.\n"
