@@ -23,7 +23,7 @@ from tests.runs.test_resume import flat
 from tests.training.small_trainer import small_trainer
 
 # 20 batches of 48 images, and one of 40
-DATA = {"val_size": 59_000, "batch_size": 48}
+DATA: dict[str, Any] = {"val_size": 59_000, "batch_size": 48}
 SGD = {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}}
 COMPILED = (*SETTINGS, "--compile", "--network.hidden_dim=8")
 compile_function: Callable[..., Any] = torch.compile
@@ -219,8 +219,8 @@ def test_only_fits_are_compiled(refused: Refused) -> None:
         "--model=tests.measuring.own_modules.LitCNN",
         "--data=tests.measuring.own_modules.Images",
     ) == (
-        "mnist-amp: error: compile is set, but the training_step of tests.measuring.own_modules.LitCNN may do anything. "
-        "Leave it out, and compile in the module: self.net.compile().\n"
+        "mnist-amp: error: compile is set, but the training_step of tests.measuring.own_modules.LitCNN may do "
+        "anything. Leave it out, and compile in the module: self.net.compile().\n"
     )
     assert refused("test", "--print_config", "--compile") == (
         "mnist-amp: error: there is no option compile. See mnist-amp test --help.\n"
@@ -233,4 +233,4 @@ def test_the_check_names_the_missing_package(monkeypatch: pytest.MonkeyPatch) ->
         "mnist_amp.training.compilation.compiler_problem", lambda device: f"there is no {device}. Buy it"
     )
     with pytest.raises(RequestError, match=r"^compile is set, but there is no cpu\. Buy it, or leave compile out\.$"):
-        Compilation(module).check(small_trainer())  # type: ignore[arg-type]
+        Compilation(module).check(small_trainer())

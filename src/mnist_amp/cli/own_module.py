@@ -44,8 +44,8 @@ def check(args: Sequence[str]) -> None:
         _check_class(option, name)
     if any(option == "compile" for option, _ in written(args)):
         raise RequestError(
-            f"compile is set, but the training_step of {named['model']} may do anything. Leave it out, and compile in the "
-            "module: self.net.compile()."
+            f"compile is set, but the training_step of {named['model']} may do anything. Leave it out, and compile in "
+            "the module: self.net.compile()."
         )
     if (network := class_given(args, "network")) is not None:
         raise RequestError(
