@@ -135,6 +135,18 @@ def test_steps_that_were_not_captured() -> None:
     assert f"The steps of 32-true were not captured as CUDA graphs: {reason}." in sentences(comparison(cells))
 
 
+def test_the_cost_of_compiling() -> None:
+    cells = [
+        cell
+        for seconds in (21.04, 3.0)
+        for cell in speeds("32-true", "32-true", 128, 64, 0.003, compiled="the whole step", compile_seconds=seconds)
+    ]
+    assert (
+        "In 32-true, compiling the whole step took 21.0 s at most and 3.0 s at least, because code is kept for the next "
+        "process. No other time has it."
+    ) in sentences(comparison(cells))
+
+
 def test_not_faster_at_any_setting() -> None:
     cells = [
         cell

@@ -172,4 +172,10 @@ def test_every_benchmark_is_documented() -> None:
     programs = {path.name for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text("utf-8")}
     named = {Path(shlex.split(line)[1]).name for line in all_commands() if line.startswith("python ")}
     # speed.py, own_modules.py, bigger_networks.py and gpu.py run them
-    assert named == programs - {"contenders.py", "own_loops.py", "bare_networks.py", "cuda_tests.py"}
+    assert named == programs - {
+        "contenders.py",
+        "own_loops.py",
+        "bare_networks.py",
+        "compiled_loop.py",
+        "cuda_tests.py",
+    }

@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
-from mnist_amp.cli.arguments import class_given
+from mnist_amp.cli.arguments import class_given, written
 from mnist_amp.cli.trainer_options import add_trainer_arguments
 from mnist_amp.errors import RequestError
 from mnist_amp.named_classes import load_module
@@ -42,6 +42,11 @@ def check(args: Sequence[str]) -> None:
                 f"{OPTIONS[option].__name__}, as in --{option} my_package.My{OPTIONS[option].__name__}."
             )
         _check_class(option, name)
+    if any(option == "compile" for option, _ in written(args)):
+        raise RequestError(
+            f"compile is set, but the training_step of {named['model']} may do anything. Leave it out, and compile in "
+            "the module: self.net.compile()."
+        )
     if (network := class_given(args, "network")) is not None:
         raise RequestError(
             f"network is {network}, but {named['model']} has its own. Leave out --network, or both --model and --data."

@@ -146,6 +146,8 @@ class Speed:
         steps: number of steps that were timed.
         waiting_seconds: time of a step in which the host waits for its batches.
         not_captured: why the steps did not run as CUDA graphs; None if they did, or if that was impossible.
+        compiled: what torch.compile compiled; None if the fit does not compile.
+        compile_seconds: the time that it took, which is in no other time; None if the fit does not compile.
     """
 
     effective: str
@@ -153,6 +155,8 @@ class Speed:
     steps: int
     waiting_seconds: float
     not_captured: str | None = None
+    compiled: str | None = None
+    compile_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,8 @@ class Failure:
 
 Outcome = Speed | Profile | Numerics | Score | Inference | Failure
 AnyOutcome = TypeVar("AnyOutcome", Speed, Profile, Numerics, Score, Inference, Failure)
-OPTIONAL = ("not_captured", "loss_scale", "skipped_steps")  # fields that are left out of results.json if they are None
+# fields that are left out of results.json if they are None
+OPTIONAL = ("not_captured", "compiled", "compile_seconds", "loss_scale", "skipped_steps")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from mnist_amp.errors import RequestError, RunError
 from mnist_amp.measuring.compare_records import TRAIN_LOSS, Score, Speed
 from mnist_amp.measuring.environment import Environment
 from mnist_amp.measuring.measured_fit import ENDED, ENDLESS, MeasuredFit
-from mnist_amp.measuring.module_access import capture_outcome, epoch_losses
+from mnist_amp.measuring.module_access import capture_outcome, compile_outcome, epoch_losses
 from mnist_amp.measuring.profile_records import Profile
 from mnist_amp.measuring.step_profile import Amounts, measure_profile
 from mnist_amp.measuring.step_timer import StepTimer
@@ -142,13 +142,15 @@ def measure_speed(config: dict[str, Any], overrides: dict[str, Any], seconds: fl
     fit = MeasuredFit(config, overrides, [timer], **ENDLESS, limit_val_batches=1)
     if timer.timing is None:
         raise RunError(ENDED)
-    timing, graphs = timer.timing, capture_outcome(fit.model)
+    timing, graphs, compiled = timer.timing, capture_outcome(fit.model), compile_outcome(fit.model)
     return Speed(
         effective=described_precision(fit.trainer),
         seconds=timing.seconds,
         steps=timing.steps,
         waiting_seconds=timing.waiting_seconds,
         not_captured=None if graphs is None else graphs.reason,
+        compiled=None if compiled is None else compiled.what,
+        compile_seconds=None if compiled is None else compiled.seconds,
     ), _environment(fit.trainer)
 
 

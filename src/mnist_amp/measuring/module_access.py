@@ -6,6 +6,7 @@ A module without these additions is measured as well.
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from mnist_amp.training.compilation import Compilation, CompileUse
 from mnist_amp.training.execution import Execution, GraphUse
 from mnist_amp.training.metrics import EpochMeans
 
@@ -20,6 +21,12 @@ def capture_outcome(module: LightningModule) -> GraphUse | None:
     """Return how many steps were replayed as CUDA graphs, of how many, and why not more; None if none could be."""
     execution = _execution(module)
     return None if execution is None else execution.outcome()
+
+
+def compile_outcome(module: LightningModule) -> CompileUse | None:
+    """Return what was compiled in a fit, and how long that took; None if the fit does not compile."""
+    compilation = getattr(module, "compilation", None)
+    return compilation.use() if isinstance(compilation, Compilation) else None
 
 
 def _execution(module: LightningModule) -> Execution | None:

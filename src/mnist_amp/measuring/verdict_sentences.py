@@ -35,6 +35,7 @@ def sentences(comparison: Comparison) -> list[str]:
         *_duplicates(comparison),
         *_failures(comparison),
         *_not_captured(comparison),
+        *_compiled(comparison),
         *(text for row in others if row.precision != "fp16-cpu" for text in _where_faster(row, comparison, measured)),
         *_scores(comparison),
         *_numerics(comparison),
@@ -154,6 +155,19 @@ def _out_of_memory(comparison: Comparison) -> list[str]:
 def _not_captured(comparison: Comparison) -> list[str]:
     reasons = {cell.precision: speed.not_captured for cell, speed in comparison.outcomes(Speed) if speed.not_captured}
     return [f"The steps of {name} were not captured as CUDA graphs: {why}." for name, why in reasons.items()]
+
+
+def _compiled(comparison: Comparison) -> list[str]:
+    """Say what was compiled in each precision, and how long that took: mostly longest in the first round."""
+    seconds = dict[tuple[str, str], list[float]]()
+    for cell, speed in comparison.outcomes(Speed):
+        if speed.compiled is not None and speed.compile_seconds is not None:
+            seconds.setdefault((cell.precision, speed.compiled), []).append(speed.compile_seconds)
+    return [
+        f"In {name}, compiling {what} took {max(times):.1f} s at most and {min(times):.1f} s at least, because code is "
+        "kept for the next process. No other time has it."
+        for (name, what), times in seconds.items()
+    ]
 
 
 def _where_faster(row: Row, comparison: Comparison, measured: list[Row]) -> list[str]:

@@ -130,6 +130,7 @@ class StepGraph(NamedTuple):
         outputs, train_means = _Outputs(), module.train_means
         module.train_means = outputs  # type: ignore[assignment]
         graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.current_stream() if inputs.images.is_cuda else None
         try:
             with uncounted_steps(module.trainer), torch.cuda.graph(graph):
                 for step, batch in enumerate(map(Batch, *inputs)):
@@ -140,6 +141,8 @@ class StepGraph(NamedTuple):
                     optimizer.step(closure=closure)
                 losses, logits = map(torch.stack, zip(*outputs, strict=True))
         finally:
+            if stream is not None:
+                torch.cuda.set_stream(stream)  # torch 2.11 leaves that of a capture that failed
             module.train_means = train_means
             for group, before in settings:
                 group.clear()  # not every optimizer has the setting `capturable`

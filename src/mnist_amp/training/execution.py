@@ -279,10 +279,17 @@ class Execution:
             try:
                 self.graphs[key] = StepGraph.capture(self.module, batches, optimizer, closure)
             except RuntimeError as error:
-                first_line, *_ = str(error).split("\n")  # the others are on how to debug CUDA
+                first_line, *_ = str(_first(error)).split("\n")  # the others are on how to debug CUDA
                 self.reason = f"the capture failed: {first_line}"
                 warn(f"the steps are not captured as a CUDA graph, but run one after the other because {self.reason}")
         return self.graphs[key]
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error during whose handling others were raised: the end of a capture that failed fails as well."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _rate(trainer: Trainer) -> float:
