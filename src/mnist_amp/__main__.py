@@ -75,11 +75,9 @@ def _run(args: list[str]) -> None:
     if launch is not None and not _join(launch, arranged[0]):
         return
     silence_imports()
-    module = COMMANDS[arranged[0]]
-    if module not in sys.modules:
-        with interpreter.uncollected():
-            importlib.import_module(module)
-    sys.modules[module].run(arranged)
+    with interpreter.uncollected():
+        command = importlib.import_module(COMMANDS[arranged[0]])
+    command.run(arranged)
 
 
 def _join(launch: Launch, command: str) -> bool:
