@@ -287,7 +287,7 @@ class Execution:
 
 def _first(error: BaseException) -> BaseException:
     """Return the error during whose handling others were raised: the end of a capture that failed fails as well."""
-    while error.__context__ is not None:
+    while error.__context__ is not None and error.__cause__ is None:
         error = error.__context__
     return error
 
