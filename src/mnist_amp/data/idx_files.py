@@ -87,7 +87,7 @@ class IdxSource(Source):
     def load(self, *, train: bool) -> ImageSet:
         self._checked_labels()
         pair = self.pairs[train]
-        return ImageSet(read_images(pair.images, self.form), read_idx(pair.labels, 1).long())
+        return ImageSet(read_images(pair.images, self.form), read_labels(pair.labels).long())
 
     def _checked_labels(self) -> tuple[str, ...]:
         """Return the names of the classes, after a check of the labels of both sets."""
@@ -98,7 +98,7 @@ class IdxSource(Source):
                     f"{pair.images} has {images:,} images, but {pair.labels} has {labels:,} labels. Each image needs a "
                     "label."
                 )
-        largest, test_largest = (int(read_idx(self.pairs[train].labels, 1).max()) for train in (True, False))
+        largest, test_largest = (int(read_labels(self.pairs[train].labels).max()) for train in (True, False))
         if test_largest > largest:
             raise RequestError(
                 f"{self.pairs[False].labels} has the label {test_largest}, but the largest label of "
@@ -117,16 +117,16 @@ def read_shape(path: Path, dimensions: int) -> tuple[int, ...]:
         return _read_header(file, path, dimensions)
 
 
-def read_idx(path: Path, dimensions: int) -> Tensor:
-    """Read an idx file of uint8; see `_blocks` for errors."""
-    return _gathered(_blocks(path, dimensions), read_shape(path, dimensions))
-
-
 def read_images(path: Path, form: ImageForm) -> Tensor:
     """Read the images (N, 1, H, W) of an idx file and convert them to a form; see `_blocks` for errors."""
     number, height, width = read_shape(path, 3)
     converted = (form.apply(block.unsqueeze(1)) for block in _blocks(path, 3))
     return _gathered(converted, (number, *form.shape(1, height, width)))
+
+
+def read_labels(path: Path) -> Tensor:
+    """Read the labels (N,) uint8 of an idx file; see `_blocks` for errors."""
+    return _gathered(_blocks(path, 1), read_shape(path, 1))
 
 
 def _gathered(blocks: Iterator[Tensor], shape: tuple[int, ...]) -> Tensor:
