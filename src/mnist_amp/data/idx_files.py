@@ -118,18 +118,23 @@ def read_shape(path: Path, dimensions: int) -> tuple[int, ...]:
 
 
 def read_images(path: Path, form: ImageForm) -> Tensor:
-    """Read the images (N, 1, H, W) of an idx file, in a form; see `_blocks` for errors."""
+    """Read the images (N, 1, H, W) of an idx file and convert them to a form; see `_blocks` for errors."""
     number, height, width = read_shape(path, 3)
-    images, done = torch.empty(number, *form.shape(1, height, width), dtype=torch.uint8), 0
-    for block in _blocks(path, 3):
-        images[done : done + len(block)] = form.apply(block.unsqueeze(1))
-        done += len(block)
-    return images
+    converted = (form.apply(block.unsqueeze(1)) for block in _blocks(path, 3))
+    return _gathered(converted, (number, *form.shape(1, height, width)))
 
 
 def read_labels(path: Path) -> Tensor:
     """Read the labels (N,) uint8 of an idx file; see `_blocks` for errors."""
-    return torch.cat(list(_blocks(path, 1)))
+    return _gathered(_blocks(path, 1), read_shape(path, 1))
+
+
+def _gathered(blocks: Iterator[Tensor], shape: tuple[int, ...]) -> Tensor:
+    data, done = torch.empty(shape, dtype=torch.uint8), 0
+    for block in blocks:
+        data[done : done + len(block)] = block
+        done += len(block)
+    return data
 
 
 def _blocks(path: Path, dimensions: int) -> Iterator[Tensor]:
@@ -145,8 +150,9 @@ def _blocks(path: Path, dimensions: int) -> Iterator[Tensor]:
         for start in range(0, shape[0], together):
             block = torch.empty(min(together, shape[0] - start), *shape[1:], dtype=torch.uint8)
             found += _fill(block, file)
-            if found == (start + len(block)) * math.prod(shape[1:]):
-                yield block
+            if found < (start + len(block)) * math.prod(shape[1:]):
+                break
+            yield block
         found += sum(map(len, iter(lambda: file.read(BLOCK), b"")))
     if found != math.prod(shape):
         raise RequestError(
