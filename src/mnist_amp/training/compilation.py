@@ -191,8 +191,7 @@ class Compilation:
             warn(f"{PART} are compiled instead of {WHOLE}, because {self.reason}")
             return False
         module = self.module
-        with module.train_means.one_step():
-            module.train_means.update(loss, logits, batch.labels)
+        module.train_means.update(loss, logits, batch.labels)
         module.loss = loss
         count_zero_grad(module.trainer, 1)
         return True
