@@ -1,6 +1,7 @@
 """All private names of Lightning's and torch's that this project uses still exist, and stand in one module each."""
 
 import ast
+import importlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -82,6 +83,13 @@ TORCH = {
     "METADATA_ASSERT": ("torch.ops.aten._assert_tensor_metadata.default",),
     "metadata_of": ("state_dict._metadata",),
     "unscales_by_itself": ("fused._step_supports_amp_scaling",),
+    "compiler_problem": (
+        "torch._inductor.cpp_builder.get_cpp_compiler",
+        "torch._inductor.exc.InvalidCxxCompiler",
+    ),
+    "is_of_compiler": ("torch._dynamo.exc.TorchDynamoException",),
+    "compile_gradients": ("torch._dynamo.config",),
+    "mark_as_stepped": ("stepped._opt_called",),
 }
 
 
@@ -121,6 +129,8 @@ def owners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     trainer.fit(module)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     constant = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    for name in ("_inductor.cpp_builder", "_inductor.exc", "_dynamo.exc", "_dynamo.config"):  # torch imports them late
+        importlib.import_module(f"torch.{name}")
     return {
         "trainer": trainer,
         "module": module,
@@ -134,6 +144,7 @@ def owners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "scaler": torch.amp.GradScaler("cpu"),
         "sequential_schedule": torch.optim.lr_scheduler.SequentialLR(optimizer, [constant, constant], [1]),
         "state_dict": module.state_dict(),
+        "stepped": trainer.optimizers[0],
         "fused": torch.optim.SGD(module.parameters(), lr=0.1, fused=True),
     }
 

@@ -119,6 +119,7 @@ class Net(LightningModule):
         self.scale = nn.Parameter(torch.ones(1))
         self.train_means = SimpleNamespace(seen=500)
         self.execution = SimpleNamespace(outcome=lambda: GraphUse(8, 10, None))
+        self.compilation = None
 
 
 class Nowhere(Logger):

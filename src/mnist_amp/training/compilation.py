@@ -18,7 +18,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
@@ -191,8 +191,7 @@ class Compilation:
             warn(f"{PART} are compiled instead of {WHOLE}, because {self.reason}")
             return False
         module = self.module
-        with module.train_means.one_step():
-            module.train_means.update(loss, logits, batch.labels)
+        module.train_means.update(loss, logits, batch.labels)
         module.loss = loss
         count_zero_grad(module.trainer, 1)
         return True
@@ -242,7 +241,9 @@ class CompiledStep:
 
     def knows(self, batch: Batch) -> bool:
         """Whether the step is compiled for batches of this size and the current settings of the optimizer."""
-        return len(batch.labels) in self.functions and self.settings == _settings(self.optimizer)
+        group = self.optimizer.param_groups[0]
+        is_same = all(group[name] == value for name, value in self.settings.items())
+        return len(batch.labels) in self.functions and is_same
 
     def compile(self, batch: Batch) -> None:
         """Compile the step for a batch of this size, and of the size of an epoch's last batch.
@@ -258,7 +259,7 @@ class CompiledStep:
             self.steps = [self.optimizer.state[parameter]["step"] for parameter in self.parameters]
         sizes = {len(batch.labels), *([self.last] if 0 < self.last < len(batch.labels) else [])}
         options: dict[str, str | int | bool | Callable[..., Any]] | None
-        options = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe} if self.is_static else None
+        options = {"guard_filter_fn": _without_guards} if self.is_static else None
         with _undone(self._tensors()), torch.random.fork_rng(devices=[]):
             for size in sizes - set(self.functions):
                 self.functions[size] = torch.compile(self._function(), fullgraph=True, dynamic=False, options=options)
@@ -381,6 +382,11 @@ def first_line(error: Exception) -> str:
     """Return the reason that an error of the compiler gives, without its advice for developers."""
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     return " ".join(lines[:2]).rstrip(".:")[:300]
+
+
+def _without_guards(guards: Sequence[Any]) -> list[bool]:
+    """Return, for each guard of a compiled function, that it is left out."""
+    return [False for _ in guards]
 
 
 def _settings(optimizer: Optimizer) -> dict[str, Any]:
