@@ -37,8 +37,6 @@ class Interrupt(Callback):
 class Signalled(Callback):
     """Sends this process signals, one after the other, in training step `step` or when the sanity check begins."""
 
-    once_per_execution = True
-
     def __init__(self, signums: list[int], step: int | None = None) -> None:
         self.signums, self.step = signums, step
 
@@ -67,8 +65,6 @@ def _interrupt(history: Any, path: Path) -> None:
 class Slowly(Callback):
     """Makes each step take at least 2 ms, so that 900 steps outlast any moment within a second, on any machine."""
 
-    once_per_execution = True
-
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         time.sleep(0.002)
 
@@ -82,8 +78,6 @@ class ProcessIds(Callback):
 
 class StuckWriting(Callback):
     """From training step `step` on, writes half of the next file, creates the file `stuck` and waits."""
-
-    once_per_execution = True
 
     def __init__(self, step: int) -> None:
         self.step = step
