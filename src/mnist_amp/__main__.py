@@ -4,22 +4,19 @@
 imported, which takes seconds. Ctrl-C is handled before anything else is imported.
 """
 
+import gc
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from mnist_amp import errors, interpreter, signals
+from mnist_amp import errors, signals
 from mnist_amp.cli import launchers
 from mnist_amp.cli.launchers import Launch
 
 DISTRIBUTED = ("fit", "validate", "test")  # commands that several processes run together
 GRACE = 3.0  # seconds in which the first process of a distributed run reports an error and ends the others
-
-
-def entry_point() -> None:
-    """Run the command line of this process, which then ends."""
-    with interpreter.quick_exit():
-        main()
 
 
 def main(args: list[str] | None = None) -> None:
@@ -75,9 +72,29 @@ def _run(args: list[str]) -> None:
     if launch is not None and not _join(launch, arranged[0]):
         return
     silence_imports()
-    with interpreter.uncollected():
+    with _garbage_ignored():
         command = importlib.import_module(COMMANDS[arranged[0]])
-    command.run(arranged)
+    try:
+        command.run(arranged)
+    finally:
+        gc.unfreeze()  # or packages would report at the end that objects are left
+
+
+@contextmanager
+def _garbage_ignored() -> Iterator[None]:
+    """Have the garbage collector leave alone what is made in this context.
+
+    To import torch and Lightning makes several hundred thousand objects. The collector would search them again and
+    again, also during training, and finds next to nothing.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def _join(launch: Launch, command: str) -> bool:
@@ -110,4 +127,4 @@ def _answer_without_command(args: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    entry_point()
+    main()

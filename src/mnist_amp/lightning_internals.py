@@ -268,6 +268,11 @@ def begin_next_step(trainer: Trainer, after_step: Callable[[], None]) -> None:
         scope.started += 1
 
 
+def announce_batch(trainer: Trainer, batch: Any) -> None:
+    """Tell `self.log` which batch is trained on now: it takes the size from it with which a value counts in a mean."""
+    trainer._logger_connector.on_batch_start(batch)
+
+
 def count_zero_grad(trainer: Trainer, steps: int) -> None:
     """Count that the gradients were set to zero in each of these steps."""
     zero_grad: Any = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.zero_grad

@@ -34,8 +34,8 @@ def test_a_fit_imports_only_what_it_uses(tmp_path: Path, data_dir: Path) -> None
     done = subprocess.run([sys.executable, "-c", PROGRAM, *args], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.partition("  ")[0] for line in done.stdout.splitlines()] == [
-        *("device", "precision", "versions", "network", "data", "seed", "writes to"),
-        done.stdout.splitlines()[7],  # of the epoch
+        *("device", "precision", "versions", "network", "data", "seed", "execution", "writes to"),
+        done.stdout.splitlines()[8],  # of the epoch
         *("", "accuracy", "time"),
         "mnist_amp.reporting.chart_style imports matplotlib",
         *("files", "next", "", "tensorboard is not loaded"),

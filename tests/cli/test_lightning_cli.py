@@ -41,7 +41,7 @@ def settings(printed: Printed, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 def test_the_defaults_are_those_of_the_guide(settings: Callable[..., Any]) -> None:
     config = settings()
     assert config["network"] == simple_nn(128)
-    assert config["model"] == {"lr_scheduler_interval": "epoch", "steps_per_execution": 1}
+    assert config["model"] == {"lr_scheduler_interval": "epoch", "steps_per_execution": "auto"}
     assert {key: value for key, value in config["data"].items() if value is not None} == {
         **{"data_dir": "data", "dataset": "MNIST", "mean": 0.5, "std": 0.5, "batch_size": 64}
     }
@@ -139,10 +139,11 @@ def test_the_banner_reports_the_effective_precision(run: Run) -> None:
     assert lines[2].startswith(f"versions   mnist-amp {__version__}, python 3.")
     assert ", torch 2." in lines[2]
     assert ", lightning 2." in lines[2]
-    assert lines[3:7] == [
+    assert lines[3:8] == [
         "network    SimpleNN (hidden_dim 128), 101,770 parameters",
         "data       MNIST, images of 1 x 28 x 28 in 10 classes",
         "seed       42",
+        "execution  up to 50 optimizer steps per execution, for up to 0.1 s",
         "writes to  lightning_logs/version_0",
     ]
 

@@ -1,6 +1,9 @@
 """Several steps per execution: the same steps, metrics and checkpoints as with one step per execution."""
 
+import copy
+import pickle
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -12,8 +15,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader, IterableDataset
 
+from mnist_amp.data import ClassificationDataModule
 from mnist_amp.data.loader import Batch
 from mnist_amp.lightning_internals import set_step_result
 from mnist_amp.module import LitClassifier
@@ -23,6 +29,7 @@ from tests.conftest import Refused, Run
 from tests.recorded_graph import Capture, HostSyncError, RecordedGraph, RecordHostSyncs
 from tests.runs.test_exact import KEPT, interrupted, last, logged, resume
 from tests.runs.test_resume import flat
+from tests.training.small_trainer import small_trainer
 
 # 21 batches an epoch, the last of 40 images
 SETTINGS = (
@@ -44,7 +51,7 @@ class KeptExecution(Callback):
     ended: ClassVar[execution.Execution]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        type(self).ended = cast(LitClassifier, pl_module).execution
+        type(self).ended = copy.copy(cast(LitClassifier, pl_module).execution)  # which keeps less after the fit
 
 
 KEPT_EXECUTION = "--trainer.callbacks+=tests.training.test_execution.KeptExecution"
@@ -95,6 +102,60 @@ def test_direct_steps_are_those_of_lightning(run: Run, settings: tuple[str, ...]
     run("fit", *settings, *SETTINGS, *more, KEPT_EXECUTION, "--trainer.callbacks+=tests.training.test_execution.Hooked")
     assert KeptExecution.ended.direct is None
     assert_same_runs(1)
+
+
+class LitLogs(LitClassifier):
+    """Logs in its step, and takes batches that are no `Batch`; it has a `zero_grad` to call, see `CountingSGD`."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        images, labels = batch
+        loss = super().training_step(Batch(images, labels, labels), batch_idx)
+        self.log("mean", images.mean(), on_step=False, on_epoch=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return CountingSGD(self.parameters(), lr=0.1)
+
+
+class CountingSGD(torch.optim.SGD):
+    zeroed = 0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.zeroed += 1
+        super().zero_grad(set_to_none)
+
+
+class Images(IterableDataset[tuple[Tensor, Tensor]]):
+    """104 images in an unknown number of batches."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for number in range(104):
+            yield torch.full((1, 28, 28), float(number)), torch.tensor(number % 10)
+
+
+@pytest.mark.parametrize("steps", [1, 5, "auto"])
+def test_a_module_of_the_user_with_any_loader(steps: Any) -> None:
+    trainer = small_trainer(max_epochs=2)
+    module = LitLogs(steps_per_execution=steps)
+    trainer.fit(module, DataLoader(Images(), batch_size=16))
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    assert (trainer.global_step, progress.current.ready, progress.current.completed) == (14, 7, 7)
+    assert trainer.callback_metrics["mean"].item() == pytest.approx(51.5)  # the last batch has 8 images
+    assert cast(CountingSGD, trainer.optimizers[0]).zeroed == 14
+    assert len(pickle.dumps(module)) < 1_000_000  # without the Trainer
+
+
+def test_a_transfer_of_the_data_is_called_for_each_batch() -> None:
+    moved = []
+
+    class Moves(ClassificationDataModule):
+        def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+            moved.append(len(batch.labels))
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    trainer = small_trainer(limit_train_batches=12)
+    trainer.fit(LitClassifier(), Moves(batch_size=32, val_size=0))
+    assert moved == [32] * 12
 
 
 class Hooked(Callback):

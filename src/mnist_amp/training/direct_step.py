@@ -18,6 +18,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
+from torch.optim import Optimizer
 
 from mnist_amp.errors import RunError
 from mnist_amp.lightning_internals import run_training_step, step_inputs
@@ -44,6 +45,7 @@ def may_be_direct(trainer: Trainer, module: LightningModule) -> bool:
         type(trainer.strategy) is SingleDeviceStrategy
         and (type(profiler) is PassThroughProfiler or getattr(profiler, ATTRIBUTE, False))
         and not accumulates(trainer)
+        and type(trainer.optimizers[0]).zero_grad is Optimizer.zero_grad
         and not any(has_hook(callback, hook) for callback in callbacks for hook in HOOKS_WITHIN_STEP)
         and not any(is_overridden(method, module) for method in MODULE_METHODS)
         and all(
@@ -84,7 +86,7 @@ class DirectStep:
         """
         self.inputs, self.is_computed = step_inputs(closure), False
         if self.scaler is None:
-            self.optimizer.step(self._compute_and_clip)  # type: ignore[arg-type]  # torch's closures return a Tensor
+            self.optimizer.step(closure=self._compute_and_clip)  # type: ignore[arg-type]  # torch's closures return a Tensor
         else:
             self.plugin.optimizer_step(self.optimizer, model=self.module, closure=self._compute)
         if not self.is_computed:

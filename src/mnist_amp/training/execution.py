@@ -18,9 +18,11 @@ from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from mnist_amp.data.datamodule import MemoryDataModule
 from mnist_amp.data.loader import Batch
 from mnist_amp.errors import RequestError, warn
 from mnist_amp.lightning_internals import (
+    announce_batch,
     batches_since_validation,
     begin_next_step,
     checkpoint_interval,
@@ -40,7 +42,7 @@ AUTO_STEPS = 50  # with them, the loop costs 2 % of what it costs with single st
 # the longest execution of `auto`: the progress bar, Ctrl-C and max_time wait for its end
 AUTO_SECONDS = 0.1
 # hooks of a module or of its data that may change a batch
-TRANSFER_HOOKS = ("on_before_batch_transfer", "on_after_batch_transfer")
+TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 class GraphUse(NamedTuple):
@@ -99,6 +101,7 @@ class Execution:
         self.direct: DirectStep | None = None
         self.extra: dict[str, Any] = {}  # what the newest training_step returned besides the loss
         self.is_transferred = True  # whether Lightning's transfer of a batch may do something
+        self.may_log = True  # whether `training_step` may call `self.log`
 
     def start(self) -> None:
         """Begin a fit."""
@@ -109,7 +112,12 @@ class Execution:
         self.taken = self.replayed = 0
         self.direct = DirectStep(trainer, module) if may_be_direct(trainer, module) else None
         owners = (module, getattr(trainer, "datamodule", None))
-        self.is_transferred = any(is_overridden(hook, owner) for hook in TRANSFER_HOOKS for owner in owners)
+        self.may_log = not vars(type(module)).get("step_is_loss_of", False)
+        self.is_transferred = any(_changes_batches(owner, hook) for hook in TRANSFER_HOOKS for owner in owners)
+
+    def end(self) -> None:
+        """End a fit: keep nothing that belongs to its Trainer, because the module may be pickled or copied."""
+        self.direct, self.averages, self.graphs = None, [], {}
 
     def check(self, trainer: Trainer) -> None:
         """Check that the settings of a Trainer go with several steps per execution.
@@ -175,7 +183,8 @@ class Execution:
         end = time.perf_counter() + AUTO_SECONDS if self.steps == AUTO else None
         for place in range(steps):
             if place:
-                if end is not None and time.perf_counter() > end:
+                is_over = end is not None and time.perf_counter() > end
+                if is_over or trainer.is_last_batch:
                     break
                 batch = self._next_batch(trainer)
                 begin_next_step(trainer, self._average)
@@ -185,7 +194,9 @@ class Execution:
     def _run_captured(self, steps: int, optimizer: LightningOptimizer, closure: Closure) -> None:
         """Take `steps` steps: groups of batches whose steps are captured, or run once before that."""
         trainer = self.module.trainer
-        batches = [step_inputs(closure)["batch"], *(self._next_batch(trainer) for _ in range(steps - 1))]
+        batches = [step_inputs(closure)["batch"]]
+        while len(batches) < steps and not trainer.is_last_batch:
+            batches.append(self._next_batch(trainer))
         done = 0
         for group in _groups(batches, self.limit):
             graph = self._graph(group, optimizer, closure) if self.reason is None else None
@@ -222,6 +233,8 @@ class Execution:
                 self.extra = closure.consume_result().extra  # an error if the optimizer has not called the closure
 
     def _set_inputs(self, closure: Closure, batch: Batch) -> None:
+        if self.may_log:
+            announce_batch(self.module.trainer, batch)
         inputs = step_inputs(closure)
         inputs["batch"] = batch
         if "batch_idx" in inputs:
@@ -252,9 +265,8 @@ class Execution:
     def _next_batch(self, trainer: Trainer) -> Batch:
         batch: Batch = next_batch(trainer)
         # Lightning's transfer costs 26 microseconds per batch, so it is left out if it would change nothing
-        if self.is_transferred or batch.images.device != trainer.strategy.root_device:
-            batch = transfer_batch(trainer, batch)
-        return batch
+        is_there = isinstance(batch, Batch) and batch.images.device == trainer.strategy.root_device
+        return batch if is_there and not self.is_transferred else transfer_batch(trainer, batch)
 
     def _begin(self, trainer: Trainer, place: int) -> float:
         """Begin the step at a place in the execution; Lightning has begun the first one. Returns its learning rate."""
@@ -290,6 +302,11 @@ def _first(error: BaseException) -> BaseException:
     while error.__context__ is not None and error.__cause__ is None:
         error = error.__context__
     return error
+
+
+def _changes_batches(owner: Any, hook: str) -> bool:
+    """Whether a module, or its data, has such a hook of its own; that of MemoryDataModule changes nothing."""
+    return is_overridden(hook, owner) and getattr(type(owner), hook) is not getattr(MemoryDataModule, hook)
 
 
 def _rate(trainer: Trainer) -> float:

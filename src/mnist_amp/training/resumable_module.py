@@ -143,6 +143,9 @@ class ResumableModule(QuickHooksModule):
         # a callback may set it at the start of an epoch, which a run that resumes within an epoch does not see
         self.trainer.accumulate_grad_batches = batches_of_step(self.trainer, self.trainer.current_epoch)
 
+    def on_train_end(self) -> None:
+        self.execution.end()
+
     def configure_gradient_clipping(
         self,
         optimizer: Optimizer,
