@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
     args = parser.parse_args()
     runs = []
+    command = f"bigger_networks.py --rounds {args.rounds}" + (f" --steps {args.steps}" if args.steps else "")
     with tempfile.TemporaryDirectory() as folder:
         mnist.prepare(Path(folder, "data"))
         for seed in range(args.rounds):
@@ -77,9 +78,8 @@ def main() -> None:
                     found = measure(network, precision, args.steps or steps_of_epoch(network), seed, Path(folder))
                     print(found, flush=True)
                     runs.append(found)
+            keep(args.results / f"bigger-networks-{MACHINE}.json", command, table, runs=runs)
     check_losses(runs)
-    command = f"bigger_networks.py --rounds {args.rounds}" + (f" --steps {args.steps}" if args.steps else "")
-    keep(args.results / f"bigger-networks-{MACHINE}.json", command, table, runs=runs)
 
 
 def steps_of_epoch(network: str) -> int:

@@ -1,6 +1,6 @@
 """A hand-written loop whose whole step is compiled by inductor: the lower bound of `mnist-amp fit --compile`.
 
-Nothing of Lightning is imported, because it slows down every optimizer step of torch, see `mnist_amp.cli.silenced`.
+Nothing of Lightning is imported, because that makes every optimizer step of torch slower, see `contenders.py`.
 """
 
 import argparse

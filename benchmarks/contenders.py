@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -145,15 +146,22 @@ def bound(settings: argparse.Namespace) -> tuple[nn.Module, float]:
     model = SimpleNN(settings.hidden_dim).to(device)
     is_cuda = device.type == "cuda"
     optimizer = torch.optim.Adam(model.parameters(), lr=0.001, fused=True, capturable=is_cuda)
-    scaler = GradScaler(device.type, enabled=dtype == torch.float16)
+    scaler = GradScaler(device.type) if dtype == torch.float16 else None
+    precision = nullcontext() if dtype == torch.float32 else autocast(device.type, dtype=dtype)  # slow to make
+    parameters = list(model.parameters())
 
     def step(images: Tensor, labels: Tensor) -> None:
-        with autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        with precision:
             loss = F.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        scaler.step(optimizer)
-        scaler.update()
+        for parameter in parameters:  # faster than `zero_grad`
+            parameter.grad = None
+        if scaler is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        else:
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            scaler.step(optimizer)
+            scaler.update()
 
     train = in_graphs if is_cuda else in_blocks
     epoch = train(step, images, labels, settings.batch_size, model, optimizer)
@@ -239,7 +247,7 @@ def synchronize(device: torch.device) -> None:
 
 def compiled(settings: argparse.Namespace) -> tuple[nn.Module, float]:
     """The lower bound on a CPU with the complete step compiled, before the clock starts."""
-    model, seconds, _ = compiled_loop.compiled(settings)
+    model, seconds, settings.compile_seconds = compiled_loop.compiled(settings)
     return model, seconds
 
 
@@ -264,7 +272,9 @@ def main() -> None:
     torch.save(model.cpu().state_dict(), settings.weights)
     peak = torch.cuda.max_memory_allocated() if settings.device == "cuda" else None
     has_lightning = "lightning" in sys.modules
-    print(json.dumps({"seconds": seconds, "peak_device_bytes": peak, "imports_lightning": has_lightning}))
+    compiling = getattr(settings, "compile_seconds", None)
+    results = {"seconds": seconds, "compile_seconds": compiling, "peak_device_bytes": peak}
+    print(json.dumps({**results, "imports_lightning": has_lightning}))
 
 
 if __name__ == "__main__":

@@ -76,15 +76,15 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to save the results in")
     args = parser.parse_args()
     runs = []
+    sizes = " ".join(f"{size:g}" for size in args.gigabytes)
+    command = f"large_data.py --gigabytes {sizes} --rounds {args.rounds}"
     for turn in range(args.rounds):
         for kind in KINDS:
             for gigabytes in args.gigabytes:
                 with tempfile.TemporaryDirectory() as folder:
                     runs.append({"kind": kind, "round": turn, **run(kind, gigabytes, Path(folder))})
                 print(runs[-1], flush=True)
-    sizes = " ".join(f"{size:g}" for size in args.gigabytes)
-    command = f"large_data.py --gigabytes {sizes} --rounds {args.rounds}"
-    keep(args.results / f"large-data-{MACHINE}.json", command, table, runs=runs)
+        keep(args.results / f"large-data-{MACHINE}.json", command, table, runs=runs)
 
 
 def run(kind: str, gigabytes: float, folder: Path) -> dict[str, Any]:

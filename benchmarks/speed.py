@@ -132,7 +132,9 @@ def run(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Path) -
         # the summary rounds seconds to tenths, but not samples per second
         rate = last_number(r"([\d,]+) samples/s", output)
         device_bytes = last_number(r"([\d,]+) MB on the GPU", output) * 1e6 if DEVICE == "cuda" else None
-        found: dict[str, Any] = {"seconds": 60_000 * epochs / rate, "peak_device_bytes": device_bytes}
+        compiling = last_number(r"^compiled .* in ([\d.]+) s", output) if name == "compile" else None
+        found: dict[str, Any] = {"seconds": 60_000 * epochs / rate, "compile_seconds": compiling}
+        found["peak_device_bytes"] = device_bytes
         weights = max(logs.glob("version_*/model.pth"), key=lambda path: path.stat().st_mtime)
     else:
         found = json.loads(next(line for line in reversed(output.splitlines()) if line.startswith("{")))
@@ -160,7 +162,7 @@ def uncaptured(output: str) -> str | None:
 
 
 def last_number(pattern: str, output: str) -> float:
-    return float(re.findall(pattern, output)[-1].replace(",", ""))
+    return float(re.findall(pattern, output, re.MULTILINE)[-1].replace(",", ""))
 
 
 def in_pipe(program: list[str], folder: Path, env: Mapping[str, str] = os.environ) -> tuple[str, int, int]:
@@ -230,7 +232,17 @@ def table(record: dict[str, Any]) -> str:
     stack = ", ".join(f"{name} {record['versions'][name]}" for name in ("torch", "lightning"))
     rounds = len(next(iter(groups.values())))
     where = f"Medians of {rounds} interleaved rounds on: {record['device']}, {stack}, {record['date']}."
-    return "\n".join([*rows, "", where, f"`{record['command']}`", ""])
+    return "\n".join([*rows, "", *compiling(groups), where, f"`{record['command']}`", ""])
+
+
+def compiling(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Return a line about the time of compiling, which is in no time of the table; nothing if nothing was compiled."""
+    texts = []
+    for name, group in groups.items():
+        seconds = [run["compile_seconds"] for run in group if run.get("compile_seconds") is not None]
+        if seconds:
+            texts.append(f"{NAMES[name]}: {', '.join(f'{each:.1f}' for each in seconds)} s")
+    return [f"Compiling, by round, from an empty cache on: {'; '.join(texts)}.", ""] if texts else []
 
 
 def memory(group: list[dict[str, Any]]) -> str:

@@ -150,11 +150,6 @@ def lower_bound(record: dict[str, Any]) -> float:
     return float(statistics.median(record["seconds"][LIGHTNING]) + statistics.median(record["bound"]))
 
 
-def fit_ratio(record: dict[str, Any]) -> float:
-    """Return the time of the complete process of `mnist-amp fit`, relative to the lower bound."""
-    return float(statistics.median(record["whole"]["fit"]) / lower_bound(record))
-
-
 def imports_table(seconds: dict[str, float]) -> str:
     rows = [f"| {name if name == 'the rest' else f'`{name}`'} | {value:.2f} |" for name, value in seconds.items()]
     head = [

@@ -89,12 +89,15 @@ def of_help(results: dict[str, Any]) -> dict[str, float]:
 
 
 def of_networks(results: dict[str, Any]) -> dict[str, float]:
-    """Compare `mnist-amp fit` with a bare loop, by network and precision: medians of the ratios of the rounds."""
-    found: dict[str, list[float]] = {}
+    """Compare `mnist-amp fit` with a bare loop, by network and precision."""
+    found: dict[str, list[dict[str, Any]]] = {}
     for run in results["runs"]:
-        ratio = run["fit"]["seconds"] / run["bare"]["seconds"]
-        found.setdefault(f"{run['network']}, {run['precision']}", []).append(ratio)
-    return {of: statistics.median(ratios) for of, ratios in found.items()}
+        found.setdefault(f"{run['network']}, {run['precision']}", []).append(run)
+    medians = {
+        of: [statistics.median(run[name]["seconds"] for run in runs) for name in ("fit", "bare")]
+        for of, runs in found.items()
+    }
+    return {of: fit / bare for of, (fit, bare) in medians.items()}
 
 
 TARGETS = (

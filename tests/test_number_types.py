@@ -72,7 +72,7 @@ def test_values_are_plain_in_checkpoints_and_configurations(run: Run) -> None:
     hyperparameters = {**network, **checkpoint["hyper_parameters"], **checkpoint["datamodule_hyper_parameters"]}
     names = ("hidden_dim", "steps_per_execution", "batch_size", "val_size", "seed")
     assert [(type(hyperparameters[name]), hyperparameters[name]) for name in names] == [
-        (int, number) for number in (16, 1, 32, 5000, 3)
+        *((int, 16), (str, "auto"), (int, 32), (int, 5000), (int, 3))
     ]
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert (config["scaler"]["init_scale"], config["scaler"]["growth_interval"]) == (1024.0, 7)

@@ -20,7 +20,7 @@ from mnist_amp.errors import RequestError
 CPU = torch.device("cpu")
 SHAPE = (3, 64, 64)
 NUMBER, SIDE = 1000, 500  # of images on the disk, 250 MB
-CONSTANT = 40e6  # bytes, for blocks, batches and the order of the images
+CONSTANT = 60e6  # bytes, for blocks, batches and the order of the images
 CLASS = f"""
 import torch
 

@@ -213,7 +213,6 @@ def test_table_of_complete_processes() -> None:
 | `make fit` of one epoch, the second time: this and `mnist-amp test` | 7.00 | 1.40 |
 """
     )
-    assert startup.fit_ratio({**record, "bound": [0.85]}) == pytest.approx(5.0 / 5.25)
     assert startup.BOUND in contenders.CONTENDERS
 
 
