@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
 
 from mnist_amp.reporting import plots
 
@@ -63,9 +64,12 @@ def _interrupt(history: Any, path: Path) -> None:
 
 
 class Slowly(Callback):
-    """Makes each step take at least 2 ms, so that 900 steps outlast any moment within a second, on any machine."""
+    """Makes each step take at least 2 ms, so that 900 steps outlast any moment within a second, on any machine.
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    The hook is within the step, so an execution still takes several steps, and signals arrive in the middle of it.
+    """
+
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         time.sleep(0.002)
 
 
