@@ -64,9 +64,8 @@ def describe_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(
-            f"{path} can't be written: {error.strerror or error} ({_free(path)}). The file that was there is unchanged."
-        ) from error
+        kept = " The file that was there is unchanged." if path.exists() else ""
+        raise RunError(f"{path} can't be written: {error.strerror or error} ({_free(path)}).{kept}") from error
 
 
 def remove_stale_files(folder: Path) -> None:
