@@ -157,8 +157,8 @@ def command(name: str, case: dict[str, Any], seed: int, epochs: int, folder: Pat
 
 def uncaptured(output: str) -> str | None:
     """Return the last line that reports that the steps were not replayed as CUDA graphs; None if no line does."""
-    said: list[str] = re.findall(r"^.*one after the other.*$", output, re.MULTILINE)
-    return said[-1].strip() if said else None
+    found: list[str] = re.findall(r"^.*one after the other.*$", output, re.MULTILINE)
+    return found[-1].strip() if found else None
 
 
 def last_number(pattern: str, output: str) -> float:

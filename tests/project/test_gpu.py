@@ -62,8 +62,8 @@ def test_a_stage_that_fails_does_not_stop_the_others(runner: Runner, capsys: pyt
     assert again.run(stages, 60) == ["bad"]
     assert "good" not in capsys.readouterr().out
     assert again.run(stages, 60, again=True) == ["bad"]
-    said = capsys.readouterr().out
-    assert 0 <= said.index("good: done") < said.index("bad: failed")  # what failed before comes last
+    printed = capsys.readouterr().out
+    assert 0 <= printed.index("good: done") < printed.index("bad: failed")  # what failed before comes last
 
 
 def test_a_dry_run_has_its_own_options(runner: Runner) -> None:

@@ -181,8 +181,8 @@ class Execution:
         """Take up to `steps` steps; each batch is fetched when the step before it is done."""
         trainer = self.module.trainer
         end = time.perf_counter() + AUTO_SECONDS if self.steps == AUTO else None
-        for place in range(steps):
-            if place:
+        for index in range(steps):
+            if index:
                 is_over = end is not None and time.perf_counter() > end
                 if is_over or trainer.is_last_batch:
                     break
@@ -201,14 +201,14 @@ class Execution:
         for group in _groups(batches, self.limit):
             graph = self._graph(group, optimizer, closure) if self.reason is None else None
             if graph is not None:
-                graph.replay(self.module, group, [self._begin(trainer, done + place) for place in range(len(group))])
+                graph.replay(self.module, group, [self._begin(trainer, done + index) for index in range(len(group))])
                 self.taken += len(group)
                 self.replayed += len(group)
                 self.module.loss = graph.losses[-1].clone()
                 self.extra = {}
             else:
-                for place, batch in enumerate(group):
-                    self._begin(trainer, done + place)
+                for index, batch in enumerate(group):
+                    self._begin(trainer, done + index)
                     self._set_inputs(closure, batch)
                     self._take(optimizer, closure)
             # the result holds the autograd graph of an eager step, made on another stream than the next capture's
@@ -268,9 +268,9 @@ class Execution:
         is_there = isinstance(batch, Batch) and batch.images.device == trainer.strategy.root_device
         return batch if is_there and not self.is_transferred else transfer_batch(trainer, batch)
 
-    def _begin(self, trainer: Trainer, place: int) -> float:
-        """Begin the step at a place in the execution; Lightning has begun the first one. Returns its learning rate."""
-        if place:
+    def _begin(self, trainer: Trainer, index: int) -> float:
+        """Begin the step at a index in the execution; Lightning has begun the first one. Returns its learning rate."""
+        if index:
             begin_next_step(trainer, self._average)
         return _rate(trainer)
 
