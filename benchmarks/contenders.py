@@ -264,7 +264,12 @@ def main() -> None:
     parser.add_argument("--precision", choices=list(DTYPES), default="32-true")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        default=Path("data"),
+        help="has MNIST, as `mnist-amp fit` leaves it; or it is downloaded",
+    )
     parser.add_argument("--weights", type=Path, default=Path("model.pth"), help="file to save the weights in")
     settings = parser.parse_args()
     torch.manual_seed(settings.seed)

@@ -118,7 +118,7 @@ def _describe_run(error: Exception, text: str) -> str | None:
     if "returned nan values in its" in text:
         return f"trainer.detect_anomaly found a gradient that is nan: {text} Set {DEBUG}=1 to see where."
     if isinstance(error, OSError):
-        return f"{error.filename or 'a file'} can't be read or written: {error.strerror or text}."
+        return f"{error.filename or 'a file, or standard output,'} can't be read or written: {error.strerror or text}."
     return None
 
 
