@@ -36,7 +36,7 @@ ONE_CYCLE = {
     }
 }
 PRUNING = ModelPruning("l1_unstructured")
-COMPILED = (*SETTINGS, "--compile", "--network.hidden_dim=8")
+COMPILED = (*SETTINGS, "--compile")
 compile_function: Callable[..., Any] = torch.compile
 
 
@@ -188,7 +188,13 @@ def test_generated_code_gives_the_same_within_rounding(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [(), ("--trainer.gradient_clip_val=0.5",), (f"--network={__name__}.Noisy",)], ids=["whole", "part", "noisy"]
+    "more",
+    [
+        ("--network.hidden_dim=8",),
+        ("--network.hidden_dim=8", "--trainer.gradient_clip_val=0.5"),
+        (f"--network={__name__}.Noisy",),
+    ],
+    ids=["whole", "part", "noisy"],
 )
 def test_a_compiled_run_is_resumed_to_the_bit(run: Run, more: tuple[str, ...]) -> None:
     printed = run("fit", *COMPILED, *more)

@@ -51,6 +51,7 @@ from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
 from mnist_amp.data.loader import Batch, ShuffledLoader
 from mnist_amp.errors import RequestError, RunError, warn
@@ -77,7 +78,7 @@ ATTRIBUTE = "step_is_loss_of"
 # packages of networks whose computation depends on the batch and the weights alone. torch checks before each call of a
 # compiled function whether anything that its code has read in Python has changed, which costs as much as the layers of
 # a small network; for these networks the checks are left out, as in a CUDA graph
-STATIC = ("torch.nn.", "torchmetrics.", "torchvision.", "mnist_amp.")
+STATIC = ("torch.nn.", "torchvision.", "mnist_amp.")
 # callbacks that leave the layers, their settings and their hooks as they are. With another one, these are compared
 # before each step, because the compiled code has them as constants
 HARMLESS = (
@@ -291,8 +292,7 @@ class CompiledStep:
         self.optimizer: Optimizer = module.trainer.optimizers[0]
         self.parameters = list(module.parameters())
         self.last = last_size(module.trainer)
-        own_parts = list(module.modules())[1:]  # the first is the module itself
-        self.is_static = all(type(part).__module__.startswith(STATIC) for part in own_parts)
+        self.is_static = all(type(part).__module__.startswith(STATIC) for part in _parts(module))
         self.settings = _settings(self.optimizer)
         self.steps: list[Tensor] = []
         self.network = _constants(module) if _may_change(module) else None
@@ -442,8 +442,8 @@ def _undone(module: CompilableModule, tensors: Iterable[Tensor]) -> Iterator[Non
 
 
 def _parts(module: CompilableModule) -> list[nn.Module]:
-    """Return the network and its layers: all modules within a LightningModule."""
-    return list(module.modules())[1:]
+    """Return the network and its layers: all modules within a LightningModule, without its metrics."""
+    return [part for part in list(module.modules())[1:] if not isinstance(part, Metric)]
 
 
 def _plain_values(part: nn.Module) -> dict[str, Any]:
@@ -465,8 +465,8 @@ def _constants(module: CompilableModule) -> list[Any]:
         for value in vars(part).values():
             if isinstance(value, dict):  # parameters, buffers, layers and hooks, by name
                 found += [*value, *map(id, value.values())]
-            else:
-                found.append(value if isinstance(value, PLAIN) else id(value))
+            elif isinstance(value, PLAIN) or callable(value):  # other objects may be results, new in each step
+                found.append(value)
     return found
 
 
