@@ -28,6 +28,7 @@ __all__ = [
     "mark_as_stepped",
     "metadata_of",
     "milestones_of",
+    "notice_new_hooks",
     "refused_recompiles",
     "schedules_within",
     "tree_leaves",
@@ -161,6 +162,13 @@ def compile_gradients() -> bool:
         return False
     config.trace_autograd_ops = True
     return True
+
+
+def notice_new_hooks() -> None:
+    """Let compiled functions notice hooks that a layer gets later. torch has no public switch for it."""
+    from torch._dynamo import config
+
+    config.skip_nnmodule_hook_guards = False
 
 
 def mark_as_stepped(optimizer: torch.optim.Optimizer) -> None:

@@ -309,12 +309,14 @@ def test_a_weight_without_gradient(data_dir: Path, capsys: pytest.CaptureFixture
     ],
     ids=["freeze", "dropout", "eval", "hook", "prune", "layer"],
 )
+@pytest.mark.parametrize("clip", [None, 100.0], ids=["whole", "part"])
 @pytest.mark.usefixtures("traced")
-def test_a_callback_changes_the_network(data_dir: Path, change: Callable[[Any], Any]) -> None:
+def test_a_callback_changes_the_network(data_dir: Path, change: Callable[[Any], Any], clip: float | None) -> None:
     network = {"class_path": f"{__name__}.Noisy", "init_args": {}}
-    trainer = {"callbacks": [Changes(change)]}
+    trainer = {"callbacks": [Changes(change)], "gradient_clip_val": clip}
     found, wanted = (trained(data_dir, compile=compile, network=network, trainer=trainer) for compile in (True, False))
-    assert (use(found).what, use(found).reason) == (PART, "a callback has changed the network")
+    reason = "gradients are clipped" if clip else "a callback has changed the network"
+    assert (use(found).what, use(found).reason) == (PART, reason)
     assert_close(found, wanted)
 
 

@@ -61,6 +61,7 @@ from mnist_amp.torch_internals import (
     compiler_problem,
     is_of_compiler,
     mark_as_stepped,
+    notice_new_hooks,
     refused_recompiles,
 )
 from mnist_amp.training.accumulation import accumulates
@@ -162,6 +163,7 @@ class Compilation:
     def start(self) -> None:
         """Begin a fit: decide what is compiled. It is compiled at its first batch."""
         silence()
+        notice_new_hooks()
         self.seconds, self.sizes, self.what = 0.0, set(), PART
         with self._timed():
             # torch limits the versions of a function in a process, and each fit needs versions of its own
