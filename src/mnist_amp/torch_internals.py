@@ -1,9 +1,11 @@
 """Every private name of torch's that this project uses, each with the reason; see also `lightning_internals`."""
 
 import importlib.util
+import os
 import platform
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,6 +28,8 @@ __all__ = [
     "mark_as_stepped",
     "metadata_of",
     "milestones_of",
+    "notice_new_hooks",
+    "refused_recompiles",
     "schedules_within",
     "tree_leaves",
     "tree_map",
@@ -117,16 +121,34 @@ def compiler_problem(device: str) -> str | None:
 
     try:
         get_cpp_compiler()
-    except InvalidCxxCompiler:
+    except (InvalidCxxCompiler, OSError):  # a file that may not be run is an OSError
+        if named := os.environ.get("CXX"):
+            return f"CXX is {named}, which can't be run. Name another C++ compiler in this environment variable"
         return "no C++ compiler is found. Install g++, name one in the environment variable CXX"
     return None
 
 
 def is_of_compiler(error: Exception) -> bool:
     """Whether an error is of torch.compile, about code that it can't compile. These errors have no public names."""
-    from torch._dynamo.exc import TorchDynamoException
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
-    return isinstance(error, TorchDynamoException)
+    return isinstance(error, TorchDynamoException | FailOnRecompileLimitHit)
+
+
+@contextmanager
+def refused_recompiles() -> Iterator[None]:
+    """Have a compiled function raise an error in this context, instead of being compiled again.
+
+    torch's public way, `torch.compiler.set_stance`, raises a plain RuntimeError, which may be of the network.
+    """
+    from torch._dynamo import config
+    from torch._dynamo.exc import RecompileError
+
+    try:
+        with config.patch(error_on_recompile=True):
+            yield
+    except RecompileError as error:
+        raise RecompileError("a Python variable of the network changes in each step") from error
 
 
 def compile_gradients() -> bool:
@@ -140,6 +162,13 @@ def compile_gradients() -> bool:
         return False
     config.trace_autograd_ops = True
     return True
+
+
+def notice_new_hooks() -> None:
+    """Let compiled functions notice hooks that a layer gets later. torch has no public switch for it."""
+    from torch._dynamo import config
+
+    config.skip_nnmodule_hook_guards = False
 
 
 def mark_as_stepped(optimizer: torch.optim.Optimizer) -> None:

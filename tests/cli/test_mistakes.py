@@ -40,7 +40,7 @@ SETTINGS = [
     ("--data.batch_size=many", f"data.batch_size can't be many; it takes int.{SEE}"),
     ("--data.batch_size=1.5", f"data.batch_size can't be 1.5; it takes int.{SEE}"),
     ("--optimizer.lr=abc", f"optimizer.lr can't be abc; it takes float.{SEE}"),
-    ("--seed_everything=abc", f"seed_everything can't be abc; it takes bool or int.{SEE}"),
+    ("--seed_everything=abc", f"seed_everything can't be abc; it takes true or false or int.{SEE}"),
     (
         "--trainer.precision=17-mixed",
         f"trainer.precision can't be 17-mixed (did you mean 16-mixed?); it takes {THEIRS}, 16-mixed, {THEIRS}.{SEE}",

@@ -180,7 +180,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
             ("--axes={data.bach_size: [8]}",),
             "axes: there is no option data.bach_size (did you mean data.batch_size?).",
         ),
-        (("--axes={optimizer.fused: [maybe]}",), "axes: optimizer.fused can't be maybe; it takes bool."),
+        (("--axes={optimizer.fused: [maybe]}",), "axes: optimizer.fused can't be maybe; it takes true or false."),
         (
             ("--axes={trainer.devices: [1, 2]}",),
             "axes: compare measures one device; leave trainer.devices and trainer.num_nodes at 1.",

@@ -147,6 +147,46 @@ def test_the_cost_of_compiling() -> None:
     ) in sentences(comparison(cells))
 
 
+def test_the_cost_of_compiling_in_one_round() -> None:
+    cells = speeds("32-true", "32-true", 128, 64, 0.003, compiled="the whole step", compile_seconds=13.62)
+    assert "In 32-true, compiling the whole step took 13.6 s. No other time has it." in sentences(comparison(cells))
+
+
+def test_the_gain_of_compiling() -> None:
+    times = {
+        ("32-true", False): (0.003, 0.0033, 0.0036),
+        ("32-true", True): (0.0015, 0.0015, 0.0015),
+        ("bf16-mixed", False): (0.001, 0.001, 0.001),
+        ("bf16-mixed", True): (0.0005, 0.001, 0.002),
+    }
+    cells = [
+        cell
+        for (name, compiles), seconds in times.items()
+        for cell in speeds_at(Setting.of({"compile": compiles}), name, name, *seconds)
+    ]
+    own = Setting.of({"compile": False})
+    found = sentences(comparison(cells, axes={"compile": [False, True]}, own=own))
+    assert [text for text in found if "compile" in text] == [
+        "With compile, a step in 32-true takes 1.5 ms instead of 3.3 ms: it is 2.20 times as fast as without it (2.00 "
+        "to 2.40 in 3 rounds).",
+        "With compile, a step in bf16-mixed takes 1 ms instead of 1 ms: it is 1.00 times as fast as without it (0.50 "
+        "to 2.00 in 3 rounds), no difference beyond noise.",
+    ]
+
+
+def test_faster_here_and_elsewhere() -> None:
+    cells = [
+        cell
+        for compiles in (False, True)
+        for name, seconds in (("32-true", 0.003), ("bf16-mixed", 0.001))
+        for cell in speeds_at(Setting.of({"compile": compiles}), name, name, seconds, seconds, seconds)
+    ]
+    own = Setting.of({"compile": False})
+    assert sentences(comparison(cells, axes={"compile": [False, True]}, own=own))[-1] == (
+        "bf16-mixed is faster than 32-true at other settings as well, for example with compile true."
+    )
+
+
 def test_not_faster_at_any_setting() -> None:
     cells = [
         cell

@@ -1,16 +1,20 @@
 """`compile`: the steps are those of an eager fit within rounding, and a run is resumed to the bit."""
 
+import copy
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelPruning, StochasticWeightAveraging
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
+from torch.nn.utils import prune
 
 from mnist_amp.data import ClassificationDataModule
 from mnist_amp.errors import RequestError
@@ -25,7 +29,14 @@ from tests.training.small_trainer import small_trainer
 # 20 batches of 48 images, and one of 40
 DATA: dict[str, Any] = {"val_size": 59_000, "batch_size": 48}
 SGD = {"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}}
-COMPILED = (*SETTINGS, "--compile", "--network.hidden_dim=8")
+ONE_CYCLE = {
+    "lr_scheduler": {
+        "class_path": "torch.optim.lr_scheduler.OneCycleLR",
+        "init_args": {"max_lr": 0.01, "total_steps": 50},
+    }
+}
+PRUNING = ModelPruning("l1_unstructured")
+COMPILED = (*SETTINGS, "--compile")
 compile_function: Callable[..., Any] = torch.compile
 
 
@@ -40,7 +51,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trace the functions as torch.compile does, but generate no code."""
 
     def traced(function: Callable[..., Any], **settings: Any) -> Any:
-        return compile_function(function, **{**settings, "options": None}, backend="eager")
+        return compile_function(function, **settings, backend="eager")
 
     monkeypatch.setattr(torch, "compile", traced)
 
@@ -58,6 +69,56 @@ class Jittery(nn.Module):
         return logits
 
 
+class Counting(nn.Sequential):
+    """A network that counts its calls in Python, and computes with the count."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(784, 10))
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        logits: Tensor = self[1](self[0](images)) / self.calls
+        return logits
+
+
+class Noisy(nn.Sequential):
+    """A network with random numbers and buffers."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            *(nn.Flatten(), nn.Linear(784, 8), nn.Tanh()),
+            *(nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 10)),
+        )
+
+
+class Unused(nn.Sequential):
+    """A network with a layer that it does not use."""
+
+    def __init__(self, *, frozen: bool = False) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(784, 10))
+        self.other = nn.Linear(2, 2).requires_grad_(not frozen)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self[1](self[0](images))
+        return logits
+
+
+class Adam(torch.optim.Adam):
+    """An optimizer of the user's with the name of torch's."""
+
+
+class Changes(Callback):
+    """Changes the network at the beginning of the second epoch."""
+
+    def __init__(self, change: Callable[[Any], Any]) -> None:
+        self.change = change
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            self.change(pl_module.model)
+
+
 class Watched(LitClassifier):
     pass
 
@@ -67,11 +128,16 @@ class HookWithinStep(Callback):
         pass
 
 
+class HookOfEachStep(Callback):
+    def on_train_batch_end(self, *args: Any) -> None:
+        pass
+
+
 def trained(data_dir: Path, *, compile: bool, trainer: dict[str, Any] | None = None, **settings: Any) -> LitClassifier:
     """Train for 25 steps, beyond the end of an epoch, and return the module."""
     torch.manual_seed(0)
     module = LitClassifier(compile=compile, **{"network": simple_nn(8), **settings})
-    fit = small_trainer(max_epochs=2, max_steps=25, **(trainer or {}))
+    fit = small_trainer(**{"max_epochs": 2, "max_steps": 25, **(trainer or {})})
     fit.fit(module, ClassificationDataModule(str(data_dir), **DATA))
     return module
 
@@ -121,10 +187,18 @@ def test_generated_code_gives_the_same_within_rounding(data_dir: Path) -> None:
     assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("more", [(), ("--trainer.gradient_clip_val=0.5",)])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--network.hidden_dim=8",),
+        ("--network.hidden_dim=8", "--trainer.gradient_clip_val=0.5"),
+        (f"--network={__name__}.Noisy",),
+    ],
+    ids=["whole", "part", "noisy"],
+)
 def test_a_compiled_run_is_resumed_to_the_bit(run: Run, more: tuple[str, ...]) -> None:
     printed = run("fit", *COMPILED, *more)
-    what = "the network and its loss, because gradients are clipped" if more else "the whole step"
+    what = "the network and its loss, because gradients are clipped" if "clip" in str(more) else "the whole step"
     assert f"\ncompiles   {what}\n" in printed
     assert f"\ncompiled  {what.partition(',')[0]} in " in printed
     interrupted(run, 31, *COMPILED, *more)  # in the midst of an epoch
@@ -149,7 +223,21 @@ def test_a_run_is_resumed_with_and_without_compile(run: Run) -> None:
     ("settings", "trainer", "reason"),
     [
         ({}, {}, None),
-        (SGD, {}, "the optimizer is SGD, neither Adam nor AdamW"),
+        (SGD, {}, "the optimizer is torch.optim.SGD, neither torch.optim.Adam nor torch.optim.AdamW"),
+        (
+            {"optimizer": {"class_path": f"{__name__}.Adam", "init_args": {}}},
+            {},
+            f"the optimizer is {__name__}.Adam, neither torch.optim.Adam nor torch.optim.AdamW",
+        ),
+        (
+            {"network": {"class_path": f"{__name__}.Unused", "init_args": {"frozen": True}}},
+            {},
+            "model.other.weight is not trained (requires_grad is False)",
+        ),
+        (ONE_CYCLE, {}, "the schedule changes more than the learning rate"),
+        ({}, {"profiler": "simple"}, "SimpleProfiler measures the parts of a step"),
+        ({}, {"callbacks": [PRUNING]}, "ModelPruning changes which weights are trained, or how"),
+        ({}, {"callbacks": [HookOfEachStep()]}, "on_train_batch_end of HookOfEachStep may look at each step"),
         ({}, {"gradient_clip_val": 1.0}, "gradients are clipped"),
         ({}, {"accumulate_grad_batches": 2}, "gradients are accumulated over batches"),
         ({}, {"precision": "bf16-mixed"}, None),
@@ -188,6 +276,115 @@ def test_a_network_that_is_no_single_function(data_dir: Path, capsys: pytest.Cap
 
 
 @pytest.mark.usefixtures("traced")
+def test_a_network_that_counts_its_calls(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = {"class_path": f"{__name__}.Counting", "init_args": {}}
+    found, wanted = (trained(data_dir, compile=compile, network=network) for compile in (True, False))
+    assert (use(found).what, use(found).reason) == (PART, "torch can't compile it as a whole")
+    assert capsys.readouterr().err.endswith(
+        "torch can't compile it as a whole: a Python variable of the network changes in each step\n"
+    )
+    assert found.model.calls == wanted.model.calls
+    assert_close(found, wanted)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_weight_without_gradient(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = {"class_path": f"{__name__}.Unused", "init_args": {}}
+    found, wanted = (trained(data_dir, compile=compile, network=network) for compile in (True, False))
+    reason = "model.other.weight gets no gradient"
+    assert (use(found).what, use(found).reason) == (PART, reason)
+    assert capsys.readouterr().err.count(f"are compiled instead of the whole step, because {reason}\n") == 1
+    assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model[1].requires_grad_(requires_grad=False),
+        lambda model: setattr(model[4], "p", 0.9),
+        lambda model: model[3].eval(),
+        lambda model: model[5].register_forward_hook(lambda layer, inputs, output: output * 2),
+        lambda model: prune.l1_unstructured(model[1], "weight", amount=0.9),  # type: ignore[no-untyped-call]
+        lambda model: model.insert(5, nn.Tanh()),
+    ],
+    ids=["freeze", "dropout", "eval", "hook", "prune", "layer"],
+)
+@pytest.mark.parametrize("clip", [None, 100.0], ids=["whole", "part"])
+@pytest.mark.usefixtures("traced")
+def test_a_callback_changes_the_network(data_dir: Path, change: Callable[[Any], Any], clip: float | None) -> None:
+    network = {"class_path": f"{__name__}.Noisy", "init_args": {}}
+    trainer = {"callbacks": [Changes(change)], "gradient_clip_val": clip}
+    found, wanted = (trained(data_dir, compile=compile, network=network, trainer=trainer) for compile in (True, False))
+    reason = "gradients are clipped" if clip else "a callback has changed the network"
+    assert (use(found).what, use(found).reason) == (PART, reason)
+    assert_close(found, wanted)
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_callback_that_changes_nothing(data_dir: Path) -> None:
+    assert use(trained(data_dir, compile=True, trainer={"callbacks": [Changes(lambda model: None)]})).what == WHOLE
+
+
+@pytest.mark.parametrize("trainer", [{}, {"gradient_clip_val": 100.0}], ids=[WHOLE, PART])
+@pytest.mark.usefixtures("traced")
+def test_random_numbers_and_buffers_are_those_of_an_eager_fit(data_dir: Path, trainer: dict[str, Any]) -> None:
+    network = {"class_path": f"{__name__}.Noisy", "init_args": {}}
+    found, wanted = (trained(data_dir, compile=compile, network=network, trainer=trainer) for compile in (True, False))
+    assert use(found).what == (PART if trainer else WHOLE)
+    assert int(found.state_dict()["model.3.num_batches_tracked"]) == 25
+    assert_close(found, wanted)
+
+
+@pytest.mark.usefixtures("traced")
+def test_averaged_weights(data_dir: Path) -> None:
+    found, wanted = (
+        trained(data_dir, compile=compile, trainer={"callbacks": [EMAWeightAveraging(decay=0.9)]})
+        for compile in (True, False)
+    )
+    assert use(found).what == WHOLE
+    assert_close(found, wanted)
+
+
+def test_backward_passes_are_compiled_in_the_time_of_compiling(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    def compiler(name: str) -> Callable[..., Any]:
+        def compiled(graph: Any, inputs: Any) -> Any:
+            events.append(name)
+            return graph
+
+        return compiled
+
+    @contextmanager
+    def timed(self: Compilation) -> Iterator[None]:
+        events.append("begin")
+        yield
+        events.append("end")
+
+    backend = aot_autograd(fw_compiler=compiler("forward"), bw_compiler=compiler("backward"))
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compile_function(function, backend=backend))
+    monkeypatch.setattr(Compilation, "_timed", timed)
+    trained(data_dir, compile=True, trainer={"gradient_clip_val": 1.0})
+    assert events == ["begin", "end", "begin", *(2 * ["forward", "backward"]), "end"]
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_module_can_be_copied_after_a_fit(data_dir: Path) -> None:
+    module = trained(data_dir, compile=True)
+    assert module.compilation is not None
+    module.compilation.end()
+    assert (use(module).what, use(module).reason, module.compilation.step) == (WHOLE, None, None)
+    module.execution.direct = None
+    assert copy.deepcopy(module).state_dict().keys() == module.state_dict().keys()
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_fit_of_one_step_compiles_nothing(data_dir: Path) -> None:
+    module = trained(data_dir, compile=True, trainer={"max_steps": 1})
+    assert str(use(module)) == "nothing, because the fit ended after its first step"
+
+
+@pytest.mark.usefixtures("traced")
 def test_flag_file_and_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("compile.yaml").write_text("compile: true\n")
     for args in (["--compile"], ["--compile=true"], ["--config=compile.yaml"]):
@@ -197,15 +394,39 @@ def test_flag_file_and_environment(run: Run, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_without_a_compiler_nothing_is_made(refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("CXX", str(tmp_path / "no-compiler"))
     from torch._inductor import config
 
-    monkeypatch.setattr(config.cpp, "cxx", (None, os.environ["CXX"]))
-    assert refused("fit", "--config=smoke.yaml", "--compile") == (
+    monkeypatch.setenv("CXX", f"{tmp_path}/no-compiler")
+    with config.patch({"cpp.cxx": (None, os.environ["CXX"])}):
+        named = refused("fit", "--config=smoke.yaml", "--compile")
+        monkeypatch.delenv("CXX")
+        unnamed = refused("fit", "--config=smoke.yaml", "--compile")
+    assert named == (
+        f"mnist-amp: error: compile is set, but CXX is {tmp_path}/no-compiler, which can't be run. Name another C++ "
+        "compiler in this environment variable, or leave compile out.\n"
+    )
+    assert unnamed == (
         "mnist-amp: error: compile is set, but no C++ compiler is found. Install g++, name one in the environment "
         "variable CXX, or leave compile out.\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written(refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", f"{tmp_path}/file/cache")
+    assert refused("fit", "--config=smoke.yaml", "--compile") == (
+        f"mnist-amp: error: compile is set, but TORCHINDUCTOR_CACHE_DIR is {tmp_path}/file/cache, where no file can be "
+        "written (Not a directory). Name another folder in it, or leave compile out.\n"
+    )
+
+
+def test_a_value_that_is_neither_true_nor_false(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused("fit", "--compile=maybe").startswith(
+        "mnist-amp: error: compile can't be maybe; it takes true or false."
+    )
+    monkeypatch.setenv("MNIST_AMP_COMPILE", "1")
+    assert "compile can't be 1; it takes true or false." in refused("fit")
 
 
 def test_only_fits_are_compiled(refused: Refused) -> None:

@@ -20,6 +20,7 @@ def trainer(device: str = "cuda", world_size: int = 1, callbacks: Any = (), sche
         world_size=world_size,
         callbacks=callbacks,
         lr_scheduler_configs=[SimpleNamespace(scheduler=schedule) for schedule in schedules],
+        lightning_module=None,
     )
 
 

@@ -22,7 +22,7 @@ COMPARISONS = {
     "<": (operator.lt, "below"),
 }
 # how the values of these types are written
-SHAPES = {"list": "a list, as in '[A,B]'", "dict": "names with values, as in '{A: B}'"}
+SHAPES = {"bool": "true or false", "list": "a list, as in '[A,B]'", "dict": "names with values, as in '{A: B}'"}
 
 
 def translate_error(message: str, options: Iterable[str]) -> UsageError:

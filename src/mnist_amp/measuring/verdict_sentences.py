@@ -14,6 +14,7 @@ from mnist_amp.wording import counted, described_class, listed
 FP16_CPU_NOTE = " It is slow by design: a CPU has no fast fp16, and this precision only runs the code path of a GPU."
 BUSY = 1.5  # the slowest round of most precisions takes this many times as long as their fastest
 BUSY_NOTE = "The slowest rounds took {:.1f} times as long as the fastest: the machine was busy, so measure again."
+COMPILE = "compile"  # the axis
 EMULATED_NOTE = " This {} has no instructions for bfloat16, so PyTorch emulates it."
 
 
@@ -35,6 +36,7 @@ def sentences(comparison: Comparison) -> list[str]:
         *_duplicates(comparison),
         *_failures(comparison),
         *_not_captured(comparison),
+        *_gain_of_compiling(comparison, own),
         *_compiled(comparison),
         *(text for row in others if row.precision != "fp16-cpu" for text in _where_faster(row, comparison, measured)),
         *_scores(comparison),
@@ -164,10 +166,32 @@ def _compiled(comparison: Comparison) -> list[str]:
         if speed.compiled is not None and speed.compile_seconds is not None:
             seconds.setdefault((cell.precision, speed.compiled), []).append(speed.compile_seconds)
     return [
-        f"In {name}, compiling {what} took {max(times):.1f} s at most and {min(times):.1f} s at least, because code is "
-        "kept for the next process. No other time has it."
+        f"In {name}, compiling {what} took {_range_of_seconds(times)}. No other time has it."
         for (name, what), times in seconds.items()
     ]
+
+
+def _range_of_seconds(times: list[float]) -> str:
+    least, most = f"{min(times):.1f} s", f"{max(times):.1f} s"
+    return most if least == most else f"{most} at most and {least} at least, because code is kept for the next process"
+
+
+def _gain_of_compiling(comparison: Comparison, own: Setting) -> list[str]:
+    """Say for each precision what `compile` changes at the setting of the verdict, if it is an axis."""
+    times = dict[str, dict[bool, dict[int, float]]]()
+    for cell, speed in comparison.outcomes(Speed):
+        is_same = COMPILE in comparison.axes and cell.setting.without(COMPILE) == own.without(COMPILE)
+        if is_same and comparison.duplicate_of(cell.precision) is None:
+            times.setdefault(cell.precision, {}).setdefault(cell.setting[COMPILE], {})[cell.number] = speed.seconds
+    texts = []
+    for name, found in times.items():
+        before, after = found.get(False, {}), found.get(True, {})
+        turns = [turn for turn in after if turn in before]
+        if turns:
+            old, new = (f"{1e3 * statistics.median(each[turn] for turn in turns):.3g} ms" for each in (before, after))
+            text = verdict.describe([before[turn] / after[turn] for turn in turns], "without it")
+            texts.append(f"With compile, a step in {name} takes {new} instead of {old}: it is {text}.")
+    return texts
 
 
 def _where_faster(row: Row, comparison: Comparison, measured: list[Row]) -> list[str]:
@@ -186,7 +210,8 @@ def _where_faster(row: Row, comparison: Comparison, measured: list[Row]) -> list
     elsewhere = [other for other in measured if other.precision == row.precision and other.setting != row.setting]
     faster = [other for other in elsewhere if other.is_faster]
     if faster:
-        return [f"{name} elsewhere, for example with {faster[0].setting}."]
+        where = "at other settings as well" if row.is_faster else "elsewhere"
+        return [f"{name} {where}, for example with {faster[0].setting}."]
     if not elsewhere:
         return []
     if row.is_faster:

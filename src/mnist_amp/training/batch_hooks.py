@@ -36,7 +36,13 @@ def weight_averages(trainer: Trainer) -> list[WeightAveraging]:
 
 
 def single_step_reason(trainer: Trainer, module: LightningModule) -> str | None:
-    """Return why each execution must take a single step; None if it may take several.
+    """Return why each execution must take a single step; None if it may take several. See `hook_of_each_step`."""
+    hook = hook_of_each_step(trainer, module)
+    return None if hook is None else f"{hook} may need each step"
+
+
+def hook_of_each_step(trainer: Trainer, module: LightningModule) -> str | None:
+    """Return the first batch hook of which it is not known that one call per execution is enough, with its class.
 
     Args:
         trainer: its callbacks are examined.
@@ -46,10 +52,10 @@ def single_step_reason(trainer: Trainer, module: LightningModule) -> str | None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         hooks = [hook for hook in BATCH_HOOKS if has_hook(callback, hook)]
         if callback not in averages and _unknown_hooks(callback, hooks):
-            return f"{_unknown_hooks(callback, hooks)[0]} of {type(callback).__name__} may need each step"
+            return f"{_unknown_hooks(callback, hooks)[0]} of {type(callback).__name__}"
     hooks = [hook for hook in BATCH_HOOKS if _owner(module, hook) is not LightningModule]
     if _unknown_hooks(module, hooks):
-        return f"{_unknown_hooks(module, hooks)[0]} of {type(module).__name__} may need each step"
+        return f"{_unknown_hooks(module, hooks)[0]} of {type(module).__name__}"
     return None
 
 

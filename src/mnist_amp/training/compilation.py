@@ -9,26 +9,49 @@ operations are fused. Two things can be compiled here:
   network this is what pays, because there the calls between the operations take most of the time. It leaves out all
   that Lightning does within a step, so it is used only if nothing would be missed, see `single_function_obstacle`.
 
-The choice depends on the settings alone, never on the progress of a run. A run that is resumed is so computed by the
-same functions as an uninterrupted one, and ends with the same weights. Both functions change the weights and the
-optimizer's state in place: checkpoints are as without `compile`.
+The choice depends on the settings and the network alone, never on the progress of a run. A run that is resumed is so
+computed by the same functions as an uninterrupted one, and ends with the same weights. The exception is a callback that
+changes the network during the fit: from then on, the network and its loss are compiled alone. Both functions change the
+weights and the optimizer's state in place: checkpoints are as without `compile`.
 """
 
 import logging
 import math
 import os
+import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    DeviceStatsMonitor,
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ModelPruning,
+    ModelSummary,
+    OnExceptionCheckpoint,
+    ProgressBar,
+    RichModelSummary,
+    RichProgressBar,
+    StochasticWeightAveraging,
+    Timer,
+    TQDMProgressBar,
+    WeightAveraging,
+)
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
 from mnist_amp.data.loader import Batch, ShuffledLoader
 from mnist_amp.errors import RequestError, RunError, warn
@@ -38,13 +61,17 @@ from mnist_amp.torch_internals import (
     compiler_problem,
     is_of_compiler,
     mark_as_stepped,
-    schedules_within,
+    notice_new_hooks,
+    refused_recompiles,
 )
 from mnist_amp.training.accumulation import accumulates
-from mnist_amp.training.batch_hooks import single_step_reason
-from mnist_amp.training.cuda_graph import HOOKS_WITHIN_STEP, SteppedModule, has_hook
+from mnist_amp.training.batch_hooks import hook_of_each_step
+from mnist_amp.training.cuda_graph import SteppedModule, skipped_by_whole_steps
+from mnist_amp.training.direct_step import ATTRIBUTE as NEEDS_NO_CALL
 from mnist_amp.training.execution import Execution
+from mnist_amp.training.optimizers import class_of
 
+Options = dict[str, str | int | bool | Callable[..., Any]]  # of torch.compile
 LossOf = Callable[[Batch], tuple[Tensor, Tensor]]  # logits (N, classes) and mean loss () of a batch
 LOGGERS = ("torch._dynamo", "torch._inductor", "torch.utils.cpp_extension", "torch._functorch")
 # set to True by a class whose training step is `loss_of` and `record_step`, and no more; subclasses do not inherit it
@@ -52,17 +79,26 @@ ATTRIBUTE = "step_is_loss_of"
 # packages of networks whose computation depends on the batch and the weights alone. torch checks before each call of a
 # compiled function whether anything that its code has read in Python has changed, which costs as much as the layers of
 # a small network; for these networks the checks are left out, as in a CUDA graph
-STATIC = ("torch.nn.", "torchmetrics.", "torchvision.", "mnist_amp.")
-WHOLE, PART = "the whole step", "the network and its loss"
+STATIC = ("torch.nn.", "torchvision.", "mnist_amp.")
+# callbacks that leave the layers, their settings and their hooks as they are. With another one, these are compared
+# before each step, because the compiled code has them as constants
+HARMLESS = (
+    *(DeviceStatsMonitor, EarlyStopping, LearningRateMonitor, ModelCheckpoint, OnExceptionCheckpoint, Timer),
+    *(ModelSummary, ProgressBar, RichModelSummary, RichProgressBar, TQDMProgressBar),
+    *(EMAWeightAveraging, WeightAveraging),  # these exchange the values of the weights, in place
+)
+PLAIN = (bool, int, float, str, type(None))  # types of values that the code of a layer may have as constants
+WHOLE, PART, NOTHING = "the whole step", "the network and its loss", "nothing"
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 class CompileUse(NamedTuple):
     """What was compiled in a fit.
 
     Attributes:
-        what: `WHOLE` or `PART`.
+        what: `WHOLE`, `PART` or `NOTHING`.
         seconds: the time that it took.
-        reason: why it was not the whole step; None if it was.
+        reason: why it was not the whole step; None if it was, or if the fit ended before.
     """
 
     what: str
@@ -70,6 +106,8 @@ class CompileUse(NamedTuple):
     reason: str | None
 
     def __str__(self) -> str:
+        if self.what == NOTHING:
+            return f"{NOTHING}, because the fit ended after its first step"
         alone = "" if self.reason is None else f"; not {WHOLE}, because {self.reason}"
         return f"{self.what} in {self.seconds:.1f} s, which are not part of the time{alone}"
 
@@ -86,6 +124,8 @@ class CompilableModule(SteppedModule, Protocol):
 
     def modules(self) -> Iterator[nn.Module]: ...
 
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
 
 class Compilation:
     """Compiles the steps of a fit. `ResumableModule` has one if it is made with `compile=True`.
@@ -98,6 +138,8 @@ class Compilation:
         reason: why so; None if the whole step is compiled.
         seconds: the time that compiling has taken in this fit.
         sizes: of the batches that the network and its loss are compiled for.
+        part: the network and its loss, compiled if a fit has started.
+        what: what is compiled if `step` is None.
     """
 
     def __init__(self, module: CompilableModule) -> None:
@@ -106,21 +148,23 @@ class Compilation:
         self.reason: str | None = None
         self.seconds = 0.0
         self.sizes: set[int] = set()
-        self.part: LossOf
+        self.part: LossOf = module.loss_of
+        self.what = PART
 
     def check(self, trainer: Trainer) -> None:
         """Check, before a run begins, that this machine can compile.
 
         Raises:
-            RequestError: there is no compiler.
+            RequestError: there is no compiler, or its code can't be kept.
         """
-        if (problem := compiler_problem(trainer.strategy.root_device.type)) is not None:
+        if (problem := compiler_problem(trainer.strategy.root_device.type) or _cache_problem()) is not None:
             raise RequestError(f"compile is set, but {problem}, or leave compile out.")
 
     def start(self) -> None:
         """Begin a fit: decide what is compiled. It is compiled at its first batch."""
         silence()
-        self.seconds, self.sizes = 0.0, set()
+        notice_new_hooks()
+        self.seconds, self.sizes, self.what = 0.0, set(), PART
         with self._timed():
             # torch limits the versions of a function in a process, and each fit needs versions of its own
             torch.compiler.reset()
@@ -130,15 +174,18 @@ class Compilation:
 
     def obstacle(self, trainer: Trainer) -> str | None:
         """Return why the whole step of a fit can't be compiled; None if it can."""
-        module, optimizer = self.module, self.module.optimizer_init["class_path"].rpartition(".")[2]
+        module, path = self.module, self.module.optimizer_init["class_path"]
         if not vars(type(module)).get(ATTRIBUTE, False):
             return f"{type(module).__name__} may do more in a step"
-        if optimizer not in ("Adam", "AdamW"):
-            return f"the optimizer is {optimizer}, neither Adam nor AdamW"
+        if class_of(path) not in (torch.optim.Adam, torch.optim.AdamW):
+            return f"the optimizer is {path}, neither torch.optim.Adam nor torch.optim.AdamW"
         if not compile_gradients():
             return f"torch {torch.__version__} can't compile gradients"
-        if single := single_step_reason(trainer, trainer.lightning_module):
-            return single
+        if hook := hook_of_each_step(trainer, trainer.lightning_module):
+            return f"{hook} may look at each step"
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                return f"{name} is not trained (requires_grad is False)"
         return step_obstacle(trainer)
 
     def describe(self, trainer: Trainer) -> str:
@@ -147,8 +194,15 @@ class Compilation:
         return WHOLE if reason is None else f"{PART}, because {reason}"
 
     def use(self) -> CompileUse:
-        """Return what was compiled."""
-        return CompileUse(WHOLE if self.step is not None else PART, self.seconds, self.reason)
+        """Return what was compiled in the newest fit."""
+        if self.step is None:
+            return CompileUse(self.what, self.seconds, self.reason)
+        return CompileUse(WHOLE if self.step.functions else NOTHING, self.seconds, None)
+
+    def end(self) -> None:
+        """End a fit: the compiled functions are dropped, because they can be neither copied nor saved."""
+        used = self.use()
+        self.what, self.step, self.part = used.what, None, self.module.loss_of
 
     def loss_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits and loss of a batch by the compiled network, in a step that is not compiled as a whole.
@@ -158,17 +212,14 @@ class Compilation:
         """
         if self.step is not None:  # the first step of a run, in which the optimizer makes its state
             return self.module.loss_of(batch)
-        if len(batch.labels) in self.sizes:
-            return self.part(batch)
-        try:
-            with self._timed():
-                self._compile_last(batch)
-                self.sizes.add(len(batch.labels))
-                return self.part(batch)
-        except RuntimeError as error:
-            if not is_of_compiler(error):
-                raise
-            raise RunError(f"torch can't compile this network: {first_line(error)}. Leave compile out.") from error
+        if len(batch.labels) not in self.sizes:
+            try:
+                self._compile_part(batch)
+            except Exception as error:
+                if not is_of_compiler(error):
+                    raise
+                raise RunError(f"torch can't compile this network: {first_line(error)}. Leave compile out.") from error
+        return self.part(batch)
 
     def take(self, batch: Batch, rate: float) -> bool:
         """Take a whole step; return False if it must be taken without this function.
@@ -177,40 +228,56 @@ class Compilation:
             batch: to train on.
             rate: the learning rate.
         """
-        if self.step is None or not self.step.is_ready():
+        if self.step is None:
+            return False
+        if (problem := self.step.problem()) is not None:
+            return self._give_up(problem, problem)
+        if not self.step.is_ready():
             return False
         try:
-            if not self.step.knows(batch):
+            if len(batch.labels) not in self.step.functions:
                 with self._timed():
                     self.step.compile(batch)
             logits, loss = self.step(batch, rate)
-        except RuntimeError as error:
+        except Exception as error:
             if not is_of_compiler(error):
                 raise
-            self.step, self.reason = None, f"torch can't compile it as a whole: {first_line(error)}"
-            warn(f"{PART} are compiled instead of {WHOLE}, because {self.reason}")
-            return False
+            return self._give_up("torch can't compile it as a whole", first_line(error))
         module = self.module
         module.train_means.update(loss, logits, batch.labels)
         module.loss = loss
         count_zero_grad(module.trainer, 1)
         return True
 
-    def _compile_last(self, batch: Batch) -> None:
-        """Compile for the last batch of an epoch, or this would happen in the midst of training."""
-        size = last_size(self.module.trainer)
-        if 0 < size < len(batch.labels) and size not in self.sizes and self.module.trainer.world_size == 1:
-            with _undone(self.module.buffers()), torch.random.fork_rng(devices=[]):
+    def _give_up(self, reason: str, details: str) -> bool:
+        """Compile the network and its loss alone from now on; return False, because the step was not taken."""
+        self.step, self.reason = None, reason
+        warn(f"{PART} are compiled instead of {WHOLE}, because {reason}{'' if details == reason else f': {details}'}")
+        return False
+
+    def _compile_part(self, batch: Batch) -> None:
+        """Compile the network and its loss, forward and backward, for the size of a batch and for that of the last one.
+
+        torch compiles a function when it is called, and the backward pass when gradients are first computed. Both
+        happen here with a part of the batch, and are undone. Otherwise they would happen in the midst of training.
+        """
+        module, full = self.module, len(batch.labels)
+        last = last_size(module.trainer) if module.trainer.world_size == 1 else 0
+        weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        with self._timed(), _undone(module, module.buffers()):
+            for size in {full, *([last] if 0 < last < full else [])} - self.sizes:
                 _, loss = self.part(Batch(*(part[:size] for part in batch)))
-                weights = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-                torch.autograd.grad(loss, weights, allow_unused=True)
-            self.sizes.add(size)
+                if loss.requires_grad:  # if not, Lightning reports that nothing can be trained
+                    torch.autograd.grad(loss, weights, allow_unused=True)
+                self.sizes.add(size)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
         started = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - started
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - started
 
 
 class CompiledStep:
@@ -227,23 +294,29 @@ class CompiledStep:
         self.optimizer: Optimizer = module.trainer.optimizers[0]
         self.parameters = list(module.parameters())
         self.last = last_size(module.trainer)
-        own_parts = list(module.modules())[1:]  # the first is the module itself
-        self.is_static = all(type(part).__module__.startswith(STATIC) for part in own_parts)
-        self.settings: dict[str, Any] = {}
+        self.is_static = all(type(part).__module__.startswith(STATIC) for part in _parts(module))
+        self.settings = _settings(self.optimizer)
         self.steps: list[Tensor] = []
+        self.network = _constants(module) if _may_change(module) else None
         self.functions: dict[int, Callable[..., tuple[Tensor, Tensor]]] = {}
         with module.trainer.precision_plugin.train_step_context():
             self.dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
 
+    def problem(self) -> str | None:
+        """Return why the step can't be compiled, or why its code is outdated; None if all is as it was."""
+        group, state = self.optimizer.param_groups[0], self.optimizer.state
+        if len(state) != len(self.parameters) and state:
+            missing = next(name for name, parameter in self.module.named_parameters() if parameter not in state)
+            return f"{missing} gets no gradient"
+        if any(group[name] != value for name, value in self.settings.items()):
+            return "a setting of the optimizer has changed"
+        if self.network is not None and self.network != _constants(self.module):
+            return "a callback has changed the network"
+        return None
+
     def is_ready(self) -> bool:
         """Whether the optimizer has its state, which it makes in the first step of a run."""
         return len(self.optimizer.state) == len(self.parameters)
-
-    def knows(self, batch: Batch) -> bool:
-        """Whether the step is compiled for batches of this size and the current settings of the optimizer."""
-        group = self.optimizer.param_groups[0]
-        is_same = all(group[name] == value for name, value in self.settings.items())
-        return len(batch.labels) in self.functions and is_same
 
     def compile(self, batch: Batch) -> None:
         """Compile the step for a batch of this size, and of the size of an epoch's last batch.
@@ -253,17 +326,18 @@ class CompiledStep:
         Raises:
             RuntimeError: torch can't compile it.
         """
-        if self.settings != (settings := _settings(self.optimizer)):
-            mark_as_stepped(self.optimizer)
-            self.settings, self.functions = settings, {}
-            self.steps = [self.optimizer.state[parameter]["step"] for parameter in self.parameters]
+        mark_as_stepped(self.optimizer)
+        self.steps = [self.optimizer.state[parameter]["step"] for parameter in self.parameters]
         sizes = {len(batch.labels), *([self.last] if 0 < self.last < len(batch.labels) else [])}
-        options: dict[str, str | int | bool | Callable[..., Any]] | None
-        options = {"guard_filter_fn": _without_guards} if self.is_static else None
-        with _undone(self._tensors()), torch.random.fork_rng(devices=[]):
+        with _undone(self.module, self._tensors()):
             for size in sizes - set(self.functions):
+                # a dict of its own for each call, which takes the entry out
+                options: Options | None = {"guard_filter_fn": _without_guards} if self.is_static else None
                 self.functions[size] = torch.compile(self._function(), fullgraph=True, dynamic=False, options=options)
-                self(Batch(*(part[:size] for part in batch)), 0.0)
+                part = Batch(*(part[:size] for part in batch))
+                self(part, 0.0)
+                with refused_recompiles():  # a network that counts its calls in Python would be compiled each time
+                    self(part, 0.0)
 
     def __call__(self, batch: Batch, rate: float) -> tuple[Tensor, Tensor]:
         """Take a step; return logits (N, classes) and loss () with the weights before it."""
@@ -335,20 +409,13 @@ def step_obstacle(trainer: Trainer) -> str | None:
         return "gradients are clipped"
     if accumulates(trainer):
         return "gradients are accumulated over batches"
-    return _callback_obstacle(trainer)
-
-
-def _callback_obstacle(trainer: Trainer) -> str | None:
+    profiler = trainer.profiler  # type: ignore[attr-defined]
+    if type(profiler) is not PassThroughProfiler and not getattr(profiler, NEEDS_NO_CALL, False):
+        return f"{type(profiler).__name__} measures the parts of a step"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        name = type(callback).__name__
-        if any(has_hook(callback, hook) for hook in HOOKS_WITHIN_STEP):
-            return f"{name} has a hook that runs in each step"
-        if isinstance(callback, BaseFinetuning | StochasticWeightAveraging):
-            return f"{name} changes which weights are trained, or how"
-    for config in trainer.lr_scheduler_configs:
-        if any(getattr(schedule, "cycle_momentum", False) for schedule in schedules_within(config.scheduler)):
-            return "the schedule changes more than the learning rate"
-    return None
+        if isinstance(callback, BaseFinetuning | ModelPruning | StochasticWeightAveraging):
+            return f"{type(callback).__name__} changes which weights are trained, or how"
+    return skipped_by_whole_steps(trainer)
 
 
 def last_size(trainer: Trainer) -> int:
@@ -360,15 +427,49 @@ def last_size(trainer: Trainer) -> int:
 
 
 @contextmanager
-def _undone(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Undo what happens to tensors in this context."""
+def _undone(module: CompilableModule, tensors: Iterable[Tensor]) -> Iterator[None]:
+    """Undo what happens in this context to tensors, to plain values of the layers, and to the random numbers."""
     saved = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    values = [(vars(part), _plain_values(part)) for part in _parts(module)]
+    device = module.trainer.strategy.root_device
     try:
-        yield
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
     finally:
         with torch.no_grad():
             for tensor, value in saved:
                 tensor.copy_(value)
+        for attributes, plain in values:
+            attributes.update(plain)
+
+
+def _parts(module: CompilableModule) -> list[nn.Module]:
+    """Return the network and its layers: all modules within a LightningModule, without its metrics."""
+    return [part for part in list(module.modules())[1:] if not isinstance(part, Metric)]
+
+
+def _plain_values(part: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(part).items() if isinstance(value, PLAIN)}
+
+
+def _may_change(module: CompilableModule) -> bool:
+    """Whether code that is not known runs between the steps, and may change the network."""
+    kinds = [type(each) for each in module.trainer.callbacks]  # type: ignore[attr-defined]
+    others = [type(module), *(kind for kind in kinds if kind not in HARMLESS)]
+    return not all(kind.__module__.startswith("mnist_amp.") for kind in others)
+
+
+def _constants(module: CompilableModule) -> list[Any]:
+    """Return all that compiled code has as constants: layers, settings, hooks, and which weights there are."""
+    found: list[Any] = [parameter.requires_grad for parameter in module.parameters()]
+    for part in _parts(module):
+        found.append(id(part))
+        for value in vars(part).values():
+            if isinstance(value, dict):  # parameters, buffers, layers and hooks, by name
+                found += [*value, *map(id, value.values())]
+            elif isinstance(value, PLAIN) or callable(value):  # other objects may be results, new in each step
+                found.append(value)
+    return found
 
 
 def silence() -> None:
@@ -379,9 +480,27 @@ def silence() -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Return the reason that an error of the compiler gives, without its advice for developers."""
-    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    return " ".join(lines[:2]).rstrip(".:")[:300]
+    r"""Return the reason that an error of the compiler gives, without its advice for developers.
+
+    >>> first_line(RuntimeError("backend='inductor' raised:\nTypeError: no such type. Look it up\n\nSet it"))
+    'TypeError: no such type'
+    """
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()] or [type(error).__name__]
+    line = lines[1] if lines[0].endswith("raised:") and len(lines) > 1 else lines[0]
+    return textwrap.shorten(line.partition(". ")[0], 120, placeholder=" ...").rstrip(".:")
+
+
+def _cache_problem() -> str | None:
+    """Return why generated code can't be kept in the folder that the environment names; None if it can."""
+    folder = os.environ.get(CACHE)
+    if not folder:
+        return None
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return f"{CACHE} is {folder}, where no file can be written ({error.strerror}). Name another folder in it"
 
 
 def _without_guards(guards: Sequence[Any]) -> list[bool]:

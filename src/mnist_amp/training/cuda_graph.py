@@ -31,6 +31,7 @@ from mnist_amp.data.loader import Batch
 from mnist_amp.lightning_internals import count_zero_grad, step_inputs, uncounted_steps
 from mnist_amp.torch_internals import schedules_within
 from mnist_amp.training.metrics import EpochMeans
+from mnist_amp.training.optimizers import cycles_momentum
 
 # hooks of callbacks that run within a step; a replay would leave them out
 HOOKS_WITHIN_STEP = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
@@ -75,12 +76,19 @@ def obstacle(trainer: Trainer, is_fused: bool) -> str | None:
         return "only a single process can be captured"
     if not is_fused:
         return "the optimizer is not fused, so the host waits for the device in each step"
+    return skipped_by_whole_steps(trainer)
+
+
+def skipped_by_whole_steps(trainer: Trainer) -> str | None:
+    """Return what would be missed if whole steps ran as one function, whose only setting is the learning rate."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if any(has_hook(callback, hook) for hook in HOOKS_WITHIN_STEP):
             return f"{type(callback).__name__} has a hook that runs in each step"
-    for config in trainer.lr_scheduler_configs:
-        if any(getattr(schedule, "cycle_momentum", False) for schedule in schedules_within(config.scheduler)):
-            return "the schedule changes more than the learning rate"
+    # the first lines of a fit ask before the schedule is made
+    is_cyclic = cycles_momentum(getattr(trainer.lightning_module, "lr_scheduler_init", None))
+    made = [schedule for config in trainer.lr_scheduler_configs for schedule in schedules_within(config.scheduler)]
+    if is_cyclic or any(getattr(schedule, "cycle_momentum", False) for schedule in made):
+        return "the schedule changes more than the learning rate"
     return None
 
 

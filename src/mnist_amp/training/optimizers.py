@@ -60,7 +60,7 @@ def with_fused(optimizer: dict[str, Any], device: str) -> dict[str, Any]:
         optimizer: class_path and init_args as the user gave them.
         device: the type of the device that trains.
     """
-    init_args, kind = optimizer["init_args"], _class(optimizer["class_path"])
+    init_args, kind = optimizer["init_args"], class_of(optimizer["class_path"])
     takes_fused = "fused" in inspect.signature(kind).parameters and (device == "cpu" or kind not in FUSED_ON_CPU)
     chosen = init_args.get("fused") is not None or any(init_args.get(key) for key in ("foreach", "differentiable"))
     if chosen or not takes_fused:
@@ -80,7 +80,7 @@ def check_closure(class_path: str, trainer: Trainer) -> None:
     Raises:
         RequestError: gradients are scaled or accumulated, or there are several processes.
     """
-    closure = inspect.signature(_class(class_path).step).parameters.get("closure")
+    closure = inspect.signature(class_of(class_path).step).parameters.get("closure")
     if closure is None or closure.default is not closure.empty:
         return
     problem = None
@@ -98,6 +98,24 @@ def check_closure(class_path: str, trainer: Trainer) -> None:
         raise RequestError(f"optimizer is {name}, which computes the loss several times in a step. This {problem}.")
 
 
-def _class(class_path: str) -> Any:
+def cycles_momentum(schedule: dict[str, Any] | None) -> bool:
+    """Whether a schedule changes the momentum (of Adam, the first beta) and not the learning rate alone.
+
+    >>> cycles_momentum({"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.1}})
+    True
+
+    Args:
+        schedule: class_path and init_args; None for no schedule.
+    """
+    if schedule is None:
+        return False
+    init_args = schedule.get("init_args", {})
+    parameter = inspect.signature(class_of(schedule["class_path"])).parameters.get("cycle_momentum")
+    own = parameter is not None and init_args.get("cycle_momentum", parameter.default)
+    return bool(own) or any(map(cycles_momentum, init_args.get("schedulers", [])))
+
+
+def class_of(class_path: str) -> Any:
+    """Return the class of a class_path."""
     module, _, name = class_path.rpartition(".")
     return getattr(importlib.import_module(module), name)
