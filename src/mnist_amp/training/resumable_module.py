@@ -145,6 +145,8 @@ class ResumableModule(QuickHooksModule):
 
     def on_train_end(self) -> None:
         self.execution.end()
+        if self.compilation is not None:
+            self.compilation.end()
 
     def configure_gradient_clipping(
         self,
