@@ -105,7 +105,7 @@ class Unused(nn.Sequential):
 
 
 class Adam:
-    """Has the name of torch's optimizer. It is no Optimizer, or the short name would mean two classes in other tests."""
+    """Has the name of torch's optimizer; a subclass of it would make the short name ambiguous in other tests."""
 
 
 class Changes(Callback):
