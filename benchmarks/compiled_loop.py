@@ -43,7 +43,7 @@ def compiled(settings: argparse.Namespace) -> tuple[nn.Module, float, float]:
     for size in {settings.batch_size, len(labels) % settings.batch_size or settings.batch_size}:
         take(torch.arange(size), 0)
     compiling = time.perf_counter() - started
-    gc.freeze()
+    gc.disable()
     started, number = time.perf_counter(), 0
     for _ in range(settings.epochs):
         for indices in torch.split(torch.randperm(len(labels)), settings.batch_size):

@@ -167,7 +167,7 @@ def bound(settings: argparse.Namespace) -> tuple[nn.Module, float]:
 
     train = in_graphs if is_cuda else in_blocks
     epoch = train(step, images, labels, settings.batch_size, model, optimizer)
-    gc.freeze()  # or the garbage collector searches all objects of torch again and again
+    gc.disable()  # or the garbage collector searches all objects of torch again and again
     started = time.perf_counter()
     for _ in range(settings.epochs):
         epoch()

@@ -239,7 +239,7 @@ def test_tables_are_those_of_the_saved_results(tmp_path: Path) -> None:
     targets.write(tmp_path)
     assert (tmp_path / "targets.md").read_text() == (RESULTS / "targets.md").read_text(encoding="utf-8")
     for name, table in (
-        ("startup", startup.table),
+        ("startup-cpu-bf16", startup.table),
         ("scale-cpu", scale.table),
         ("own-digits", own_digits.table),
         ("exports", exports.table),
