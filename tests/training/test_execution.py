@@ -331,6 +331,13 @@ def test_accumulation_is_refused(refused: Refused, accumulating: tuple[str, ...]
     assert not Path("lightning_logs").exists()
 
 
+def test_another_word_than_auto_is_refused(refused: Refused) -> None:
+    assert refused("fit", "--model.steps_per_execution=fast") == (
+        "mnist-amp: error: model.steps_per_execution can't be fast; it takes auto or a whole number. "
+        "See mnist-amp fit --help.\n"
+    )
+
+
 def test_less_than_one_step_is_refused(refused: Refused) -> None:
     message = refused("fit", "--model.steps_per_execution=0")
     assert (

@@ -171,6 +171,7 @@ def _value_error(key: str, message: str) -> UsageError:
     types = [kind.rpartition(".")[2] for kind in re.findall(r"Expected (?:an? )?<class '([\w.]+)'>", tried)]
     types = [SHAPES.get(kind, kind) for kind in types]
     takes = words or " or ".join(kind for kind in dict.fromkeys(types) if kind != "NoneType") or "another kind of value"
+    takes += " or a whole number" if words and "int" in types else ""
     # on the command line it would be text already
     hint = " In a file, put it in quotes." if "str" in types and re.fullmatch(r"-?[\d.]+|True|False", value) else ""
     return UsageError(f"{key} can't be {value}{nearest(value, words.split(', '))}; it takes {takes}.{hint}", key)
