@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import BackboneFinetuning, LearningRateMonitor
 from torch.optim.lr_scheduler import ConstantLR, OneCycleLR, SequentialLR
 
 from mnist_amp.training.cuda_graph import has_hook, obstacle
@@ -50,6 +50,7 @@ def cycling(momentum: bool) -> SequentialLR:
             "WithinStep has a hook that runs in each step",
         ),
         ({"callbacks": [LossScaleMonitor(), LearningRateMonitor()]}, True, None),
+        ({"callbacks": [BackboneFinetuning()]}, True, "BackboneFinetuning changes which weights are trained, or how"),
         ({"schedules": [cycling(momentum=True)]}, True, "the schedule changes more than the learning rate"),
         ({"schedules": [cycling(momentum=False)]}, True, None),
     ],

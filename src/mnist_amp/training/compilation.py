@@ -7,7 +7,7 @@ operations are fused. Two things can be compiled here:
   a GradScaler scales, and a CUDA graph can capture all of it. This is possible for every network and every setting.
 - *The whole step* (`CompiledStep`), with the gradients and the optimizer's update in the same function. For a small
   network this is what pays, because there the calls between the operations take most of the time. It leaves out all
-  that Lightning does within a step, so it is used only if nothing would be missed, see `single_function_obstacle`.
+  that Lightning does within a step, so it is used only if nothing would be missed, see `Compilation.obstacle`.
 
 The choice depends on the settings and the network alone, never on the progress of a run. A run that is resumed is so
 computed by the same functions as an uninterrupted one, and ends with the same weights. The exception is a callback that
@@ -29,13 +29,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import (
-    BaseFinetuning,
     DeviceStatsMonitor,
     EarlyStopping,
     EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
-    ModelPruning,
     ModelSummary,
     OnExceptionCheckpoint,
     ProgressBar,
@@ -48,7 +46,6 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
@@ -67,15 +64,13 @@ from mnist_amp.torch_internals import (
 from mnist_amp.training.accumulation import accumulates
 from mnist_amp.training.batch_hooks import hook_of_each_step
 from mnist_amp.training.cuda_graph import SteppedModule, skipped_by_whole_steps
-from mnist_amp.training.direct_step import ATTRIBUTE as NEEDS_NO_CALL
-from mnist_amp.training.execution import Execution
+from mnist_amp.training.direct_step import profiler_of_each_step
+from mnist_amp.training.execution import Execution, step_is_loss_of
 from mnist_amp.training.optimizers import class_of
 
 Options = dict[str, str | int | bool | Callable[..., Any]]  # of torch.compile
 LossOf = Callable[[Batch], tuple[Tensor, Tensor]]  # logits (N, classes) and mean loss () of a batch
 LOGGERS = ("torch._dynamo", "torch._inductor", "torch.utils.cpp_extension", "torch._functorch")
-# set to True by a class whose training step is `loss_of` and `record_step`, and no more; subclasses do not inherit it
-ATTRIBUTE = "step_is_loss_of"
 # packages of networks whose computation depends on the batch and the weights alone. torch checks before each call of a
 # compiled function whether anything that its code has read in Python has changed, which costs as much as the layers of
 # a small network; for these networks the checks are left out, as in a CUDA graph
@@ -175,7 +170,7 @@ class Compilation:
     def obstacle(self, trainer: Trainer) -> str | None:
         """Return why the whole step of a fit can't be compiled; None if it can."""
         module, path = self.module, self.module.optimizer_init["class_path"]
-        if not vars(type(module)).get(ATTRIBUTE, False):
+        if not step_is_loss_of(module):
             return f"{type(module).__name__} may do more in a step"
         if class_of(path) not in (torch.optim.Adam, torch.optim.AdamW):
             return f"the optimizer is {path}, neither torch.optim.Adam nor torch.optim.AdamW"
@@ -259,7 +254,7 @@ class Compilation:
         """Compile the network and its loss, forward and backward, for the size of a batch and for that of the last one.
 
         torch compiles a function when it is called, and the backward pass when gradients are first computed. Both
-        happen here with a part of the batch, and are undone. Otherwise they would happen in the midst of training.
+        happen here with a part of the batch, and are undone. Otherwise they would happen during training.
         """
         module, full = self.module, len(batch.labels)
         last = last_size(module.trainer) if module.trainer.world_size == 1 else 0
@@ -409,11 +404,10 @@ def step_obstacle(trainer: Trainer) -> str | None:
         return "gradients are clipped"
     if accumulates(trainer):
         return "gradients are accumulated over batches"
-    profiler = trainer.profiler  # type: ignore[attr-defined]
-    if type(profiler) is not PassThroughProfiler and not getattr(profiler, NEEDS_NO_CALL, False):
-        return f"{type(profiler).__name__} measures the parts of a step"
+    if profiler := profiler_of_each_step(trainer):
+        return f"{profiler} measures the parts of a step"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, BaseFinetuning | ModelPruning | StochasticWeightAveraging):
+        if isinstance(callback, StochasticWeightAveraging):
             return f"{type(callback).__name__} changes which weights are trained, or how"
     return skipped_by_whole_steps(trainer)
 

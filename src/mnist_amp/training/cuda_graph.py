@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import BaseFinetuning, ModelPruning
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loops.optimization.automatic import Closure
 from torch import Tensor
@@ -84,6 +85,8 @@ def skipped_by_whole_steps(trainer: Trainer) -> str | None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if any(has_hook(callback, hook) for hook in HOOKS_WITHIN_STEP):
             return f"{type(callback).__name__} has a hook that runs in each step"
+        if isinstance(callback, BaseFinetuning | ModelPruning):
+            return f"{type(callback).__name__} changes which weights are trained, or how"
     # the first lines of a fit ask before the schedule is made
     is_cyclic = cycles_momentum(getattr(trainer.lightning_module, "lr_scheduler_init", None))
     made = [schedule for config in trainer.lr_scheduler_configs for schedule in schedules_within(config.scheduler)]

@@ -32,6 +32,13 @@ PLUGIN_METHODS = ("pre_backward", "backward", "post_backward", "optimizer_step",
 ATTRIBUTE = "allows_direct_steps"
 
 
+def profiler_of_each_step(trainer: Trainer) -> str | None:
+    """Return the class name of the Trainer's profiler if it may need calls within a step; None if it needs none."""
+    profiler = trainer.profiler  # type: ignore[attr-defined]
+    needs_none = type(profiler) is PassThroughProfiler or getattr(profiler, ATTRIBUTE, False)
+    return None if needs_none else type(profiler).__name__
+
+
 def may_be_direct(trainer: Trainer, module: LightningModule) -> bool:
     """Whether the steps of a fit may be direct: nothing that a DirectStep leaves out does anything.
 
@@ -39,11 +46,11 @@ def may_be_direct(trainer: Trainer, module: LightningModule) -> bool:
         trainer: its fit has begun.
         module: its `configure_gradient_clipping` may be its own.
     """
-    plugin, profiler = type(trainer.precision_plugin), trainer.profiler  # type: ignore[attr-defined]
+    plugin = type(trainer.precision_plugin)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return (
         type(trainer.strategy) is SingleDeviceStrategy
-        and (type(profiler) is PassThroughProfiler or getattr(profiler, ATTRIBUTE, False))
+        and profiler_of_each_step(trainer) is None
         and not accumulates(trainer)
         and type(trainer.optimizers[0]).zero_grad is Optimizer.zero_grad
         and not any(has_hook(callback, hook) for callback in callbacks for hook in HOOKS_WITHIN_STEP)

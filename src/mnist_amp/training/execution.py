@@ -15,7 +15,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loops.optimization.automatic import Closure
-from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from mnist_amp.data.datamodule import MemoryDataModule
@@ -35,7 +34,7 @@ from mnist_amp.lightning_internals import (
 from mnist_amp.training.accumulation import accumulates
 from mnist_amp.training.batch_hooks import single_step_reason, weight_averages
 from mnist_amp.training.cuda_graph import ONLY_ON_CUDA, StepGraph, SteppedModule, has_hook, obstacle
-from mnist_amp.training.direct_step import ATTRIBUTE, DirectStep, may_be_direct
+from mnist_amp.training.direct_step import DirectStep, may_be_direct, profiler_of_each_step
 
 AUTO: Literal["auto"] = "auto"
 AUTO_STEPS = 50  # with them, the loop costs 2 % of what it costs with single steps
@@ -107,12 +106,12 @@ class Execution:
         """Begin a fit."""
         trainer, module = self.module.trainer, self.module.trainer.lightning_module
         self.single, self.averages = self.single_step_reason(trainer), weight_averages(trainer)
-        self.limit = 1 if self.single else self._most()
+        self.limit = 1 if self.single else AUTO_STEPS if self.steps == AUTO else self.steps
         self.reason, self.graphs = self.obstacle(trainer), {}
         self.taken = self.replayed = 0
         self.direct = DirectStep(trainer, module) if may_be_direct(trainer, module) else None
         owners = (module, getattr(trainer, "datamodule", None))
-        self.may_log = not vars(type(module)).get("step_is_loss_of", False)
+        self.may_log = not step_is_loss_of(module)
         self.is_transferred = any(_changes_batches(owner, hook) for hook in TRANSFER_HOOKS for owner in owners)
 
     def end(self) -> None:
@@ -240,9 +239,6 @@ class Execution:
         if "batch_idx" in inputs:
             inputs["batch_idx"] = self.module.trainer.fit_loop.batch_idx
 
-    def _most(self) -> int:
-        return AUTO_STEPS if self.steps == AUTO else self.steps
-
     def _length(self, trainer: Trainer) -> int:
         """Return the number of steps until something is due after a step."""
         step, done = trainer.global_step, trainer.fit_loop.batch_idx
@@ -269,7 +265,7 @@ class Execution:
         return batch if is_there and not self.is_transferred else transfer_batch(trainer, batch)
 
     def _begin(self, trainer: Trainer, index: int) -> float:
-        """Begin the step at a index in the execution; Lightning has begun the first one. Returns its learning rate."""
+        """Begin the step at an index in the execution; Lightning has begun the first one. Returns its learning rate."""
         if index:
             begin_next_step(trainer, self._average)
         return _rate(trainer)
@@ -297,6 +293,14 @@ class Execution:
         return self.graphs[key]
 
 
+def step_is_loss_of(module: Any) -> bool:
+    """Whether the training step of a module is `loss_of` and `record_step`, and no more.
+
+    A class declares it by the attribute `step_is_loss_of = True`, which its subclasses do not inherit.
+    """
+    return bool(vars(type(module)).get("step_is_loss_of", False))
+
+
 def _first(error: BaseException) -> BaseException:
     """Return the error during whose handling others were raised: the end of a capture that failed fails as well."""
     while error.__context__ is not None and error.__cause__ is None:
@@ -316,13 +320,12 @@ def _rate(trainer: Trainer) -> float:
 
 def _reason_of_auto(trainer: Trainer) -> str | None:
     """Return why `auto` takes single steps in a fit that could take several, if they are requested by number."""
-    profiler = trainer.profiler  # type: ignore[attr-defined]
     if accumulates(trainer):
         return "gradients are accumulated over batches"
     if trainer.world_size > 1:
         return "the processes of a run must end their executions after the same steps"
-    if type(profiler) is not PassThroughProfiler and not getattr(profiler, ATTRIBUTE, False):
-        return f"{type(profiler).__name__} measures each step"
+    if profiler := profiler_of_each_step(trainer):
+        return f"{profiler} measures each step"
     if trainer.strategy.root_device.type == "cuda":
         return f"CUDA graphs were never tried on a GPU. Use --model.steps_per_execution {AUTO_STEPS} to try them"
     return None
