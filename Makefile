@@ -3,6 +3,7 @@
 # make test-lowest  run it with the lowest versions that pyproject.toml allows, in .venv-lowest; needs Python 3.11 or 3.12
 # make check        ruff (lint, format), mypy in strict mode, import-linter (who may import whom), the words of .ci/words.toml
 # make docs         build the site of docs/ into build/site; it works offline
+# make integrations  install also what the tests of tests/integrations start: MLflow, W&B, Optuna, Jupyter's kernel, OpenCV
 # make setup        only make .venv and install into it; the others do that first, once
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ INSTALLED := .venv/.installed
 LOWEST := .venv-lowest
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: fit test test-lowest check docs setup
+.PHONY: fit test test-lowest check docs integrations setup
 
 fit: setup
 	$(BIN)/mnist-amp fit $(ARGS)
@@ -34,6 +35,9 @@ check: setup
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+integrations: setup
+	$(BIN)/python $(PIP) --constraint constraints.txt --editable ".[dev,integrations]"
 
 setup: $(INSTALLED)
 
