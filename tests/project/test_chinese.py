@@ -1,6 +1,6 @@
 """The Chinese pages say what the English ones say: the same commands, results, numbers and links, in good typography.
 
-If `test_pages_agree` fails after a change of an English page, change the Chinese page where the message says.
+If `test_pages_agree` fails after a change of an English page, change the Chinese page at the place in the message.
 """
 
 import posixpath

@@ -1,4 +1,4 @@
-"""What a page and its translation must share, section by section: blocks, code, links, numbers, list items and rows.
+"""A page and its translation share blocks, code, links, numbers, list items and rows of tables, section by section.
 
 A page is cut into sections at its headings. Prose is free, except that it has the same numbers, the same `code`, and
 links to the same pages. A number is one in digits: `twelve` is free, and `10,000` stays `10,000`.
