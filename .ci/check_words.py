@@ -20,6 +20,7 @@ CHECKED = (
     "configs",
     ".ci/site.py",
     "README.md",
+    "README.zh-CN.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
 )
