@@ -28,9 +28,12 @@ FLOAT32_LAYERS = "mnist_amp.training.float32_layers.Float32Layers"
 LAYER = re.compile(r"\w+(\.\w+)*")
 RUNS_ITS_ARGUMENTS = "lightning.pytorch.callbacks.LambdaCallback"
 FOLDERS = ("dirpath", "save_dir")
-# they write only files, into a new folder `save_dir/name/version_N/sub_dir`; other loggers send the metrics elsewhere
-LOGGERS = ("lightning.pytorch.loggers.CSVLogger", "lightning.pytorch.loggers.TensorBoardLogger")
-LOG_FOLDERS = ("save_dir", "name", "sub_dir")
+# the first two write files into a new folder `save_dir/name/version_N/sub_dir`; the others send the metrics to the place
+# that the user's environment names, unless their settings name another
+LOGGERS = tuple(f"lightning.pytorch.loggers.{name}Logger" for name in ("CSV", "TensorBoard", "MLFlow", "Wandb"))
+LOG_FOLDERS = ("save_dir", "name", "sub_dir", "dir")
+LOG_PLACES = ("tracking_uri", "artifact_location", "entity", "experiment", "settings")
+LOG_RUNS = ("version", "run_id", "id")  # that exist; a resumed run gets one of its own
 GROUPS = ("trainer", "model", "data", "scaler", "checkpoint")
 READ_ONLY = ("data.data_dir", "data.folder")  # only data sets are read there, and their published files written
 BASES = {"network": nn.Module, "data.dataset": Dataset}  # options that may name a subclass of these, of any package
@@ -60,7 +63,7 @@ def trusted_settings(
         if option in GROUPS and isinstance(value, Mapping):
             kept[key] = trusted_settings(path, value, is_given, f"{option}.")
         elif (unsafe := _unsafe_setting(path, option, key, value)) is None:
-            kept[key] = _with_new_version(value) if option == "trainer.logger" else value
+            kept[key] = _with_new_run(value) if option == "trainer.logger" else value
         elif not is_given(option):
             if option in BASES and (missing := _missing_module(unsafe)) is not None:
                 raise RequestError(
@@ -195,6 +198,9 @@ def _unsafe_logger(logger: Any) -> str | None:
         folder = settings.pop(name, None)
         if folder is not None and not _is_below(str(folder)):
             return f"{name} {folder}"
+    for name in LOG_PLACES:
+        if settings.get(name) is not None:
+            return f"{name} {settings[name]}"
     others = {key: value for key, value in logger.items() if key not in ("class_path", "init_args")}
     return _unsafe_value(settings) or _unsafe_value(others)
 
@@ -204,13 +210,13 @@ def _is_below(folder: str) -> bool:
     return re.fullmatch(r"[\w .-][\w ./-]*|", folder) is not None and ".." not in Path(folder).parts
 
 
-def _with_new_version(value: Any) -> Any:
-    """Return a logger or several, each with a `version` of None, which is the next free one."""
+def _with_new_run(value: Any) -> Any:
+    """Return a logger or several, each without the run that it has logged to, so that it begins the next one."""
     if isinstance(value, list | tuple):
-        return [_with_new_version(logger) for logger in value]
-    if not isinstance(value, Mapping) or "version" not in (value.get("init_args") or {}):
+        return [_with_new_run(logger) for logger in value]
+    if not isinstance(value, Mapping) or not value.get("init_args"):
         return value
-    return {**value, "init_args": {**value["init_args"], "version": None}}
+    return {**value, "init_args": {key: None if key in LOG_RUNS else part for key, part in value["init_args"].items()}}
 
 
 def _as_list(value: Any) -> list[Any]:
