@@ -235,8 +235,10 @@ class MnistAmpCLI(OpenCLI):
             return [banner, *progress_bar]
         if self.subcommand != "fit":
             report = self.make_report()
-            tracking = run_callbacks.make_evaluation_tracking(report, self.config[self.subcommand])
-            return [banner, *progress_bar, report, *tracking]
+            return [
+                *(banner, *progress_bar, report),
+                *run_callbacks.make_evaluation_tracking(report, self.config[self.subcommand]),
+            ]
         folder = run_callbacks.make_run_folder(self.config_text, self.start, init.trainer)
         training = run_callbacks.training_callbacks(
             folder,

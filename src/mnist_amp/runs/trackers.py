@@ -1,4 +1,4 @@
-"""What trackers take besides metrics, each in its own way: settings, files, and the result of a run.
+"""Trackers take more than metrics, each in its own way: settings, files, and the result of a run.
 
 A tracker is a program that collects runs, such as MLflow, W&B or TensorBoard. Lightning has a logger for each, but no
 common way to give it a file or a note. A logger without a class here gets all that Lightning's own methods take.
@@ -87,9 +87,8 @@ class MLflow(Tracker):
         from mlflow.entities import Metric
 
         now, prefix = int(time.time() * 1000), metric_prefix(self.logger)
-        metrics = [
-            Metric(f"{prefix}{name}", value, now, row.step) for row in rows for name, value in row.metrics.items()
-        ]
+        values = [(f"{prefix}{name}", value, row.step) for row in rows for name, value in row.metrics.items()]
+        metrics = [Metric(name, value, now, step) for name, value, step in values]
         for start in range(0, len(metrics), LARGEST_BATCH):
             self.logger.experiment.log_batch(self.logger.run_id, metrics=metrics[start : start + LARGEST_BATCH])
 
@@ -97,9 +96,10 @@ class MLflow(Tracker):
         self.logger.experiment.log_artifact(self.logger.run_id, str(path))
 
     def add_result(self, settings: dict[str, Any], best: str, metrics: dict[str, float]) -> None:
-        # not as parameters, which MLflow never changes
-        for name, value in {"best_checkpoint": best, **_named(metrics)}.items():
-            self.logger.experiment.set_tag(self.logger.run_id, name, value)
+        # a tag and not a parameter, which MLflow never changes
+        self.logger.experiment.set_tag(self.logger.run_id, "best_checkpoint", best)
+        for name, value in _named(metrics).items():
+            self.logger.experiment.log_metric(self.logger.run_id, name, value)
 
 
 class Wandb(Tracker):

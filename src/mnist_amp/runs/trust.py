@@ -28,8 +28,8 @@ FLOAT32_LAYERS = "mnist_amp.training.float32_layers.Float32Layers"
 LAYER = re.compile(r"\w+(\.\w+)*")
 RUNS_ITS_ARGUMENTS = "lightning.pytorch.callbacks.LambdaCallback"
 FOLDERS = ("dirpath", "save_dir")
-# the first two write files into a new folder `save_dir/name/version_N/sub_dir`; the others send the metrics to the place
-# that the user's environment names, unless their settings name another
+# the first two write files into a new folder `save_dir/name/version_N/sub_dir`; the others send the metrics to a place
+# of the user's environment, unless their settings name another
 LOGGERS = tuple(f"lightning.pytorch.loggers.{name}Logger" for name in ("CSV", "TensorBoard", "MLFlow", "Wandb"))
 LOG_FOLDERS = ("save_dir", "name", "sub_dir", "dir")
 LOG_PLACES = ("tracking_uri", "artifact_location", "entity", "experiment", "settings")
