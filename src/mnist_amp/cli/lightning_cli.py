@@ -74,6 +74,7 @@ class MnistAmpCLI(OpenCLI):
         self.start: StartingCheckpoint | None = None
         self.changes: list[str] = []
         self.weights: InitialWeights | None = None
+        self.config_text = ""  # the resolved configuration, as YAML, for those who keep it
         super().__init__(
             LitClassifier,
             ClassificationDataModule,
@@ -183,9 +184,10 @@ class MnistAmpCLI(OpenCLI):
 
     def instantiate_classes(self) -> None:
         trainer = self.config[self.subcommand].trainer
-        if self.subcommand == "fit":
+        has_loggers = trainer.logger not in (None, True, False)
+        if self.subcommand == "fit" or has_loggers:
             self.config_text = self._config_text()  # as it was given
-        if trainer.logger not in (None, True, False):
+        if has_loggers:
             trainer.logger = [
                 completed(logger, self.start, self.command) for logger in run_callbacks.as_list(trainer.logger)
             ]
@@ -234,10 +236,10 @@ class MnistAmpCLI(OpenCLI):
         if init.trainer.barebones or init.trainer.fast_dev_run:
             return [banner, *progress_bar]
         if self.subcommand != "fit":
-            report = self.make_report()
+            report, given = self.make_report(), self.config[self.subcommand]
             return [
                 *(banner, *progress_bar, report),
-                *run_callbacks.make_evaluation_tracking(report, self.config[self.subcommand]),
+                *run_callbacks.make_evaluation_tracking(report, given.trainer.logger, self.config_text),
             ]
         folder = run_callbacks.make_run_folder(self.config_text, self.start, init.trainer)
         training = run_callbacks.training_callbacks(
@@ -267,7 +269,9 @@ class MnistAmpCLI(OpenCLI):
     def _config_text(self) -> str:
         config = self.config[self.subcommand].clone()
         # or a command with this configuration would start from there again
-        config.ckpt_path, config.weights, config.weights_strict = None, None, True
+        config.ckpt_path = None
+        if self.subcommand == "fit":
+            config.weights, config.weights_strict = None, True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of jsonargparse, about objects in it
             return without_objects(self.subcommand_parsers[self.command].dump(config, skip_unset=False))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -19,6 +20,8 @@ RUN_OPTIONS = {
     "TensorBoardLogger": ("version",),
 }
 MLFLOW_STORE = "sqlite:///mlflow.db"  # MLflow's own default, in the current folder
+# a server that can't be reached delays a run by seconds; with MLflow's own settings by minutes
+MLFLOW_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 def names_run(logger: Any) -> bool:
@@ -30,7 +33,8 @@ def names_run(logger: Any) -> bool:
 def completed(logger: Namespace, start: StartingCheckpoint | None, command: str) -> Namespace:
     """Return the settings of a logger with what the command adds to them.
 
-    An MLFlowLogger without an address gets MLflow's own, which Lightning does not know. An evaluation continues the
+    An MLFlowLogger without an address gets MLflow's own, which Lightning does not know. (Lightning reads the variable
+    MLFLOW_TRACKING_URI itself.) An evaluation continues the
     tracker's run of its checkpoint, if the logger is the one of that run.
 
     Args:
@@ -42,11 +46,13 @@ def completed(logger: Namespace, start: StartingCheckpoint | None, command: str)
     run = None if start is None or command == "fit" else tracked_runs(start.content).get(name)
     if run is not None and not names_run(logger) and start is not None and _is_of(start, logger):
         logger.init_args[RUN_OPTIONS[name][0]] = run
-    if name == "MLFlowLogger" and not logger.init_args.get("tracking_uri"):
-        logger.init_args.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or MLFLOW_STORE
-        # otherwise a server that can't be reached delays the run by minutes
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    if name == "WandbLogger":
+        # W&B's own process keeps the folder that was the current one when it began
+        logger.init_args.save_dir = str(Path(logger.init_args.get("save_dir") or ".").absolute())
+    if name == "MLFlowLogger":
+        logger.init_args.tracking_uri = logger.init_args.get("tracking_uri") or MLFLOW_STORE
+        for variable, value in MLFLOW_PATIENCE.items():
+            os.environ.setdefault(variable, value)
     return logger
 
 

@@ -166,18 +166,18 @@ def make_fit_tracking(run: RunFolder, callbacks: list[Callback], start: Starting
     return FitTracking(run, checkpoint, flattened(yaml.safe_load(run.config)), origin)
 
 
-def make_evaluation_tracking(report: Callback, config: Namespace) -> list[Callback]:
+def make_evaluation_tracking(report: Callback, loggers: Any, config: str) -> list[Callback]:
     """Return the callback that gives the loggers what belongs to an evaluation besides its metrics.
 
     Args:
         report: the callback that writes its files. There is nothing to give for one of another kind.
-        config: the resolved configuration. A logger that continues a run has the settings of that run.
+        loggers: settings of the loggers. One that continues a run has the settings of that run already.
+        config: the resolved configuration, as YAML.
     """
-    loggers = as_list(config.trainer.logger)
-    if not isinstance(report, EvaluationReport) or not loggers:
+    if not isinstance(report, EvaluationReport) or not isinstance(loggers, list):
         return []
-    settings = {} if any(map(names_run, loggers)) else flattened(config.as_dict())
-    return [EvaluationTracking(settings, lambda: report.files)]
+    settings = {} if any(map(names_run, loggers)) else flattened(yaml.safe_load(config))
+    return [EvaluationTracking(settings and settings | {"checkpoint": report.checkpoint}, lambda: report.files)]
 
 
 def make_report(subcommand: str, start: StartingCheckpoint) -> Callback:

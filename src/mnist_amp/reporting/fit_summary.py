@@ -15,6 +15,7 @@ from mnist_amp.reporting.tables import facts
 from mnist_amp.runs import checkpoint_contents, checkpoint_files
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.runs.checkpoint_contents import EpochMetrics
+from mnist_amp.runs.guarded_logger import Guarded
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
 from mnist_amp.runs.trackers import run_id
@@ -202,6 +203,8 @@ def _is_in(logger: Logger, folder: Path) -> bool:
 
 def _place_of(logger: Logger) -> str:
     """Return where a logger writes: the tracker's run, or its folder, or nothing but its name if it has none."""
+    if isinstance(logger, Guarded) and logger.failed:
+        return f"{type(logger).__name__} (failed)"
     if (run := run_id(logger)) is not None:
         return f"{type(logger).__name__}, run {run}"
     folder = logger.log_dir or logger.save_dir

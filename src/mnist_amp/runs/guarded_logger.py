@@ -66,9 +66,16 @@ class Guarded(Logger):
             self.missed.append(partial(call, *args, **kwargs))
 
     def _send_missed(self) -> None:
+        """Make the calls that were missed. One that fails alone is left out; after two in a row, so are the others."""
         waiting, self.missed, self.failed = self.missed, [], False
+        failures = 0
         for call in waiting:
+            self.failed = False
             self.attempt(call)
+            failures = failures + 1 if self.failed else 0
+            if failures == 2:
+                return
+        self.failed = False
 
     def _fail(self, error: Exception) -> None:
         self.failed = True

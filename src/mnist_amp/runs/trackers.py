@@ -82,6 +82,11 @@ class TensorBoard(Tracker):
 class MLflow(Tracker):
     logger: MLFlowLogger
 
+    def add_settings(self, settings: dict[str, Any]) -> None:
+        # MLflow refuses to change a parameter, such as one of a run that is continued
+        known = self.logger.experiment.get_run(self.logger.run_id).data.params
+        super().add_settings({name: value for name, value in settings.items() if name not in known})
+
     def add_rows(self, rows: Iterable[LogRow]) -> None:
         # a server takes as long for a thousand metrics as for one
         from mlflow.entities import Metric
@@ -170,7 +175,7 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
             flat |= flattened({str(index): part for index, part in enumerate(value)}, f"{name}.")
         else:
-            flat[name] = value
+            flat[name] = list(value) if isinstance(value, tuple) else value  # as in YAML
     return flat
 
 

@@ -7,6 +7,7 @@ is safe even if a file has that name, because the parser reads no value as a fil
 import ast
 import importlib.util
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -193,15 +194,18 @@ def _unsafe_logger(logger: Any) -> str | None:
         return None if logger is None or isinstance(logger, bool) else str(logger)
     if logger.get("class_path") not in LOGGERS:
         return str(logger.get("class_path", logger))
-    settings = dict(logger.get("init_args") or {})
+    # a class with arguments of any name has some of them in dict_kwargs
+    settings = {**(logger.get("dict_kwargs") or {}), **(logger.get("init_args") or {})}
     for name in LOG_FOLDERS:
         folder = settings.pop(name, None)
         if folder is not None and not _is_below(str(folder)):
             return f"{name} {folder}"
     for name in LOG_PLACES:
-        if settings.get(name) is not None:
-            return f"{name} {settings[name]}"
-    others = {key: value for key, value in logger.items() if key not in ("class_path", "init_args")}
+        place = settings.pop(name, None)
+        # Lightning fills it in from the environment
+        if place is not None and (name != "tracking_uri" or place != os.environ.get("MLFLOW_TRACKING_URI")):
+            return f"{name} {place}"
+    others = {key: value for key, value in logger.items() if key not in ("class_path", "init_args", "dict_kwargs")}
     return _unsafe_value(settings) or _unsafe_value(others)
 
 
