@@ -4,6 +4,7 @@ import csv
 import math
 import re
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,17 @@ def records(folder: Path) -> Iterator[Any]:
             yield record
 
 
+def finished(folder: Path) -> list[Any]:
+    """Return the records of a run when its last one is there: W&B's own process writes them a moment later."""
+    deadline = time.monotonic() + 60
+    while True:
+        found = list(records(folder)) if list(folder.glob("*.wandb")) else []
+        if any(record.HasField("exit") for record in found):
+            return found
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def items(updates: Any) -> dict[str, Any]:
     return {item.key or "/".join(item.nested_key): yaml.safe_load(item.value_json) for item in updates}
 
@@ -183,7 +195,7 @@ def test_wandb_gets_all_of_a_run_and_its_test(run: Run, offline: None) -> None:
     identifier = re.search(r"\nlogs      WandbLogger, run (\w+)\n", printed)
     assert identifier is not None
     fit, test = sorted(Path("wandb").glob(f"offline-run-*-{identifier[1]}"))  # of one run, when they are uploaded
-    found = list(records(fit))
+    found = finished(fit)
     settings = items(update for record in found for update in record.run.config.update)
     settings |= items(update for record in found for update in record.config.update)
     assert settings["optimizer.lr"] == 0.001
@@ -199,7 +211,7 @@ def test_wandb_gets_all_of_a_run_and_its_test(run: Run, offline: None) -> None:
     assert (fit / "files" / "config.yaml").read_text() != ""
     assert list((fit / "files" / "media" / "images").glob("curves_*.png"))
     assert list((test / "files" / "media" / "images").glob("confusion_matrix_*.png"))
-    scored = [items(record.history.item) for record in records(test) if record.HasField("history")]
+    scored = [items(record.history.item) for record in finished(test) if record.HasField("history")]
     assert any("test_accuracy" in row for row in scored)
 
 
@@ -209,4 +221,4 @@ def test_two_runs_of_wandb_in_one_process(run: Run, offline: None) -> None:
     folders = list(Path("wandb").glob("offline-run-*"))
     assert len(folders) == 2
     for folder in folders:
-        assert sum(record.HasField("history") for record in records(folder)) >= 10
+        assert sum(record.HasField("history") for record in finished(folder)) >= 10
