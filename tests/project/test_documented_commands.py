@@ -36,6 +36,7 @@ ONLY_PARSED = {
     "mnist-amp fit --data.dataset CIFAR10 --network CNN",
     "mnist-amp fit --data.dataset EMNIST --data.dataset_args '{split: letters}'",
     "mnist-amp fit --config configs/ddp-cpu.yaml",  # tests/cli/test_configs.py runs it
+    *(f"mnist-amp {name} --config configs/mlflow.yaml" for name in ("fit", "test")),  # test_trackers.py runs them
 }
 SLOW = ("mnist-amp compare", "mnist-amp demo", "mnist-amp profile")
 NEEDS_CUDA = ("configs/fp16-cuda.yaml", "configs/cuda.yaml")
