@@ -8,7 +8,8 @@ ARG DEVICE=cpu
 ENV VIRTUAL_ENV=/opt/venv PATH=/opt/venv/bin:$PATH UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
 # caches for any user: `docker run --user` may give one that has no name and no home
 ENV USER=trainer MPLCONFIGDIR=/tmp/matplotlib TORCHINDUCTOR_CACHE_DIR=/tmp/inductor
-RUN useradd --create-home --uid 1000 trainer && install --directory --owner trainer /opt/venv /work
+RUN useradd --create-home --uid 1000 trainer \
+    && install --directory --owner trainer /opt/venv /work /home/trainer/.cache /home/trainer/.cache/uv
 USER 1000
 WORKDIR /opt/mnist-amp
 RUN python3 -m venv /opt/venv && pip install --no-cache-dir uv==0.13.9
@@ -24,6 +25,7 @@ RUN --mount=type=cache,target=/home/trainer/.cache/uv,uid=1000 \
 
 FROM dependencies AS dev
 USER 0
+# without versions, because Debian keeps no older ones
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ git make && rm -rf /var/lib/apt/lists/*
 USER 1000
@@ -32,8 +34,7 @@ RUN --mount=type=cache,target=/home/trainer/.cache/uv,uid=1000 \
 
 FROM dependencies AS command
 COPY . .
-RUN --mount=type=cache,target=/home/trainer/.cache/uv,uid=1000 \
-    uv pip install --no-deps .
+RUN uv pip install --no-cache --no-deps .
 WORKDIR /work
 ENTRYPOINT ["mnist-amp"]
 CMD ["--help"]
