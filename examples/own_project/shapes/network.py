@@ -3,10 +3,16 @@
 from torch import nn
 
 
+def block(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 5, stride=2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
 class ShapesNet(nn.Sequential):
     def __init__(self, width: int = 8, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(
-            *(nn.Conv2d(in_channels, width, 5, stride=2, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
-            *(nn.Conv2d(width, 2 * width, 5, stride=2, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU()),
-            *(nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(2 * width, num_classes)),
+            block(in_channels, width),
+            block(width, 2 * width),
+            nn.AdaptiveMaxPool2d(1),
+            nn.Flatten(),
+            nn.Linear(2 * width, num_classes),
         )
