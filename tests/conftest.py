@@ -89,7 +89,7 @@ class Malicious:
 
 
 # files with the longest tests: they run first, or one process would run them alone at the end
-LONGEST = ("test_documented_commands", "test_export", "test_signals", "test_wheel")
+LONGEST = ("test_documented_commands", "test_export", "test_own_project", "test_signals", "test_wheel")
 
 
 @pytest.hookimpl(tryfirst=True)  # an order that is asked for, such as a random one, comes after it
