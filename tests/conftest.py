@@ -141,7 +141,7 @@ def run(
     verified: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Iterator[Run]:
+) -> Run:
     """Run `mnist-amp` with arguments in a new directory, and return the printed text."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MNIST_AMP_DATA__DATA_DIR", str(data_dir))
@@ -151,11 +151,7 @@ def run(
         main(list(args))
         return capsys.readouterr().out
 
-    yield run
-    # Lightning's seed_everything sets it, and options of the command set these
-    os.environ.pop("PL_GLOBAL_SEED", None)
-    torch.use_deterministic_algorithms(False)
-    torch.set_float32_matmul_precision("highest")
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from mnist_amp.reporting import plots
 from mnist_amp.reporting.channels import channels_last
 from mnist_amp.reporting.class_names import shortened, unique_names
-from mnist_amp.reporting.report_folder import report_folder, unused_folder
+from mnist_amp.reporting.report_folder import Report, report_folder, unused_folder
 from mnist_amp.reporting.tables import facts, table
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.training.metrics import ClassMetrics, Scored, Scores, evaluation_metrics
@@ -67,7 +67,7 @@ def _json(value: Any) -> str:
     return "[\n" + ",\n".join(f"    {json.dumps(row)}" for row in value) + "\n  ]"
 
 
-class EvaluationReport(Callback):
+class EvaluationReport(Report):
     """Writes `metrics.json`, `confusion_matrix.png` and `misclassified.png`, and prints the metrics.
 
     The LightningModule must have an attribute `scores`, a `mnist_amp.training.metrics.Scores` that its validation or
@@ -123,6 +123,7 @@ class EvaluationReport(Callback):
         metrics, _, last_line = describe(evaluation, str(folder)).rpartition("\n")
         print(metrics, flush=True)  # first, because the files may fail to be written
         self._write(evaluation, folder, data.images)
+        self.written = folder
         print(last_line, flush=True)
 
     def _write(self, evaluation: Evaluation, folder: Path, images: torch.Tensor) -> None:
