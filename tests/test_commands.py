@@ -29,7 +29,7 @@ from mnist_amp.commands import compare, export, fit, predict, profile, validate
 from mnist_amp.errors import RequestError, RunError
 from mnist_amp.reporting.result import Result
 from mnist_amp.runs import checkpoint_files
-from tests.conftest import Run, files, forked
+from tests.conftest import Run, files
 
 SMOKE = ("--config", "smoke.yaml")
 RUN = Path("lightning_logs/version_0")
@@ -215,7 +215,7 @@ def state() -> dict[str, Any]:
         "products": (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "benchmark": torch.backends.cudnn.benchmark,
-        "observer": subprocess_script._launch_process_observer,
+        "observer": subprocess_script._launch_process_observer,  # type: ignore[attr-defined]
         "threads": torch.get_num_threads(),
     }
 
@@ -321,8 +321,7 @@ def test_an_interrupt_leaves_a_checkpoint_to_resume_from(monkeypatch: pytest.Mon
         fit(*LONG, *SENT, [int(signal.SIGINT)], "--trainer.callbacks.step", 5)
     last = RUN.with_name("version_1") / "checkpoints/last.ckpt"
     assert raised.value.args == (
-        "stopped by SIGINT after step 6. Its checkpoint is written. "
-        f"Resume with: mnist-amp fit --ckpt_path {last}",
+        f"stopped by SIGINT after step 6. Its checkpoint is written. Resume with: mnist-amp fit --ckpt_path {last}",
     )
     assert printed == ["\nStopping after this step; press Ctrl-C again to stop at once.\n"]
     assert state() == before

@@ -8,13 +8,13 @@ Example::
     print(run.folder, run.metrics["val_accuracy"])
     print(test().metrics["accuracy"])
 
-The arguments are those of the command line, in its order; `fit("--help")` lists them. A value may be an object of Python
-instead of text: a number, True, None, a list, a dictionary or a path.
+The arguments are those of the command line, in its order; `fit("--help")` lists them. A value may be an object of
+Python instead of text: a number, True, None, a list, a dictionary or a path.
 
 - A function returns a `Result`: the folder with the files of the command, and its metrics.
 - A wrong request raises `mnist_amp.errors.RequestError` and a failed run `mnist_amp.errors.RunError`, with the message
   that the command prints.
-- Ctrl-C, or an interrupted cell, raises KeyboardInterrupt. A fit saves a checkpoint before, and its message has the path.
+- Ctrl-C, or an interrupted cell, raises KeyboardInterrupt. A fit saves a checkpoint before; the message has its path.
 - Settings of the process, such as the handlers of signals, environment variables, the random numbers and the
   precision of matrix products, are afterwards as they were before.
 """
@@ -23,7 +23,6 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from mnist_amp import __main__, errors, signals
@@ -107,8 +106,8 @@ def _call(command: str, args: tuple[Any, ...]) -> Result:
 def _text(value: Any) -> str:
     """Return an argument as it is written on a command line.
 
-    >>> list(map(_text, ["--trainer.max_epochs", 2, None, True, ["32-true"], Path("a.png")]))
-    ['--trainer.max_epochs', '2', 'null', 'true', '["32-true"]', 'a.png']
+    >>> list(map(_text, ["--trainer.max_epochs", 2, None, True, ["32-true"]]))
+    ['--trainer.max_epochs', '2', 'null', 'true', '["32-true"]']
     """
     if isinstance(value, str | os.PathLike):
         return os.fspath(value)

@@ -383,4 +383,4 @@ def replace_process_observer(start: Callable[[list[subprocess.Popen[bytes]]], No
 
 def process_observer() -> Callable[[list[subprocess.Popen[bytes]]], None]:
     """Return what Lightning calls with the processes that it has launched."""
-    return subprocess_script._launch_process_observer
+    return subprocess_script._launch_process_observer  # type: ignore[attr-defined]

@@ -537,7 +537,7 @@ def test_a_root_that_can_not_be_written(refused: Refused, trained: None) -> None
 
 
 def test_another_root_a_wide_network_and_real_fp16(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    products, compute = [], export.compute_logits
+    products, compute = [], export_checks.compute_logits
 
     def compute_and_note(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         products.append(torch.get_float32_matmul_precision())

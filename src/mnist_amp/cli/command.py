@@ -19,8 +19,8 @@ class CommandCLI(MnistAmpCLI):
         name: of the command.
         like: the Lightning command whose options it has.
         unused: options of that command which it does not have.
-        function: run with this object; its other parameters are the command's own options. It returns the folder that it
-            has written to, if any.
+        function: run with this object; its other parameters are the command's own options. It returns the folder that
+            it has written to, if any.
         folder: that folder, after the command has run.
         command_line: as it was given, with the settings of the environment.
     """

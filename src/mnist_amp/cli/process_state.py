@@ -32,7 +32,7 @@ def restored(levels: Mapping[str, int]) -> Iterator[None]:
     Args:
         levels: of loggers, before the imports of the command changed them.
     """
-    random_numbers = isolate_rng(include_cuda=torch.cuda.is_initialized())
+    random_numbers = isolate_rng(include_cuda=torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
     random_numbers.__enter__()
     with signals.kept_handlers(), warnings.catch_warnings(), ExitStack() as undo:
         for restore in (*_python(levels), *_torch()):

@@ -70,8 +70,8 @@ def trusted_settings(
                 )
             if unsafe.startswith(OF_PROGRAM):
                 raise RequestError(
-                    f"{path} has {unsafe} as {option}, which was defined in the notebook or program that trained it, and "
-                    "is not defined here. Run its cell first; or write it to a file such as my_module.py, and give "
+                    f"{path} has {unsafe} as {option}, which was defined in the notebook or program that trained it, "
+                    "and is not defined here. Run its cell first; or write it to a file such as my_module.py, and give "
                     f"--{option} my_module.{unsafe.removeprefix(OF_PROGRAM)}."
                 )
             raise RequestError(
