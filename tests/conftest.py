@@ -88,7 +88,7 @@ class Malicious:
 
 
 # files with the longest tests: they run first, or one process would run them alone at the end
-LONGEST = ("test_documented_commands", "test_export", "test_signals", "test_wheel")
+LONGEST = ("test_documented_commands", "test_export", "test_notebook", "test_signals", "test_wheel")
 
 
 @pytest.hookimpl(tryfirst=True)  # an order that is asked for, such as a random one, comes after it

@@ -300,6 +300,16 @@ def test_a_fit_in_a_thread() -> None:
         assert pool.submit(predict, "--images", SEVEN).result().folder == Path("lightning_logs/predict/version_0")
 
 
+def test_threads_run_one_after_the_other() -> None:
+    fit(*SMOKE, "--trainer.max_steps", 1)
+    before = state()
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(lambda seed: fit(*SMOKE, "--seed_everything", seed), (1, 2, 1)))
+    assert runs[0].metrics == runs[2].metrics != runs[1].metrics
+    assert len({run.folder for run in runs}) == 3
+    assert state() == before
+
+
 def test_the_functions_are_imported_without_torch() -> None:
     program = "import sys, mnist_amp.commands; print({'torch', 'lightning', 'jsonargparse'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -7,6 +7,7 @@ imported, which takes seconds. Ctrl-C is handled before anything else is importe
 import gc
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from mnist_amp.cli import launchers
 from mnist_amp.cli.launchers import Launch
 
 DISTRIBUTED = ("fit", "validate", "test")  # commands that several processes run together
+ONE_AT_A_TIME = threading.RLock()  # within a program, because a command changes the state of the process
 GRACE = 3.0  # seconds in which the first process of a distributed run reports an error and ends the others
 
 
@@ -72,18 +74,19 @@ def call(args: list[str]) -> Any:
     """
     from mnist_amp.cli import silenced
 
-    levels = silenced.levels()
-    silenced.silence_imports()
-    try:
-        with _garbage_ignored():
-            from mnist_amp.cli import process_state
-        with process_state.restored(levels):
-            ran = _run(args)
-            result = None if ran is None else ran.result()
-            del ran  # or the garbage collector would leave the module and the data of the run
-        return result
-    finally:
-        gc.unfreeze()
+    with ONE_AT_A_TIME:
+        levels = silenced.levels()
+        silenced.silence_imports()
+        try:
+            with _garbage_ignored():
+                from mnist_amp.cli import process_state
+            with process_state.restored(levels):
+                ran = _run(args)
+                result = None if ran is None else ran.result()
+                del ran  # or the garbage collector would leave the module and the data of the run
+            return result
+        finally:
+            gc.unfreeze()
 
 
 def _run(args: list[str]) -> Any:

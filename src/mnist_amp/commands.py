@@ -97,9 +97,12 @@ def _call(command: str, args: tuple[Any, ...]) -> Result:
         if os.environ.get(DEBUG):
             raise
         signals.end_child_processes()
-        if isinstance(described := _described(error), RequestError):
-            raise described.with_traceback(None) from None  # the message tells all; a traceback would hide it
-        raise described from (error.__cause__ if described is error else error)
+        if isinstance(error, RequestError | RunError):
+            raise error.with_traceback(None) from None  # the message tells all; a long traceback would hide it
+        message, status = describe_error(error)
+        if status == 2:
+            raise RequestError(message) from None
+        raise RunError(message) from error
     return result
 
 
@@ -126,11 +129,3 @@ def _pass_on(stopped: signals.Stopped) -> None:
     if errors.prints:
         sys.stderr.write(f"mnist-amp: {stopped}\n")
     signal.raise_signal(stopped.signum)  # which ends a program without a handler
-
-
-def _described(error: Exception) -> Exception:
-    """Return an error with the message that the command prints."""
-    if isinstance(error, RequestError | RunError):
-        return error
-    message, status = describe_error(error)
-    return (RequestError if status == 2 else RunError)(message)
