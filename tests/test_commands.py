@@ -212,12 +212,42 @@ def state() -> dict[str, Any]:
         "hook": threading.excepthook,
         "garbage": (gc.isenabled(), gc.get_freeze_count()),
         "prints": errors.prints,
-        "products": (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32),
+        "products": products(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "benchmark": torch.backends.cudnn.benchmark,
         "observer": subprocess_script._launch_process_observer,  # type: ignore[attr-defined]
         "threads": torch.get_num_threads(),
     }
+
+
+def products() -> list[str]:
+    """Return the precisions of products of matrices and of convolutions."""
+    backends: Any = torch.backends
+    kinds = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul)
+    return [kind.fp32_precision for kind in kinds]
+
+
+@pytest.mark.parametrize("chosen", ["highest", "medium"])
+def test_precisions_of_torchs_new_interface_stay(chosen: str) -> None:
+    """Torch refuses to read those of its old interface then."""
+    backends: Any = torch.backends
+    initial = backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision
+    try:
+        backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision = "tf32", "ieee"
+        before = products()
+        fit(*SMOKE, "--matmul_precision", chosen)
+        assert products() == before
+    finally:
+        backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision = initial
+
+
+def test_the_old_interface_stays() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        fit(*SMOKE, "--matmul_precision", "medium")
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_the_process_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,8 +96,9 @@ def _is_here(name: str) -> bool:
 def _torch() -> Iterator[Callable[[], None]]:
     """Yield functions that restore the settings of torch, and Lightning's observer of other processes."""
     cudnn: Any = torch.backends.cudnn
-    flags = (cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic)
-    matmul, in_group = torch.get_float32_matmul_precision(), _is_in_group()
+    products: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, torch.backends.mkldnn.matmul)
+    precisions = [each.fp32_precision for each in products]
+    flags, matmul, in_group = (cudnn.benchmark, cudnn.deterministic), _matmul_precision(), _is_in_group()
     deterministic, warns = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -106,13 +107,22 @@ def _torch() -> Iterator[Callable[[], None]]:
 
     def restore() -> None:
         torch.set_float32_matmul_precision(matmul)
-        cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = flags
+        for product, precision in zip(products, precisions, strict=True):
+            product.fp32_precision = precision
+        cudnn.benchmark, cudnn.deterministic = flags
         torch.use_deterministic_algorithms(deterministic, warn_only=warns)
         replace_process_observer(observer)
         if not in_group:
             processes.leave_group()
 
     yield restore
+
+
+def _matmul_precision() -> str:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # the program has set precisions of torch's new interface only, and this has its default
+        return "highest"
 
 
 def _is_in_group() -> bool:
