@@ -95,8 +95,11 @@ def _is_here(name: str) -> bool:
 
 def _torch() -> Iterator[Callable[[], None]]:
     """Yield functions that restore the settings of torch, and Lightning's observer of other processes."""
-    cudnn: Any = torch.backends.cudnn
-    products: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, torch.backends.mkldnn.matmul)
+    backends: Any = torch.backends
+    cudnn, products = (
+        backends.cudnn,
+        (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul),
+    )
     precisions = [each.fp32_precision for each in products]
     flags, matmul, in_group = (cudnn.benchmark, cudnn.deterministic), _matmul_precision(), _is_in_group()
     deterministic, warns = (
