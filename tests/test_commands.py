@@ -244,8 +244,9 @@ def test_precisions_of_torchs_new_interface_stay(chosen: str) -> None:
 def test_the_old_interface_stays() -> None:
     torch.set_float32_matmul_precision("high")
     try:
-        fit(*SMOKE, "--matmul_precision", "medium")
+        fit(*SMOKE, "--matmul_precision", "highest")
         assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
     finally:
         torch.set_float32_matmul_precision("highest")
 

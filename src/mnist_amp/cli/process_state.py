@@ -96,12 +96,11 @@ def _is_here(name: str) -> bool:
 def _torch() -> Iterator[Callable[[], None]]:
     """Yield functions that restore the settings of torch, and Lightning's observer of other processes."""
     backends: Any = torch.backends
-    cudnn, products = (
-        backends.cudnn,
-        (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul),
-    )
+    cudnn = backends.cudnn
+    products = (backends.cuda.matmul, cudnn.conv, cudnn.rnn, backends.mkldnn.matmul)
     precisions = [each.fp32_precision for each in products]
-    flags, matmul, in_group = (cudnn.benchmark, cudnn.deterministic), _matmul_precision(), _is_in_group()
+    matmul, tf32 = _former(torch.get_float32_matmul_precision, "highest"), _former(lambda: cudnn.allow_tf32, True)
+    flags, in_group = (cudnn.benchmark, cudnn.deterministic), _is_in_group()
     deterministic, warns = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -110,6 +109,7 @@ def _torch() -> Iterator[Callable[[], None]]:
 
     def restore() -> None:
         torch.set_float32_matmul_precision(matmul)
+        cudnn.allow_tf32 = tf32
         for product, precision in zip(products, precisions, strict=True):
             product.fp32_precision = precision
         cudnn.benchmark, cudnn.deterministic = flags
@@ -121,11 +121,15 @@ def _torch() -> Iterator[Callable[[], None]]:
     yield restore
 
 
-def _matmul_precision() -> str:
+def _former(read: Callable[[], Any], default: Any) -> Any:
+    """Return a setting of torch's former interface for precisions; its default if the program uses the new one only.
+
+    Torch keeps both, and refuses to read the former one if they contradict each other.
+    """
     try:
-        return torch.get_float32_matmul_precision()
-    except RuntimeError:  # the program has set precisions of torch's new interface only, and this has its default
-        return "highest"
+        return read()
+    except RuntimeError:
+        return default
 
 
 def _is_in_group() -> bool:
