@@ -536,7 +536,14 @@ def test_a_root_that_can_not_be_written(refused: Refused, trained: None) -> None
     )
 
 
-def test_another_root_a_wide_network_and_real_fp16(run: Run) -> None:
+def test_another_root_a_wide_network_and_real_fp16(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    products, compute = [], export_checks.compute_logits
+
+    def compute_and_note(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        products.append(torch.get_float32_matmul_precision())
+        return compute(network, images)
+
+    monkeypatch.setattr(export, "compute_logits", compute_and_note)
     run(
         *("fit", "--config=fp16-cpu.yaml", "--config=smoke.yaml", "--network.hidden_dim=256"),
         *("--trainer.limit_train_batches=3", "--trainer.limit_val_batches=1", "--matmul_precision=medium"),
@@ -549,7 +556,7 @@ def test_another_root_a_wide_network_and_real_fp16(run: Run) -> None:
         "checkpoint": f"here/{CHECKPOINT}",
         **{"epochs": 1, "step": 3, "averaged": False, "precision": "16-mixed"},
     }
-    assert torch.get_float32_matmul_precision() == "highest"
+    assert set(products) == {"highest"}
     again = run("export", "--formats=[pth]", f"--ckpt_path=here/{CHECKPOINT}")
     assert again.splitlines()[0].startswith("file ")
     assert conftest.files(FOLDER) == {"model-float32.pth", "results.json"}

@@ -67,7 +67,7 @@ class Reference(NamedTuple):
     logits: Tensor
 
 
-def export(cli: "ExportCLI", formats: list[str] | None = None, dtypes: list[str] | None = None) -> None:
+def export(cli: "ExportCLI", formats: list[str] | None = None, dtypes: list[str] | None = None) -> Path:
     """Export a checkpoint, check each file, and write and print the results.
 
     Args:
@@ -86,7 +86,7 @@ def export(cli: "ExportCLI", formats: list[str] | None = None, dtypes: list[str]
     assert cli.start is not None
     reference = _load_reference(cli, cli.start.content, cli.start.path)
     root = Path(config.trainer.default_root_dir or ".")
-    _write_all([f"model-{dtype}.{kind}" for dtype in names for kind in kinds], reference, cli.command_line, root)
+    return _write_all([f"model-{dtype}.{kind}" for dtype in names for kind in kinds], reference, cli.command_line, root)
 
 
 def _chosen(option: str, given: list[str], known: Iterable[str]) -> list[str]:
@@ -137,8 +137,8 @@ def _load_reference(cli: "ExportCLI", checkpoint: dict[str, Any], path: Path) ->
     return Reference(module.model, description, run, images, labels, logits)
 
 
-def _write_all(names: list[str], reference: Reference, command: str, root: Path) -> None:
-    """Write files of these names to a new folder, which is removed if none of them passes the checks."""
+def _write_all(names: list[str], reference: Reference, command: str, root: Path) -> Path:
+    """Write files of these names to a new folder, and return it. It is removed if none of them passes the checks."""
     sys.stderr.write(f"mnist-amp: exporting {reference.run.checkpoint} to {counted(len(names), 'file')}\n")
     results = _results(reference, command)
     files: list[ExportedFile] = []
@@ -157,6 +157,7 @@ def _write_all(names: list[str], reference: Reference, command: str, root: Path)
         print(export_report.terminal(results, str(folder), _uses(files, folder)), flush=True)
     if failures:
         raise RunError(_describe_failures(failures, _kept(files, folder))) from failures[0].error
+    return folder
 
 
 def _try(path: Path, reference: Reference, files: list[ExportedFile], failures: list[ExportFailure]) -> None:

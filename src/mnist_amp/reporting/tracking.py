@@ -1,11 +1,11 @@
 """The callback that gives each logger what belongs to a run besides its metrics."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from mnist_amp.reporting.evaluation_report import FILES, EvaluationReport
 from mnist_amp.runs.checkpoint_contents import TRACKERS_KEY
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
@@ -70,11 +70,11 @@ class EvaluationTracking(Callback):
 
     Args:
         settings: by dotted name; empty if the loggers continue the tracker's run that trained.
-        files: returns the files that were written.
+        report: the callback that writes the files.
     """
 
-    def __init__(self, settings: dict[str, Any], files: Callable[[], list[Path]]) -> None:
-        self.settings, self.files = settings, files
+    def __init__(self, settings: dict[str, Any], report: EvaluationReport) -> None:
+        self.settings, self.report = settings, report
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._add(trainer)
@@ -86,8 +86,12 @@ class EvaluationTracking(Callback):
         for logger in trainer.loggers if trainer.is_global_zero else []:
             if self.settings:
                 add_to(logger, "add_settings", self.settings | facts_of(trainer))
-            for path in self.files():
+            for path in self._files():
                 add_to(logger, "add_file", path)
+
+    def _files(self) -> list[Path]:
+        folder = self.report.written
+        return [] if folder is None else [folder / name for name in FILES]
 
 
 def facts_of(trainer: Trainer) -> dict[str, Any]:
