@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mnist_amp import __version__
 from mnist_amp.data import ClassificationDataModule, mnist
 from mnist_amp.data.normalization import TO_UNIT, Normalization
-from mnist_amp.inference import export, export_checks, export_formats, pixel_network
+from mnist_amp.inference import export, export_checks, export_formats, file_content, pixel_network
 from mnist_amp.module import LitClassifier
 from mnist_amp.networks.simple_nn import SimpleNN
 from mnist_amp.runs import atomic_files
@@ -417,7 +417,7 @@ def test_a_network_of_the_users_with_batch_normalisation(run: Run, data_dir: Pat
 def test_a_file_that_fails_is_not_kept_but_the_others_are(
     run: Run, trained: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def swapped(network: pixel_network.PixelNetwork, example: Tensor) -> export_formats.Maker:
+    def swapped(network: pixel_network.PixelNetwork, example: Tensor) -> file_content.Maker:
         weight = network.model.get_parameter("fc2.weight")
         weight.copy_(weight[[1, 0, *range(2, 10)]])
         return export_formats._pth_maker(network, example)
@@ -505,7 +505,7 @@ def test_ctrl_c(
 ) -> None:
     kept = ["pth", "safetensors"][done]
 
-    def interrupted(path: Path) -> export_formats.Scorer:
+    def interrupted(path: Path) -> file_content.Scorer:
         signal.raise_signal(signal.SIGINT)
         raise AssertionError
 
