@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--versions", nargs="+", default=list(VERSIONS), choices=VERSIONS, help="of onnxruntime")
     args = parser.parse_args()
     files = sorted(args.folder.glob("*.onnx"))
-    images = test_images(Path(args.data_dir))
+    images = test_images(Path(args.data_dir), image_shape(files[0]))
     for version in args.versions:
         print(f"onnxruntime {version}")
         try:
@@ -76,12 +76,23 @@ def main() -> None:
             print(f"  not tried: {error}")
 
 
-def test_images(data_dir: Path) -> NDArray[np.uint8]:
-    """Return test images (N, 1, 28, 28) of MNIST."""
+def image_shape(file: Path) -> tuple[int, int, int]:
+    """Return the channels, height and width of a file's images."""
+    import onnx
+
+    _, channels, height, width = onnx.load(file).graph.input[0].type.tensor_type.shape.dim
+    return channels.dim_value, height.dim_value, width.dim_value
+
+
+def test_images(data_dir: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Return test images (N, C, H, W) of MNIST, in the shape (C, H, W)."""
+    from torch.nn.functional import interpolate
+
     from mnist_amp.data import mnist
 
     mnist.prepare(data_dir)
-    return mnist.load(data_dir, train=False)[0][:IMAGES].unsqueeze(1).numpy()
+    images = mnist.load(data_dir, train=False)[0][:IMAGES].unsqueeze(1)
+    return interpolate(images, shape[1:]).expand(-1, shape[0], -1, -1).numpy()
 
 
 def compare(version: str, files: Sequence[Path], images: NDArray[np.uint8]) -> dict[str, Comparison]:
