@@ -60,23 +60,20 @@ def test_the_lowest_opset_computes_exactly_the_same(
     assert torch.equal(logits(lowest, images), logits(original, images))
 
 
-class Reshapes(nn.Module):
-    """Reshapes to a constant shape, and to one that depends on the images."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images.reshape(len(images), 2, 2).mean(dim=1).reshape(-1, 2)
-
-
-def test_attributes_of_reshape_stay_where_they_could_matter() -> None:
-    images = torch.randint(0, 256, (3, 1, 2, 2), dtype=torch.uint8)
-    maker = FORMATS["onnx"].maker(PixelNetwork(Reshapes(), TO_UNIT), images[:2])
-    graph = onnx.load_from_string(content := maker({})).graph
-    constants = {each.name for each in graph.initializer}
-    reshapes = [node for node in graph.node if node.op_type == "Reshape"]
-    assert reshapes
-    for node in reshapes:
-        assert [attribute.name for attribute in node.attribute] == ([] if node.input[1] in constants else ["allowzero"])
-    torch.testing.assert_close(logits(content, images), TO_UNIT(images).reshape(3, 2, 2).mean(dim=1))
+def test_attributes_stay_where_they_could_matter() -> None:
+    """allowzero is removed where the shape is a constant without a 0, noop_with_empty_axes where it is 0."""
+    shapes = {"plain": [-1, 4], "zero": [0, 4]}
+    constants = [onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [2], shape) for name, shape in shapes.items()]
+    nodes = [
+        *(onnx.helper.make_node("Reshape", ["x", shape], [shape], allowzero=1) for shape in (*shapes, "computed")),
+        *(onnx.helper.make_node("ReduceMean", ["x"], ["y"], keepdims=0, noop_with_empty_axes=on) for on in (0, 1)),
+    ]
+    graph = onnx.helper.make_graph(nodes, "graph", [], [], constants)
+    export_onnx._drop_attributes(graph)
+    assert [{attribute.name for attribute in node.attribute} for node in graph.node] == [
+        *(set(), {"allowzero"}, {"allowzero"}),
+        *({"keepdims"}, {"keepdims", "noop_with_empty_axes"}),
+    ]
 
 
 def test_an_int8_file_names_no_domain_that_it_does_not_use(tmp_path: Path) -> None:
