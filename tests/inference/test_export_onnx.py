@@ -61,7 +61,7 @@ def test_the_lowest_opset_computes_exactly_the_same(
 
 
 def test_attributes_stay_where_they_could_matter() -> None:
-    """allowzero is removed where the shape is a constant without a 0, noop_with_empty_axes where it is 0."""
+    """The attribute allowzero goes where the shape is a constant without a 0, noop_with_empty_axes where it is 0."""
     shapes = {"plain": [-1, 4], "zero": [0, 4]}
     constants = [onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [2], shape) for name, shape in shapes.items()]
     nodes = [

@@ -10,7 +10,7 @@ float32 and 1.1 in half precision, with networks of 2 to 21 layers; docs/export.
 A guess can differ only if two of the checkpoint's logits differ by less than twice the allowed difference.
 
 In int8, values outside the range of the calibration are cut, so no such bound holds. Instead, 2 % of the guesses may
-differ, and 1 point of accuracy may be lost. Measured: at most 0.9 % and 0.1 points, with networks of 2 to 21 layers.
+differ, and 1 point of accuracy may be lost. Measured: at most 0.9 % and 0.1 points, with networks of 2 to 19 layers.
 """
 
 import itertools
