@@ -393,7 +393,7 @@ def test_a_network_of_the_users_with_batch_normalisation(run: Run, data_dir: Pat
     *records, integers = results()["files"]
     init = {"class_path": "nets_of_mine.Mine", "init_args": {"width": 12}}
     assert [record["network"] for record in (*records, integers)] == [init] * 13
-    assert [record["onnx"]["opset"] for record in records if "onnx" in record] == [14, 14, 18]  # it has a mean
+    assert integers["onnx"] == records[2]["onnx"]
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(FOLDER / INT8_FILE).graph.node}  # folded
     trained = torch.load(CHECKPOINT, weights_only=True)["state_dict"]
     assert trained["model.norm.num_batches_tracked"] == 8

@@ -27,6 +27,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+# before 1.22, onnx's converter lost the axes of reductions; the file then stays at opset 18
+OLD = tuple(map(int, onnx.__version__.split(".")[:2])) < (1, 22)
+
+
 def logits(content: bytes, images: Tensor) -> Tensor:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
@@ -53,7 +57,7 @@ def test_the_lowest_opset_computes_exactly_the_same(
     path = tmp_path / "model.onnx"
     path.write_bytes(lowest := FORMATS["onnx"].maker(network, images[:2])({}))
     onnx.checker.check_model(path, full_check=True)
-    assert onnx_versions(path) == expected
+    assert onnx_versions(path) == (OnnxVersions(8, 18) if OLD and kind != "SimpleNN" else expected)
     monkeypatch.setattr(export_onnx, "_lowered", lambda model: model)
     path.write_bytes(original := FORMATS["onnx"].maker(network, images[:2])({}))
     assert onnx_versions(path).opset == 18
@@ -79,7 +83,7 @@ def test_attributes_stay_where_they_could_matter() -> None:
 def test_an_int8_file_names_no_domain_that_it_does_not_use(tmp_path: Path) -> None:
     torch.manual_seed(0)
     images = torch.randint(0, 256, (250, 1, 28, 28), dtype=torch.uint8)
-    network = PixelNetwork(CNN(), TO_UNIT)
+    network = PixelNetwork(SimpleNN(), TO_UNIT)
     (tmp_path / "model.onnx").write_bytes(content := int8_maker(network, images)({"author": "me"}))
     model = onnx.load_from_string(content)
     onnx.checker.check_model(model, full_check=True)
