@@ -384,7 +384,9 @@ class Mine(nn.Module):
 
 
 @torch.no_grad()
-def test_a_network_of_the_users_with_batch_normalisation(run: Run, data_dir: Path) -> None:
+def test_a_network_of_the_users_with_batch_normalisation(
+    run: Run, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The running statistics are in every file, and dropout is off."""
     Path("nets_of_mine.py").write_text(MINE)
     run("fit", "--config=smoke.yaml", "--network=nets_of_mine.Mine", "--network.width=12", "--data.mean=0.13")
@@ -405,6 +407,7 @@ def test_a_network_of_the_users_with_batch_normalisation(run: Run, data_dir: Pat
             assert set(weights) == {name.removeprefix("model.") for name in trained}
             for name, value in weights.items():
                 assert torch.equal(value, trained[f"model.{name}"].to(value.dtype)), name
+    monkeypatch.syspath_prepend(tmp_path)
     module = LitClassifier.load_from_checkpoint(CHECKPOINT).eval()
     images = mnist.load(data_dir, train=False)[0][:50].unsqueeze(1)
     wanted = module(Normalization(0.13, 0.5)(images))
