@@ -155,8 +155,8 @@ def test_values_reach_the_run() -> None:
         (
             ("--config", "none.yaml"),
             RequestError,
-            "there is no config file none.yaml. Those of the package are bf16, cosine, csv, cuda, ddp-cpu, fast, fp16-cpu, "
-            "fp16-cuda, fp32, guide, mlflow, overfit, profile, smoke, wandb (.yaml).",
+            "there is no config file none.yaml. Those of the package are bf16, cosine, csv, cuda, ddp-cpu, fast, "
+            "fp16-cpu, fp16-cuda, fp32, guide, mlflow, overfit, profile, smoke, wandb (.yaml).",
         ),
         (
             ("--trainer.accelerator", "gpu"),
