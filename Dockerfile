@@ -29,8 +29,11 @@ USER 0
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends g++ git make && rm -rf /var/lib/apt/lists/*
 USER 1000
+# a devcontainer gives the user the id of the host's user, and installing needs folders that this id can write; the files
+# keep their modes, because they are replaced, never changed, and this layer would contain a copy of each
 RUN --mount=type=cache,target=/home/trainer/.cache/uv,uid=1000 \
-    uv pip install --constraint constraints.txt -r pyproject.toml --extra dev
+    uv pip install --constraint constraints.txt -r pyproject.toml --extra dev \
+    && find /opt/venv -type d -exec chmod a+rwx {} +
 
 FROM dependencies AS command
 COPY . .

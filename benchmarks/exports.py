@@ -3,28 +3,34 @@
     python benchmarks/exports.py
 
 Trains with `mnist-amp fit` in a temporary folder, unless --ckpt_path names a checkpoint, and exports as a user does.
-Saves all results to docs/results/exports-MACHINE.json, and the table to exports-MACHINE.md. About a minute on 2 idle
-CPU cores.
+The times are measured again, with all files in turn, several times, so that a machine that becomes slower in between is
+slower for all. Saves all results to docs/results/exports-MACHINE.json, and the table to exports-MACHINE.md. About 2
+minutes on 2 idle CPU cores.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from machine import MACHINE, RESULTS, keep
 from mnist_amp.inference.export import INT8
+from mnist_amp.inference.export_checks import measure_latency
 from mnist_amp.inference.export_formats import FORMATS
-from mnist_amp.inference.export_report import FileRow, cells
-from mnist_amp.inference.export_results import Accuracy
+from mnist_amp.inference.export_report import BULK_IMAGES, FileRow, cells
+from mnist_amp.inference.export_results import Accuracy, Latency
 from mnist_amp.inference.pixel_network import DTYPES
 from mnist_amp.reporting.tables import markdown
 from mnist_amp.wording import counted
 
 OPTIONS = (f"--formats=[{','.join(FORMATS)}]", f"--dtypes=[{','.join((*DTYPES, INT8))}]")
+ROUNDS = 21
 
 
 def main() -> None:
@@ -37,13 +43,29 @@ def main() -> None:
             mnist_amp(folder, "fit")
         given = [] if args.ckpt_path is None else [f"--ckpt_path={args.ckpt_path.absolute()}"]
         mnist_amp(folder, "export", *OPTIONS, *given)
-        exported = Path(folder, "lightning_logs", "export", "version_0", "results.json").read_text(encoding="utf-8")
+        files = Path(folder, "lightning_logs", "export", "version_0")
+        exported = json.loads((files / "results.json").read_text(encoding="utf-8"))
+        measure(files, exported["files"])
     command = "exports.py" if args.ckpt_path is None else f"exports.py --ckpt_path {args.ckpt_path}"
-    keep(args.results / f"exports-{MACHINE}.json", command, table, export=json.loads(exported))
+    keep(args.results / f"exports-{MACHINE}.json", command, table, rounds=ROUNDS, export=exported)
 
 
 def mnist_amp(folder: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "mnist_amp", *arguments], cwd=folder, check=True)
+
+
+def measure(folder: Path, files: list[dict[str, Any]]) -> None:
+    """Replace the times of files by the medians of rounds in which each file has its turn."""
+    images = torch.randint(0, 256, (BULK_IMAGES, *files[0]["image_shape"]), dtype=torch.uint8)
+    scorers = {file["file"]: FORMATS[Path(file["file"]).suffix[1:]].scorer(folder / file["file"]) for file in files}
+    latencies: dict[str, list[Latency]] = {name: [] for name in scorers}
+    for _ in range(ROUNDS):
+        for name, scorer in scorers.items():
+            latencies[name].append(measure_latency(scorer, images))
+    for file in files:
+        for key in ("single_seconds", "bulk_seconds"):
+            file[key] = statistics.median(getattr(latency, key) for latency in latencies[file["file"]])
+        file["bulk_images"] = BULK_IMAGES
 
 
 def table(record: dict[str, Any]) -> str:

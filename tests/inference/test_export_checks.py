@@ -157,10 +157,19 @@ def test_a_torch_file_must_compute_exactly_the_same() -> None:
         with pytest.raises(MismatchError) as error_info:
             check_exact(wrong, wanted, torch.bfloat16)
         assert str(error_info.value) == (
-            f"{differing} guesses differ from those of the network that it was exported from, and a logit "
+            f"{differing} of 3 guesses differ from those of the network that it was exported from, and a logit "
             f"differs by {largest}"
         )
     check_exact(wanted + torch.eye(3) / 150, wanted, torch.bfloat16)
+
+
+def test_int8_limits_of_a_few_images() -> None:
+    wanted = torch.eye(3)
+    with pytest.raises(MismatchError) as error_info:
+        check_int8(wanted[[1, 0, 2]], wanted, torch.arange(3))
+    assert str(error_info.value) == (
+        "2 of 3 guesses differ, and 2 fewer are correct; int8 may change 1 guess, and lose 1 correct one"
+    )
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,72 @@ def test_devcontainer() -> None:
     assert config["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"].startswith("/opt/venv/")
 
 
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Go to a clone beside the image's environment, whose uv only prints its arguments; returns the environment."""
+    environment, clone = tmp_path / "venv", tmp_path / "clone"
+    (environment / "bin").mkdir(parents=True)
+    uv = environment / "bin" / "uv"
+    uv.write_text('#!/bin/sh\necho "uv $*"\n')
+    uv.chmod(0o755)
+    shutil.copytree(ROOT / ".devcontainer", clone / ".devcontainer")
+    monkeypatch.chdir(clone)
+    monkeypatch.setenv("VIRTUAL_ENV", str(environment))
+    monkeypatch.setenv("PATH", f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return environment
+
+
+def post_create() -> subprocess.CompletedProcess[str]:
+    command = json.loads(Path(".devcontainer/devcontainer.json").read_text(encoding="utf-8"))["postCreateCommand"]
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+
+
+def test_make_uses_the_environment_of_the_image(clone: Path) -> None:
+    for _ in range(2):  # the second time, .venv is a link
+        done = post_create()
+        assert (done.returncode, done.stdout) == (0, "uv pip install --no-deps --editable .\n"), done.stderr
+        assert Path(".venv").readlink() == clone
+        assert {path.name for path in clone.iterdir()} == {"bin", ".installed"}
+
+
+def test_an_environment_of_the_host_is_not_used(clone: Path) -> None:
+    Path(".venv").mkdir()
+    done = post_create()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "The clone has a folder .venv, whose Python is not this container's, and make would use it.\n"
+        "Rename or remove it, and then run: sh .devcontainer/post-create.sh\n"
+    )
+    assert list(Path(".venv").iterdir()) == []
+
+
+def test_make_installs_into_the_environment_of_the_image(clone: Path) -> None:
+    """If pyproject.toml is newer; `python -m venv` refuses a link."""
+    for name in ("python", "pip"):
+        (clone / "bin" / name).write_text(f'#!/bin/sh\necho "{name} $*"\n')
+        (clone / "bin" / name).chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copyfile(ROOT / name, name)
+    Path(".venv").symlink_to(clone)
+    done = subprocess.run(["make", "-s", "setup", f"PYTHON={sys.executable}"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[1:]) == (
+        0,
+        [
+            "python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .[dev]",
+        ],
+    ), done.stderr
+
+
+def test_any_user_can_install_into_the_environment_of_the_devcontainer(tmp_path: Path) -> None:
+    """The modes that the stage `dev` gives folders; files stay as they are, because a layer would copy them."""
+    (modes,) = re.findall(r"^    && (find .+)$", DOCKERFILE, re.MULTILINE)
+    package = tmp_path / "lib" / "package"
+    package.mkdir(parents=True, mode=0o755)
+    (package / "code.py").touch(0o644)
+    subprocess.run(["sh", "-c", modes.replace("/opt/venv", str(tmp_path))], check=True)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path, package, package / "code.py")] == [0o777, 0o777, 0o644]
+
+
 def test_the_context_is_what_the_package_is_built_from(tmp_path: Path) -> None:
     """Build the wheel from the files that .dockerignore leaves, and compare it with the source."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,8 @@ pytestmark = pytest.mark.xdist_group("runtimes")  # the files are exported once
 FOLDER = Path("lightning_logs/export/version_0")
 PAGE = (ROOT / "docs" / "runtimes.md").read_text(encoding="utf-8")
 QUICK = ("--trainer.max_epochs=1", "--trainer.precision=32-true", "--optimizer.lr=0.003")
-ALLOWED = {
-    "float32": 2,
-    "float16": 10,
-    "bfloat16": 2,
-    "int8": 10,
-}  # guesses of 10,000 that another order of sums changes
+# guesses of 10,000 that another order of sums changes
+ALLOWED = {"float32": 2, "float16": 10, "bfloat16": 2, "int8": 10}
 # the guesses of a file for images.bin, a batch of 1,000 after the other
 READ_ALL = """
 const [name, done] = arguments;
@@ -65,16 +61,20 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
-    """Return a folder with a run that reads digits, and its ONNX files in all dtypes."""
-    folder = tmp_path_factory.mktemp("exported")
+def export(folder: Path, data_dir: Path, dtypes: Iterable[str], *options: str) -> Path:
+    """Train a network that reads digits in a folder, and export it to ONNX there; returns the folder."""
     with pytest.MonkeyPatch.context() as here:
         here.chdir(folder)
         here.setenv("MNIST_AMP_DATA__DATA_DIR", str(data_dir))
-        main(["fit", *QUICK])
-        main(["export", "--formats=[onnx]", f"--dtypes=[{','.join(ALLOWED)}]"])
+        main(["fit", *QUICK, *options])
+        main(["export", "--formats=[onnx]", f"--dtypes=[{','.join(dtypes)}]"])
     return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    """Return a folder with a run of SimpleNN, and its ONNX files in all dtypes."""
+    return export(tmp_path_factory.mktemp("exported"), data_dir, ALLOWED)
 
 
 @pytest.fixture
@@ -111,12 +111,26 @@ def test_python(files: dict[str, Path], images: NDArray[np.uint8], data_dir: Pat
     assert abs(int((guesses == labels).sum()) - record["accuracy"]["correct"]) <= ALLOWED["int8"]
 
 
-def test_opencv(files: dict[str, Path], images: NDArray[np.uint8]) -> None:
-    needs("cv2")
+def check_opencv(images: NDArray[np.uint8]) -> None:
+    """Compare OpenCV's guesses with onnxruntime's, for the files in this directory."""
     code = blocks("python")[1]
     for dtype in ("float32", "float16"):
         guesses = run_block(code.replace("model-float32", f"model-{dtype}"), images)
-        assert (guesses != guesses_of(files[dtype], images)).sum() <= ALLOWED[dtype], dtype
+        assert (guesses != guesses_of(FOLDER / f"model-{dtype}.onnx", images)).sum() <= ALLOWED[dtype], dtype
+
+
+def test_opencv(files: dict[str, Path], images: NDArray[np.uint8]) -> None:
+    needs("cv2")
+    check_opencv(images)
+
+
+def test_opencv_with_convolutions(
+    tmp_path: Path, images: NDArray[np.uint8], data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("cv2")
+    few = ("--network=CNN", "--trainer.limit_train_batches=100")
+    monkeypatch.chdir(export(tmp_path, data_dir, ("float32", "float16"), *few))
+    check_opencv(images)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "bfloat16"])

@@ -29,7 +29,7 @@ from mnist_amp.measuring.inference_records import INT8, ONNX, InferenceResult
 from mnist_amp.measuring.inference_speed import measure_inference, measure_ways
 from mnist_amp.measuring.inference_ways import TorchWay, Weights, restored, torch_ways
 from mnist_amp.measuring.int8_inference import onnx_ways
-from mnist_amp.onnx_quantization import PACKAGES
+from mnist_amp.onnx_files import PACKAGES
 from tests.measuring.fits import tiny
 
 TORCH_WAYS = ["32-true", "bf16-mixed", "bf16-true", "16-true"]

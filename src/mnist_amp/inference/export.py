@@ -47,7 +47,7 @@ from mnist_amp.inference.export_results import (
     SourceRun,
 )
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
-from mnist_amp.onnx_quantization import CALIBRATION_INPUTS
+from mnist_amp.onnx_files import CALIBRATION_INPUTS
 from mnist_amp.runs import checkpoint_contents, folders
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.runs.weights_file import describe

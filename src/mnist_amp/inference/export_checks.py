@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_amp.inference.export_results import Accuracy, Agreement, Latency
+from mnist_amp.wording import counted
 
 EPSILONS = {torch.float32: 16, torch.float16: 4, torch.bfloat16: 4}  # times the root of the number of layers
 FIRST_BATCHES = [1, 7]  # images in them; a file must take any number of images
@@ -95,7 +96,7 @@ def check_int8(logits: Tensor, wanted: Tensor, labels: Tensor) -> Agreement:
     if differing > allowed or lost > allowed_loss or not math.isfinite(largest):
         raise MismatchError(
             f"{differing:,} of {len(wanted):,} guesses differ, and {lost:,} fewer are correct; int8 may change "
-            f"{allowed:,} guesses, and lose {allowed_loss:,} correct ones"
+            f"{counted(allowed, 'guess')}, and lose {counted(allowed_loss, 'correct one')}"
         )
     return Agreement(differing, largest, allowed_difference=None, allowed_guesses=allowed)
 
@@ -128,8 +129,8 @@ def check_exact(logits: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
     differing, largest = _differences(logits, wanted)
     if differing or not largest <= torch.finfo(dtype).eps * wanted.abs().max().item():
         raise MismatchError(
-            f"{differing:,} guesses differ from those of the network that it was exported from, and a logit differs by "
-            f"{largest:.2g}"
+            f"{differing:,} of {len(wanted):,} guesses differ from those of the network that it was exported from, and "
+            f"a logit differs by {largest:.2g}"
         )
 
 

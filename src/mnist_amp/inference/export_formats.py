@@ -28,7 +28,7 @@ from mnist_amp.inference.file_content import Maker, Metadata, Scorer, texts
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
 from mnist_amp.inference.traced_program import trace
 from mnist_amp.networks.factory import make_network
-from mnist_amp.onnx_quantization import PACKAGES
+from mnist_amp.onnx_files import PACKAGES
 from mnist_amp.runs.weights_file import METADATA, with_metadata
 from mnist_amp.torch_internals import metadata_of
 

@@ -20,9 +20,8 @@ from mnist_amp.inference.export_results import OnnxVersions
 from mnist_amp.inference.file_content import Maker, Metadata, Scorer, texts
 from mnist_amp.inference.pixel_network import PixelNetwork
 from mnist_amp.inference.traced_program import trace
-from mnist_amp.onnx_quantization import quantize, quiet
+from mnist_amp.onnx_files import OPSET, onnx_model, quantize, quiet
 
-OPSET = 18  # of torch's exporter
 CALIBRATION_BATCH = 100  # images, to limit the memory
 
 
@@ -58,18 +57,8 @@ def onnx_maker(network: PixelNetwork, example: Tensor) -> Maker:
     widened = network.dtype == torch.bfloat16
     program = trace(WideNN(network) if widened else network, example)
     with warnings.catch_warnings(action="ignore"):  # about the exporter's own use of torch
-        exported = torch.onnx.export(
-            program,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamo=True,
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-            optimize=not widened,  # the optimizer would store small weights in float32
-        )
-    assert exported is not None
-    model = exported.model_proto
+        # the optimizer would store small bfloat16 weights in float32
+        model = onnx_model(program, "images", "logits", optimize=not widened)
     _tidy(model.graph)
     return partial(_content, _lowered(model))
 

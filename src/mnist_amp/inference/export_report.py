@@ -12,6 +12,7 @@ HEAD = [
     *("file", "bytes", "arithmetic", "accuracy", "other guesses", "largest difference", "allowed"),
     *("1 image, ms", "1,000 images, ms"),
 ]
+BULK_IMAGES = 1000  # of the last column
 
 
 class FileRow(NamedTuple):
@@ -44,11 +45,12 @@ def cells(rows: Iterable[FileRow]) -> list[list[str]]:
 
 
 def _cells(row: FileRow) -> list[str]:
-    allowed = f"{row.allowed_guesses:,} guesses" if row.allowed_difference is None else f"{row.allowed_difference:.2g}"
-    bulk = row.bulk_seconds * 1000 / row.bulk_images  # a small test set makes a smaller batch
+    allowed = f"{row.allowed_difference:.2g}" if row.allowed_guesses is None else counted(row.allowed_guesses, "guess")
+    # a test set of fewer images has no batch of 1,000
+    bulk = f"{row.bulk_seconds * 1000:.1f}" if row.bulk_images == BULK_IMAGES else "-"
     return [
         *(row.file, f"{row.bytes:,}", row.arithmetic, f"{row.accuracy.share:.2%}", f"{row.differing_guesses:,}"),
-        *(f"{row.largest_difference:.2g}", allowed, f"{row.single_seconds * 1000:.3f}", f"{bulk * 1000:.1f}"),
+        *(f"{row.largest_difference:.2g}", allowed, f"{row.single_seconds * 1000:.3f}", bulk),
     ]
 
 
@@ -64,7 +66,7 @@ def terminal(results: ExportResults, folder: str, uses: dict[str, str]) -> str:
     progress = "weights alone" if run.epochs is None else f"{counted(run.epochs, 'epoch')}, step {run.step:,}"
     progress += ", averaged weights" if run.averaged else ""
     lines = {
-        "checkpoint": f"{run.checkpoint} ({progress}), {accuracy.share:.2%} of {accuracy.images:,} images",
+        "checkpoint": f"{run.checkpoint} ({progress}), {accuracy.share:.2%} of {counted(accuracy.images, 'image')}",
         "files": f"{folder}/ (results.json has all results)",
         **uses,
     }

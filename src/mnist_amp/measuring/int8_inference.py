@@ -1,6 +1,6 @@
 """Inference of a classifier by onnxruntime on a CPU, in float32 and in int8.
 
-The forward pass is exported to ONNX and quantized; see `onnx_quantization`.
+The forward pass is exported to ONNX and quantized; see `onnx_files`.
 """
 
 import platform
@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from mnist_amp.errors import RunError
 from mnist_amp.measuring.inference_inputs import labels_of, resized
 from mnist_amp.measuring.inference_records import INT8, ONNX
-from mnist_amp.onnx_quantization import PACKAGES, quantize, quiet
+from mnist_amp.onnx_files import PACKAGES, onnx_model, quantize, quiet
 from mnist_amp.torch_internals import has_vnni
 from mnist_amp.wording import listed
 
-OPSET = 18  # of ONNX: that of torch's exporter
 INPUT = "inputs"
 
 
@@ -126,8 +125,4 @@ def _export(module: LightningModule, inputs: Tensor, path: Path) -> None:
     program = torch.export.export(
         _Forward(module).eval(), (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
     )
-    exported = torch.onnx.export(
-        program, input_names=[INPUT], dynamo=True, opset_version=OPSET, external_data=False, verbose=False
-    )
-    assert exported is not None
-    path.write_bytes(exported.model_proto.SerializeToString())
+    path.write_bytes(onnx_model(program, INPUT).SerializeToString())

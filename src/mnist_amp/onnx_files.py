@@ -1,8 +1,8 @@
-"""Static quantization of ONNX files to int8 by onnxruntime, for `compare` and for `export`.
+"""ONNX files, for `compare` and for `export`: torch's exporter, and static quantization to int8 by onnxruntime.
 
-A QuantizeLinear and a DequantizeLinear stand before each product, and onnxruntime computes the product of the two in
-int8. The ranges of the activations are the smallest and the largest values for some training inputs; weights have a
-range per channel.
+In int8, a QuantizeLinear and a DequantizeLinear stand before each product, and onnxruntime computes the product of the
+two in int8. The ranges of the activations are the smallest and the largest values for some training inputs; weights
+have a range per channel.
 """
 
 import contextlib
@@ -13,8 +13,35 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.export import ExportedProgram
+
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+OPSET = 18  # of torch's exporter
 CALIBRATION_INPUTS = 500
+
+
+def onnx_model(program: ExportedProgram, name: str, output: str | None = None, *, optimize: bool = True) -> Any:
+    """Return the ONNX model of a program.
+
+    Args:
+        program: the traced computation.
+        name: of its input.
+        output: name of its output; by default, the exporter's.
+        optimize: whether the exporter may change operators and the dtype of small weights.
+    """
+    exported = torch.onnx.export(
+        program,
+        input_names=[name],
+        output_names=None if output is None else [output],
+        dynamo=True,
+        opset_version=OPSET,
+        external_data=False,
+        verbose=False,
+        optimize=optimize,
+    )
+    assert exported is not None
+    return exported.model_proto
 
 
 def quantize(floats: Path, integers: Path, name: str, batches: Iterable[Any], *, reduce_range: bool) -> None:
