@@ -53,6 +53,7 @@ LIGHTNING = {
     "averaged_module": ("average._average_model",),
     "average_start": ("average._swa_epoch_start",),
     "resume_average": ("average._scheduler_state", "average._initialized"),
+    "log_at_step": ("trainer.fit_loop.epoch_loop._batches_that_stepped",),
     "align_logged_step": ("trainer.fit_loop.epoch_loop._batches_that_stepped",),
     "next_batch": ("trainer.fit_loop._data_fetcher", "trainer.fit_loop.epoch_loop.batch_progress.is_last_batch"),
     "transfer_batch": ("module._on_before_batch_transfer", "trainer.strategy.batch_to_device"),

@@ -223,6 +223,11 @@ def align_logged_step(trainer: Trainer) -> None:
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
+def log_at_step(trainer: Trainer, step: int) -> None:
+    """Log the metrics of an evaluation at the optimizer step of its checkpoint; Lightning logs them at step 0."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+
 # --- several optimizer steps in one iteration of the training loop ----------------------------------------------------
 # Lightning's loop takes one step per iteration, and has no public way to take several. These functions do for each
 # further step what the loop does for the first one.

@@ -73,3 +73,11 @@ class Outage(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.server.start()
+
+
+class Broken(Callback):
+    """Fails in the second epoch."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise ZeroDivisionError

@@ -103,7 +103,26 @@ LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
         ("trainer.logger", logger("MLFlowLogger", artifact_location="evil"), "artifact_location evil"),
         ("trainer.logger", logger("WandbLogger", entity="evil"), "entity evil"),
         ("trainer.logger", logger("WandbLogger", dir="/tmp"), "dir /tmp"),
-        ("trainer.logger", {**logger("WandbLogger"), "dict_kwargs": {"entity": "evil"}}, "entity evil"),
+        *(
+            ("trainer.logger", {**logger(kind, **given), "dict_kwargs": more}, f"dict_kwargs {more}")
+            for kind, given, more in (
+                ("WandbLogger", {"settings": None}, {"settings": {"base_url": "http://evil"}}),
+                ("WandbLogger", {"entity": None}, {"entity": "evil"}),
+                ("MLFlowLogger", {"tracking_uri": None}, {"tracking_uri": "http://evil"}),
+                ("CSVLogger", {"save_dir": "logs"}, {"save_dir": "elsewhere"}),
+            )
+        ),
+        *(
+            ("trainer.logger", logger("WandbLogger", **{key: value}), f"{key} {value}")
+            for key, value in (
+                ("mode", "online"),
+                ("log_model", "all"),
+                ("save_code", True),
+                ("config", "secret"),
+                ("settings", {"base_url": "x"}),
+                ("resume_from", "a?_step=1"),
+            )
+        ),
         ("trainer.logger", [{"class_path": f"{LOGGERS}.csv_logs.CSVLogger"}], f"{LOGGERS}.csv_logs.CSVLogger"),
         ("trainer.logger", [logger(save_dir="logs"), {"class_path": "evil.X"}], "evil.X"),
         ("trainer.logger", "WandbLogger", "WandbLogger"),
@@ -114,7 +133,7 @@ LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
             for folder in ("/tmp", "../logs", "logs/..", "a/../../b", "~/logs", "$HOME", "s3:/x", "memory://x", "a\nb")
         ),
         ("trainer.logger", logger(save_dir="logs", prefix="/x"), "/x"),
-        ("trainer.logger", {**logger(), "dict_kwargs": {"filename_suffix": "../x"}}, "../x"),
+        ("trainer.logger", {**logger(), "dict_kwargs": {"suffix": "../x"}}, "dict_kwargs {'suffix': '../x'}"),
         ("optimizer", {"class_path": "torch.optim.SGD", "init_args": {"lr": "builtins.exec"}}, "builtins.exec"),
         ("optimizer", {"class_path": "torch.optim.adam.torch.load"}, "torch.optim.adam.torch.load"),
         ("lr_scheduler", {"class_path": "os.system"}, "os.system"),
@@ -130,10 +149,15 @@ def test_unsafe_settings_are_refused(
     unsafe = unsafe.removeprefix("trainer.") if option.count(".") == 2 else unsafe
     with pytest.raises(RequestError) as error:
         trusted_settings(Path("it.ckpt"), config, is_given=lambda name: False)
-    assert str(error.value) == (
-        f"it.ckpt has {unsafe} as {option}. This is not taken from a checkpoint, because it could run code or write "
-        f"files anywhere. If you trust it, repeat it with --{option}; null leaves it out."
+    danger = "send metrics" if option == "trainer.logger" else "run code or write files"
+    start = (
+        f"it.ckpt has {unsafe} as {option}. This is not taken from a checkpoint, because it could {danger} anywhere. "
     )
+    if isinstance(value, dict) and option == "trainer.logger" and "class_path" in value:
+        kind = value["class_path"].removeprefix(f"{LOGGERS}.")
+        assert str(error.value).startswith(f"{start}If you trust it, repeat it: --trainer.logger {kind}")
+    else:
+        assert str(error.value) == f"{start}If you trust it, repeat it with --{option}; null leaves it out."
     assert trusted_settings(Path("it.ckpt"), config, is_given=lambda name: name == option) == (
         {group: {}} if dot else {}
     )
@@ -172,9 +196,11 @@ def test_loggers_below_the_current_folder_are_inherited_with_a_new_version(folde
         assert trusted_settings(Path("it.ckpt"), alone, is_given=lambda name: False) == alone
 
 
-def test_trackers_are_inherited_if_the_environment_names_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    mlflow = logger("MLFlowLogger", experiment_name="x", tracking_uri="http://127.0.0.1:1", run_id="a", tags={"b": "c"})
+def test_trackers_are_inherited_if_they_name_no_place() -> None:
+    """The user's environment names it. Values that are the defaults of the class change nothing."""
+    mlflow = logger(
+        "MLFlowLogger", experiment_name="x", tracking_uri=None, run_id="a", tags={"b": "c"}, log_model=False
+    )
     wandb = logger("WandbLogger", project="x", offline=True, save_dir="logs", id="a", version=None, entity=None)
     config = {"trainer": {"logger": [mlflow, wandb]}}
     kept = trusted_settings(Path("it.ckpt"), config, is_given=lambda name: False)["trainer"]["logger"]
@@ -182,9 +208,18 @@ def test_trackers_are_inherited_if_the_environment_names_their_place(monkeypatch
         mlflow["init_args"] | {"run_id": None},
         wandb["init_args"] | {"id": None},
     ]
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    with pytest.raises(RequestError, match="has tracking_uri http://127"):
-        trusted_settings(Path("it.ckpt"), config, is_given=lambda name: False)
+
+
+def test_the_message_has_the_options_of_a_logger() -> None:
+    mlflow = logger("MLFlowLogger", experiment_name="my runs", tracking_uri="http://127.0.0.1:1", run_id="a", prefix="")
+    with pytest.raises(RequestError) as error:
+        trusted_settings(Path("it.ckpt"), {"trainer": {"logger": mlflow}}, is_given=lambda name: False)
+    assert str(error.value) == (
+        "it.ckpt has tracking_uri http://127.0.0.1:1 as trainer.logger. This is not taken from a checkpoint, because it "
+        "could send metrics anywhere. If you trust it, repeat it: --trainer.logger MLFlowLogger "
+        "--trainer.logger.experiment_name 'my runs' --trainer.logger.tracking_uri http://127.0.0.1:1. "
+        "--trainer.logger null leaves it out."
+    )
 
 
 @pytest.mark.parametrize(

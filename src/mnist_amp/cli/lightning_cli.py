@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -24,7 +25,7 @@ from mnist_amp.cli import help_texts, launchers, own_module, processes, run_call
 from mnist_amp.cli.arguments import class_given, peek, source, written
 from mnist_amp.cli.class_options import restore_capitals
 from mnist_amp.cli.initial_weights import InitialWeights
-from mnist_amp.cli.logger_settings import completed, names_run
+from mnist_amp.cli.logger_settings import completed, names_run, repeated, without_environment
 from mnist_amp.cli.parser import SEED, Parser, add_core_arguments, add_fit_arguments, add_process_arguments
 from mnist_amp.cli.silenced import silence
 from mnist_amp.cli.starting_checkpoint import StartingCheckpoint
@@ -81,6 +82,7 @@ class MnistAmpCLI(OpenCLI):
         self.changes: list[str] = []
         self.weights: InitialWeights | None = None
         self.config_text = ""  # the resolved configuration, as YAML, for those who keep it
+        self.logger_settings: list[Namespace] = []  # of the user's loggers
         super().__init__(
             LitClassifier,
             ClassificationDataModule,
@@ -191,12 +193,13 @@ class MnistAmpCLI(OpenCLI):
     def instantiate_classes(self) -> None:
         trainer = self.config[self.subcommand].trainer
         has_loggers = trainer.logger not in (None, True, False)
+        if has_loggers:
+            trainer.logger = list(map(without_environment, run_callbacks.as_list(trainer.logger)))
+            self.logger_settings = trainer.logger
         if self.subcommand == "fit" or has_loggers:
             self.config_text = self._config_text()  # as it was given
         if has_loggers:
-            trainer.logger = [
-                completed(logger, self.start, self.command) for logger in run_callbacks.as_list(trainer.logger)
-            ]
+            trainer.logger = [completed(logger, self.start, self.command) for logger in trainer.logger]
         super().instantiate_classes()
         log_no_hyperparameters(self.model, self.datamodule)
         if self.start:
@@ -255,6 +258,7 @@ class MnistAmpCLI(OpenCLI):
             init.checkpoint.every_n_train_steps,
             run_callbacks.overridden_scaler_settings(init.scaler, self.start),
             self._continued(),
+            repeated(self.logger_settings),
         )
         tracking = run_callbacks.make_fit_tracking(folder, training, self.start)
         # the banner names the folder, which is made after the preflight

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.loggers import Logger
 
 from mnist_amp.cli import settings
-from mnist_amp.cli.logger_settings import names_run
+from mnist_amp.cli.logger_settings import NO_OPTIONS, LoggerOptions, names_run
 from mnist_amp.cli.starting_checkpoint import StartingCheckpoint
 from mnist_amp.reporting.banner import Banner
 from mnist_amp.reporting.evaluation_report import EvaluationReport
@@ -93,6 +93,7 @@ def training_callbacks(
     every_n_train_steps: int,
     scaler: dict[str, Any],
     continued: Collection[Logger] = (),
+    again: LoggerOptions = NO_OPTIONS,
 ) -> list[Callback]:
     """Return the callbacks that watch a fit, save it and sum it up.
 
@@ -103,8 +104,9 @@ def training_callbacks(
         every_n_train_steps: optimizer steps between two checkpoints.
         scaler: settings of the gradient scaler that are overridden.
         continued: loggers that continue a run, which has the earlier metrics already.
+        again: the options with which other commands log to the same tracker.
     """
-    steps = partial(_next_steps, trainer, lr_scheduler)
+    steps = partial(_next_steps, trainer, lr_scheduler, again)
     monitor = LossScaleMonitor(scaler)
     if trainer.enable_checkpointing is False:
         return [monitor, TerminateOnNaN(None), ResumedLogs(run, continued), FitSummary(run, None, steps)]
@@ -204,15 +206,17 @@ def as_list(given: Any) -> list[Any]:
     return [] if given is None else [*given] if isinstance(given, list) else [given]
 
 
-def _next_steps(trainer: Namespace, lr_scheduler: Namespace | None, ending: Ending | None) -> list[str]:
+def _next_steps(
+    trainer: Namespace, lr_scheduler: Namespace | None, again: LoggerOptions, ending: Ending | None
+) -> list[str]:
     """Return the commands that a user may want after a fit, which a callback may have ended."""
     root = f" --trainer.default_root_dir {trainer.default_root_dir}" if trainer.default_root_dir else ""
     steps = []
     if trainer.enable_checkpointing is not False:
-        steps.append(f"mnist-amp test{root}")
+        steps.append(f"mnist-amp test{root}{again.to_test}")
         longer = _longer(trainer, lr_scheduler) if ending is None else _after(ending, as_list(trainer.callbacks))
         if longer is not None:
-            steps.append(f"mnist-amp fit{root} --ckpt_path last{longer}")
+            steps.append(f"mnist-amp fit{root} --ckpt_path last{longer}{again.to_fit}")
     if trainer.logger in (None, True):
         steps.append(f"tensorboard --logdir {folders.logs_dir(Path(trainer.default_root_dir or '.'))}")
     return steps

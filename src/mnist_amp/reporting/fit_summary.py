@@ -15,10 +15,9 @@ from mnist_amp.reporting.tables import facts
 from mnist_amp.runs import checkpoint_contents, checkpoint_files
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.runs.checkpoint_contents import EpochMetrics
-from mnist_amp.runs.guarded_logger import Guarded
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
-from mnist_amp.runs.trackers import run_id
+from mnist_amp.runs.trackers import place_of
 from mnist_amp.runs.weights_file import describe as describe_weights
 from mnist_amp.runs.weights_file import with_metadata
 from mnist_amp.training.averaged_weights import TRAINED_WEIGHTS, average_name
@@ -144,7 +143,7 @@ class FitSummary(Callback):
             folder=str(self.run.path),
             files=[name for name in FILES if (self.run.path / name).exists()],
             next_steps=self.next_steps(end),
-            logs=tuple(_place_of(each) for each in trainer.loggers if not _is_in(each, self.run.path)),
+            logs=tuple(place_of(each) for each in trainer.loggers if not _is_in(each, self.run.path)),
         )
 
     def _accuracy(self) -> tuple[float | None, Literal["validation", "training"]]:
@@ -199,13 +198,3 @@ def _graphs_text(graphs: GraphUse) -> str:
 def _is_in(logger: Logger, folder: Path) -> bool:
     """Whether a logger writes its files to a folder itself, as the default loggers do with that of the run."""
     return logger.log_dir is not None and Path(logger.log_dir) == folder
-
-
-def _place_of(logger: Logger) -> str:
-    """Return where a logger writes: the tracker's run, or its folder, or nothing but its name if it has none."""
-    if isinstance(logger, Guarded) and logger.failed:
-        return f"{type(logger).__name__} (failed)"
-    if (run := run_id(logger)) is not None:
-        return f"{type(logger).__name__}, run {run}"
-    folder = logger.log_dir or logger.save_dir
-    return type(logger).__name__ if folder is None else f"{folder}/ ({type(logger).__name__})"

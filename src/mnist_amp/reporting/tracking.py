@@ -6,11 +6,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
+from mnist_amp.lightning_internals import log_at_step
 from mnist_amp.reporting.evaluation_report import FILES, EvaluationReport
 from mnist_amp.runs.checkpoint_contents import TRACKERS_KEY
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
-from mnist_amp.runs.trackers import add_to, run_id
+from mnist_amp.runs.trackers import RUN_FOLDER, add_to, place_of, run_id
 from mnist_amp.training.precision import described_precision, device_name, versions
 
 CURVES, CONFIG = "curves.png", "config.yaml"
@@ -39,7 +40,7 @@ class FitTracking(Callback):
         self.run, self.checkpoint, self.settings, self.resumed_from = run, checkpoint, settings, resumed_from
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.settings = self.settings | facts_of(trainer) | {"run_folder": str(self.run.path.absolute())}
+        self.settings = self.settings | facts_of(trainer) | {RUN_FOLDER: str(self.run.path.absolute())}
         for logger in loggers_of(trainer):
             add_to(logger, "add_settings", self.settings | self._origin(type(logger).__name__))
             add_to(logger, "add_file", self.run.path / CONFIG)
@@ -51,16 +52,25 @@ class FitTracking(Callback):
         return {"resumed_from": path} | ({"resumed_from_run": runs[kind]} if kind in runs else {})
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        runs = {type(logger).__name__: run_id(logger) for logger in trainer.loggers}
-        checkpoint[TRACKERS_KEY] = {kind: run for kind, run in runs.items() if run is not None}
+        kinds = [type(logger).__name__ for logger in trainer.loggers]
+        runs = zip(kinds, map(run_id, trainer.loggers), strict=True)
+        # of two loggers of a class nobody knows which one to continue
+        checkpoint[TRACKERS_KEY] = {kind: run for kind, run in runs if run is not None and kinds.count(kind) == 1}
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in loggers_of(trainer) if (self.run.path / CURVES).is_file() else []:
+            add_to(logger, "add_file", self.run.path / CURVES)
+        self._add_result(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._add_result(trainer)
+
+    def _add_result(self, trainer: Trainer) -> None:
         if self.checkpoint is None or not self.checkpoint.best.is_file():
             return
         score = self.checkpoint.best_model_score
         metrics = {} if score is None else {str(self.checkpoint.monitor): score.item()}
         for logger in loggers_of(trainer):
-            add_to(logger, "add_file", self.run.path / CURVES)
             add_to(logger, "add_result", self.settings, str(self.checkpoint.best.absolute()), metrics)
 
 
@@ -77,6 +87,12 @@ class EvaluationTracking(Callback):
     def __init__(self, settings: dict[str, Any], report: EvaluationReport) -> None:
         self.settings, self.report = settings, report
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        log_at_step(trainer, self.report.step or 0)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        log_at_step(trainer, self.report.step or 0)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._add(trainer)
 
@@ -89,6 +105,8 @@ class EvaluationTracking(Callback):
                 add_to(logger, "add_settings", self.settings | facts_of(trainer))
             for path in self._files():
                 add_to(logger, "add_file", path)
+        if loggers_of(trainer):
+            print(f"logs      {', '.join(map(place_of, trainer.loggers))}", flush=True)
 
     def _files(self) -> list[Path]:
         folder = self.report.written

@@ -4,6 +4,8 @@ A tracker is a program that collects runs, such as MLflow, W&B or TensorBoard. L
 common way to give it a file or a note. A logger without a class here gets all that Lightning's own methods take.
 """
 
+import inspect
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,9 +15,11 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from mnist_amp.lightning_internals import LogRow, metric_prefix
-from mnist_amp.runs.guarded_logger import Guarded
+from mnist_amp.runs.guarded_logger import Guarded, without_passwords
 
 IMAGE = ".png"
+RUN_FOLDER = "run_folder"  # the name of a setting
+LONGEST = 250  # characters of a value that Lightning sends to MLflow
 LARGEST_BATCH = 1000  # metrics that MLflow takes in one request
 
 
@@ -85,6 +89,10 @@ class MLflow(Tracker):
     def add_settings(self, settings: dict[str, Any]) -> None:
         # MLflow refuses to change a parameter, such as one of a run that is continued
         known = self.logger.experiment.get_run(self.logger.run_id).data.params
+        is_named = any(value for name, value in settings.items() if name.endswith(".run_name"))
+        if RUN_FOLDER in settings and not known and not is_named:
+            # MLflow draws a name at random, and all runs with the same seed would have the same one
+            self.logger.experiment.set_tag(self.logger.run_id, "mlflow.runName", Path(settings[RUN_FOLDER]).name)
         super().add_settings({name: value for name, value in settings.items() if name not in known})
 
     def add_rows(self, rows: Iterable[LogRow]) -> None:
@@ -114,7 +122,12 @@ class Wandb(Tracker):
         if path.suffix == IMAGE:
             self.logger.log_image(path.stem, [str(path)])
         else:
-            self.logger.experiment.save(str(path), base_path=str(path.parent), policy="now")
+            # as a copy, because W&B would make a link, and write its own config.yaml through it
+            run = self.logger.experiment
+            copy = Path(run.dir) / path.parent.name / path.name
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
+            run.save(str(copy), base_path=run.dir, policy="now")
 
     def add_result(self, settings: dict[str, Any], best: str, metrics: dict[str, float]) -> None:
         self.logger.experiment.summary.update({"best_checkpoint": best, **_named(metrics)})
@@ -156,6 +169,43 @@ def run_id(logger: Logger) -> str | None:
     return None if version is None else str(version)
 
 
+def place_of(logger: Logger) -> str:
+    """Return where a logger writes: the tracker's run, or its folder, or nothing but its name if it has none."""
+    if isinstance(logger, Guarded) and logger.failed:
+        return f"{type(logger).__name__} (failed)"
+    if (run := run_id(logger)) is not None:
+        return f"{type(logger).__name__}, run {run}"
+    folder = logger.log_dir or logger.save_dir
+    return type(logger).__name__ if folder is None else f"{folder}/ ({type(logger).__name__})"
+
+
+def default_of(logger: type[Logger], parameter: str) -> Any:
+    """Return the default of a parameter of a logger's constructor."""
+    return inspect.signature(logger).parameters[parameter].default
+
+
+def lacks_mlflow_run(address: str, run: str) -> bool:
+    """Whether a server answers that it does not have a run."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient(address).get_run(run)
+    except MlflowException as error:
+        return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
+    return False
+
+
+def has_mlflow_run(address: str, run: str, folder: str) -> bool:
+    """Whether a server has a run, which was logged from the folder of a run."""
+    from mlflow import MlflowClient
+
+    try:
+        return bool(MlflowClient(address).get_run(run).data.params.get(RUN_FOLDER) == folder[:LONGEST])
+    except Exception:  # it does not know the run, or can't be reached
+        return False
+
+
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return settings by the names that their options have.
 
@@ -175,7 +225,7 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
             flat |= flattened({str(index): part for index, part in enumerate(value)}, f"{name}.")
         else:
-            flat[name] = list(value) if isinstance(value, tuple) else value  # as in YAML
+            flat[name] = without_passwords(value) if isinstance(value, str) else value
     return flat
 
 

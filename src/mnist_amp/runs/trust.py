@@ -7,13 +7,16 @@ is safe even if a file has that name, because the parser reads no value as a fil
 import ast
 import importlib.util
 import inspect
-import os
+import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import loggers
+from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -29,11 +32,17 @@ FLOAT32_LAYERS = "mnist_amp.training.float32_layers.Float32Layers"
 LAYER = re.compile(r"\w+(\.\w+)*")
 RUNS_ITS_ARGUMENTS = "lightning.pytorch.callbacks.LambdaCallback"
 FOLDERS = ("dirpath", "save_dir")
-# the first two write files into a new folder `save_dir/name/version_N/sub_dir`; the others send the metrics to a place
-# of the user's environment, unless their settings name another
-LOGGERS = tuple(f"lightning.pytorch.loggers.{name}Logger" for name in ("CSV", "TensorBoard", "MLFlow", "Wandb"))
-LOG_FOLDERS = ("save_dir", "name", "sub_dir", "dir")
-LOG_PLACES = ("tracking_uri", "artifact_location", "entity", "experiment", "settings")
+# these write only files, into a new folder `save_dir/name/version_N/sub_dir`
+FILE_LOGGERS = {f"lightning.pytorch.loggers.{name}Logger" for name in ("CSV", "TensorBoard")}
+LOG_FOLDERS = ("save_dir", "name", "sub_dir")
+# these send the metrics to the place that the user's environment names, with no more than these settings of their own
+TRACKERS: dict[str, tuple[type[Logger], set[str]]] = {
+    "lightning.pytorch.loggers.MLFlowLogger": (MLFlowLogger, {"experiment_name", "run_name", "prefix", "tags"}),
+    "lightning.pytorch.loggers.WandbLogger": (
+        WandbLogger,
+        {"project", "name", "save_dir", "prefix", "tags", "notes", "group", "offline"},
+    ),
+}
 LOG_RUNS = ("version", "run_id", "id")  # that exist; a resumed run gets one of its own
 GROUPS = ("trainer", "model", "data", "scaler", "checkpoint")
 READ_ONLY = ("data.data_dir", "data.folder")  # only data sets are read there, and their published files written
@@ -79,8 +88,9 @@ def trusted_settings(
                     f"--{option} my_module.{unsafe.removeprefix(OF_PROGRAM)}."
                 )
             raise RequestError(
-                f"{path} has {unsafe} as {option}. This is not taken from a checkpoint, because it could run code or "
-                f"write files anywhere. If you trust it, {_how_to_repeat(option, value, unsafe)}"
+                f"{path} has {unsafe} as {option}. This is not taken from a checkpoint, because it could "
+                f"{'send metrics' if option == 'trainer.logger' else 'run code or write files'} anywhere. "
+                f"If you trust it, {_how_to_repeat(option, value, unsafe)}"
             )
     return kept
 
@@ -95,10 +105,35 @@ def _missing_module(class_path: str) -> str | None:
 
 
 def _how_to_repeat(option: str, value: Any, unsafe: str) -> str:
+    if option == "trainer.logger" and isinstance(value, Mapping) and "class_path" in value:
+        return f"repeat it: {' '.join(logger_options(value))}. --trainer.logger null leaves it out."
     if option not in BASES:
         return f"repeat it with --{option}; null leaves it out."
     name = value.get("class_path") if isinstance(value, Mapping) else value
     return f"repeat it: --{option} {name}{'' if unsafe == name else ', with all of its parameters'}."
+
+
+def logger_options(logger: Mapping[str, Any]) -> list[str]:
+    """Return the options that give a logger again: its class, and the settings that are not the defaults of the class.
+
+    Args:
+        logger: its class_path and init_args.
+    """
+    name = str(logger["class_path"]).removeprefix("lightning.pytorch.loggers.")
+    parameters = inspect.signature(getattr(loggers, name)).parameters if hasattr(loggers, name) else {}
+    given = {key: value for key, value in dict(logger.get("init_args") or {}).items() if key not in LOG_RUNS}
+    defaults = {key: parameters[key].default for key in parameters}
+    own = [key for key, value in given.items() if value is not None and value != defaults.get(key, ...)]
+    return [f"--trainer.logger {name}", *(f"--trainer.logger.{key} {shlex.quote(_as_text(given[key]))}" for key in own)]
+
+
+def is_inherited(logger: Mapping[str, Any]) -> bool:
+    """Whether a logger, a class_path and init_args, is taken over from a checkpoint."""
+    return _unsafe_logger(logger) is None
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _unsafe_setting(path: Path, option: str, key: str, value: Any) -> str | None:
@@ -203,24 +238,33 @@ def _is_model(class_path: str) -> bool:
 
 
 def _unsafe_logger(logger: Any) -> str | None:
-    """Return what is unsafe in a logger: its class, or a folder that is not below the current one."""
+    """Return what is unsafe in a logger: its class, a folder that is not below the current one, or another place."""
     if not isinstance(logger, Mapping):
         return None if logger is None or isinstance(logger, bool) else str(logger)
-    if logger.get("class_path") not in LOGGERS:
+    name, settings = logger.get("class_path"), dict(logger.get("init_args") or {})
+    if name not in FILE_LOGGERS and name not in TRACKERS:
         return str(logger.get("class_path", logger))
-    # a class with arguments of any name has some of them in dict_kwargs
-    settings = {**(logger.get("dict_kwargs") or {}), **(logger.get("init_args") or {})}
-    for name in LOG_FOLDERS:
-        folder = settings.pop(name, None)
+    for key, value in logger.items():
+        if key not in ("class_path", "init_args") and value:  # such as dict_kwargs, which replace init_args
+            return f"{key} {value}"
+    if name in TRACKERS and (unsafe := _unsafe_tracker(*TRACKERS[name], settings)) is not None:
+        return unsafe
+    for key in LOG_FOLDERS:
+        folder = settings.pop(key, None)
         if folder is not None and not _is_below(str(folder)):
-            return f"{name} {folder}"
-    for name in LOG_PLACES:
-        place = settings.pop(name, None)
-        # Lightning fills it in from the environment
-        if place is not None and (name != "tracking_uri" or place != os.environ.get("MLFLOW_TRACKING_URI")):
-            return f"{name} {place}"
-    others = {key: value for key, value in logger.items() if key not in ("class_path", "init_args", "dict_kwargs")}
-    return _unsafe_value(settings) or _unsafe_value(others)
+            return f"{key} {folder}"
+    return _unsafe_value(settings)
+
+
+def _unsafe_tracker(kind: type[Logger], known: set[str], settings: dict[str, Any]) -> str | None:
+    """Return a setting that is neither known to be safe nor its default; take out the defaults."""
+    parameters = inspect.signature(kind).parameters
+    for key, value in list(settings.items()):
+        if value is None or (key in parameters and value == parameters[key].default):
+            del settings[key]
+        elif key not in known and key not in LOG_RUNS:
+            return f"{key} {value}"
+    return None
 
 
 def _is_below(folder: str) -> bool:
