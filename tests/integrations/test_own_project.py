@@ -22,7 +22,7 @@ needs("hatchling")  # builds both packages
 pytestmark = pytest.mark.xdist_group("own_project")  # its commands run once
 
 PROJECT = ROOT / "examples" / "own_project"
-FILES = (
+FILES = (  # and .gitignore, which is not counted
     "Makefile",
     "configs/compare.yaml",
     "configs/fit.yaml",
@@ -50,6 +50,8 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
             outputs[line] = output([*line.split(), *QUICK.get(line, [])], folder)
     where = "import mnist_amp; print(mnist_amp.__file__)"
     outputs["where"] = output([".venv/bin/python", "-c", where], folder).strip()
+    requires = "from importlib.metadata import requires; print(requires('shapes'))"
+    outputs["requires"] = output([".venv/bin/python", "-c", requires], folder).strip()
     outputs["folder"] = str(folder)
     return outputs
 
@@ -91,6 +93,10 @@ def test_uses_the_installed_package(printed: dict[str, str]) -> None:
     assert installed.parts[-3:] == ("site-packages", "mnist_amp", "__init__.py")
 
 
+def test_asks_for_what_export_writes(printed: dict[str, str]) -> None:
+    assert printed["requires"] == str(["mnist-amp[export]", "pytest; extra == 'test'"])
+
+
 def test_fit(printed: dict[str, str]) -> None:
     assert "network    ShapesNet (width 16), 14,195 parameters\n" in printed["make fit"]
     assert "data       shapes.dataset.Shapes, images of 3 x 32 x 32 in 3 classes\n" in printed["make fit"]
@@ -116,5 +122,56 @@ def test_is_as_short_as_its_page_states() -> None:
 
 def test_has_only_what_a_project_needs() -> None:
     # others are made by the commands: .venv/, lightning_logs/, caches
-    made = re.compile(r"(.*/)?(\.|lightning_logs/|data/|__pycache__/)")
-    assert {name for name in files(PROJECT) if not made.match(name)} == set(FILES)
+    made = re.compile(r"(.*/)?(\.(?!gitignore$)|lightning_logs/|data/|__pycache__/)")
+    assert {name for name in files(PROJECT) if not made.match(name)} == {".gitignore", *FILES}
+
+
+def test_git_ignores_what_the_commands_make(tmp_path: Path) -> None:
+    shutil.copy2(PROJECT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    made = [".venv/bin/python", "data/archive.gz", "lightning_logs/version_0/model.pth", "shapes/__pycache__/a.pyc"]
+    assert output(["git", "check-ignore", *made, *FILES], tmp_path).splitlines() == made
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Print what make would run in the project."""
+    command = ["make", "--dry-run", "--no-print-directory", "-C", str(folder), *arguments]
+    return subprocess.run(command, env={**environment(), "LC_ALL": "C"}, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("options", "tested"),
+    [
+        ("--trainer.max_epochs 2", ""),
+        ("--trainer.default_root_dir runs --trainer.max_epochs 2", "--trainer.default_root_dir=runs"),
+        ("--trainer.max_epochs 2 --trainer.default_root_dir=runs", "--trainer.default_root_dir=runs"),
+    ],
+)
+def test_make_fit_tests_the_run_that_it_trained(options: str, tested: str) -> None:
+    printed = make(PROJECT, "fit", f"ARGS={options}", "MNIST_AMP=place").stdout.splitlines()
+    assert [line.rstrip() for line in printed[-2:]] == [
+        f".venv/bin/mnist-amp fit --config configs/fit.yaml {options}",
+        f".venv/bin/mnist-amp test {tested}".rstrip(),
+    ]
+
+
+def test_installs_with_the_given_python_from_the_given_place(tmp_path: Path) -> None:
+    shutil.copy2(PROJECT / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    notice = "Installing into .venv (about 2 minutes; on Linux 3.2 GB to download, because torch comes with CUDA) ..."
+    assert make(tmp_path, "test", "MNIST_AMP=place", "PYTHON=python3.99").stdout.splitlines()[:3] == [
+        f'echo "{notice}"',
+        "python3.99 -m venv .venv",
+        '.venv/bin/pip install "place" --editable ".[test]"',
+    ]
+
+
+def test_a_missing_clone_is_named(tmp_path: Path) -> None:
+    shutil.copy2(PROJECT / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    done = make(tmp_path, "fit")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.endswith(
+        " *** ../mnist-amp is not there. Name a clone, wheel or URL of mnist-amp: make fit MNIST_AMP=PLACE.  Stop.\n"
+    )
