@@ -270,6 +270,33 @@ def test_the_trainer_contradicts_the_launcher(given: str, message: str) -> None:
         processes.use_all(Launch("srun", 2, 4, 5, 1), trainer, [f"--trainer.{given}"])
 
 
+# the seed
+
+
+SEEDS = (
+    "seed_everything is true, but the processes of this run were started one by one, and would each choose another "
+    "seed. Give a number."
+)
+
+
+@pytest.mark.parametrize(("launch", "nodes"), [(Launch("torchrun", 1, 2, 1, 1), 1), (None, 2)])
+def test_processes_that_would_choose_seeds_of_their_own_are_refused(launch: Launch | None, nodes: int) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(SEEDS)}$"):
+        processes.choose_seed(launch, nodes)
+
+
+@pytest.mark.parametrize("seed", ["7", ""])
+def test_a_chosen_seed_is_inherited(monkeypatch: pytest.MonkeyPatch, seed: str) -> None:
+    """Lightning's variable is not: a program may set it, and the processes that its run starts run it again."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+    chosen = processes.choose_seed(None, 1)
+    assert os.environ[launchers.SEED] == str(chosen)
+    assert processes.choose_seed(None, 1) != chosen  # in another fit of this process
+    for name, value in {PARENT: str(os.getppid()), "LOCAL_RANK": "1", launchers.SEED: str(chosen)}.items():
+        monkeypatch.setenv(name, value)
+    assert processes.choose_seed(None, 1) == chosen
+
+
 # the meeting
 
 
