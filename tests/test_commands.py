@@ -35,7 +35,6 @@ from tests.conftest import Run, files
 
 SMOKE = ("--config", "smoke.yaml")
 RUN = Path("lightning_logs/version_0")
-RUNS = ("version_0", "version_1")
 SEVEN = Path(__file__).parents[1] / "docs" / "digits" / "seven.png"
 
 
@@ -171,12 +170,14 @@ def test_other_values_are_refused(value: Any, message: str) -> None:
 
 
 def test_classes_and_times_reach_the_run() -> None:
-    fit(*SMOKE, "--network", networks.CNN, "--network.width", 4, "--trainer.max_time", timedelta(minutes=90))
-    fit(*SMOKE, "--optimizer", torch.optim.SGD, "--optimizer.lr", 0.1)
-    first, second = (parse_yaml((RUN.with_name(name) / "config.yaml").read_text(), "") for name in RUNS)
-    assert first["network"] == {"class_path": "mnist_amp.networks.CNN", "init_args": {"width": 4}}
-    assert first["trainer"]["max_time"] == "00:01:30:00"
-    assert second["optimizer"]["class_path"] == "torch.optim.SGD"
+    optimizer = ("--optimizer", torch.optim.SGD, "--optimizer.lr", 0.1)
+    fit(
+        *SMOKE, *optimizer, "--network", networks.CNN, "--network.width", 4, "--trainer.max_time", timedelta(minutes=90)
+    )
+    config = parse_yaml((RUN / "config.yaml").read_text(), "")
+    assert config["network"] == {"class_path": "mnist_amp.networks.cnn.CNN", "init_args": {"width": 4, "dropout": 0.0}}
+    assert config["optimizer"]["class_path"] == "torch.optim.SGD"
+    assert config["trainer"]["max_time"] == "00:01:30:00"
     assert commands.test("--trainer.limit_test_batches", 1).metrics["images"] == 64
     with pytest.raises(RequestError, match=r"^trainer\.gradient_clip_val is inf; it must be at least 0\. "):
         fit("--trainer.gradient_clip_val", float("inf"))

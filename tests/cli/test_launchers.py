@@ -433,6 +433,33 @@ def test_variables_make_one_run(
     assert_same_run(tmp_path, two_devices)
 
 
+PROGRAM = """
+import sys
+from pathlib import Path
+from lightning.pytorch import Callback, seed_everything
+from mnist_amp.commands import fit
+
+class Seeds(Callback):
+    def on_train_start(self, trainer, module):
+        Path(f"seed_{trainer.global_rank}").write_text(str(trainer.datamodule.seed))
+
+seed_everything(7)
+fit(*sys.argv[1:], "--seed_everything", True, "--trainer.devices", 2, "--trainer.callbacks", Seeds)
+"""
+
+
+def test_the_processes_of_a_program_have_the_seed_that_its_first_process_has_chosen(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    process = start(sys.executable, "program.py", *SMOKE, f"--data.data_dir={data_dir}", cwd=tmp_path)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    first, second = (tmp_path / f"seed_{rank}" for rank in (0, 1))
+    assert first.read_text() == second.read_text() != "7"
+    assert f"seed       {first.read_text()}\n" in out
+
+
 def test_a_command_in_one_process_runs_once(tmp_path: Path, data_dir: Path) -> None:
     command("fit", *SMOKE, "--trainer.limit_train_batches=1", f"--data.data_dir={data_dir}", cwd=tmp_path)
     args = ("predict", f"--data.data_dir={data_dir}", "--trainer.limit_predict_batches=1")
