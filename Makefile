@@ -51,5 +51,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	@$(PYTHON) -c 'import sys; sys.exit("the lowest versions need Python 3.11 or 3.12: make test-lowest PYTHON=python3.12" if sys.version_info >= (3, 13) else 0)'
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python $(PIP) --constraint constraints-lowest.txt --editable ".[dev]"
+	$(LOWEST)/bin/python $(PIP) --constraint constraints-lowest.txt --editable ".[dev,integrations]"
 	@touch $@

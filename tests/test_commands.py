@@ -12,23 +12,25 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.strategies.launchers import subprocess_script
 from PIL import Image
 from torch import Tensor, nn
 
-from mnist_amp import commands, errors, signals
+from mnist_amp import commands, errors, networks, signals
 from mnist_amp.commands import compare, export, fit, predict, profile, validate
 from mnist_amp.errors import RequestError, RunError
 from mnist_amp.reporting.result import Result
 from mnist_amp.runs import checkpoint_files
+from mnist_amp.runs.config_text import parse_yaml, read_yaml
 from tests.conftest import Run, files
 
 SMOKE = ("--config", "smoke.yaml")
@@ -128,12 +130,57 @@ def test_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     ("value", "text"),
     [
         *(("a b", "a b"), (2, "2"), (-1, "-1"), (0.5, "0.5"), (True, "true"), (None, "null")),
-        *((Path("a") / "b.png", "a/b.png"), (["32-true", 1], '["32-true", 1]'), ({"a": None}, '{"a": null}')),
-        *((np.int64(3), "3"), (np.float32(0.5), "0.5"), (torch.tensor(4), "4"), ([Path("a")], '["a"]')),
+        *((Path("a") / "b.png", "a/b.png"), (["32-true", 1], "[32-true, 1]"), ({"a": None}, "{a: null}")),
+        *((np.int64(3), "3"), (np.float32(0.5), "0.5"), (torch.tensor(4), "4"), ([Path("a")], "[a]")),
+        *((np.array([1, 2]), "[1, 2]"), (np.True_, "true"), (np.float64(0.5), "0.5"), ((1, (2,)), "[1, [2]]")),
+        *((float("inf"), ".inf"), (-float("inf"), "-.inf"), (float("nan"), ".nan"), ([float("inf")], "[.inf]")),
+        *((1e-9, "1.0e-09"), ([1e-9], "[1.0e-09]"), (["\U0001f600", "1", "on"], "[\U0001f600, '1', 'on']")),
+        *((signal.SIGINT, "2"), ({"x": (1,) * 60}, "{x: [" + ", ".join("1" * 60) + "]}")),
+        *((timedelta(days=1, minutes=65, seconds=5), "01:01:05:05"), ([timedelta(hours=2)], "['00:02:00:00']")),
+        *((nn.Linear, "torch.nn.modules.linear.Linear"), ([torch.relu], "[torch.relu]")),
+        (Image.new, "PIL.Image.new"),
     ],
 )
 def test_values_of_python_are_arguments(value: Any, text: str) -> None:
     assert commands._text(value) == text
+    if not isinstance(value, str | Path | type | timedelta | FunctionType):
+        assert repr(read_yaml(text)) == repr(commands._plain(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        *((value, f"an argument can't be of type {kind}. Give text, a number, True, False, None, a path, a timedelta, "
+          "a class or a function, or a list or a dictionary of these. The parameters of a class are options of their "
+          "own, such as --network.width.") for value, kind in (
+              (nn.ReLU(), "ReLU"), ([{"a": {1}}], "set"), (b"a", "bytes"), (torch.float16, "dtype"), (1j, "complex"))),
+        (timedelta(seconds=1.5), "the time 0:00:01.500000 has a fraction of a second; give whole seconds."),
+        (
+            lambda: None,
+            "<lambda> can't be imported by its name. Define it at the top level of a module or in a cell, and not "
+            "within a function.",
+        ),
+    ],
+)  # fmt: skip
+def test_other_values_are_refused(value: Any, message: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        fit("--network", value)
+    assert str(raised.value) == message
+    assert not Path("lightning_logs").exists()
+
+
+def test_classes_and_times_reach_the_run() -> None:
+    optimizer = ("--optimizer", torch.optim.SGD, "--optimizer.lr", 0.1)
+    fit(
+        *SMOKE, *optimizer, "--network", networks.CNN, "--network.width", 4, "--trainer.max_time", timedelta(minutes=90)
+    )
+    config = parse_yaml((RUN / "config.yaml").read_text(), "")
+    assert config["network"] == {"class_path": "mnist_amp.networks.cnn.CNN", "init_args": {"width": 4, "dropout": 0.0}}
+    assert config["optimizer"]["class_path"] == "torch.optim.SGD"
+    assert config["trainer"]["max_time"] == "00:01:30:00"
+    assert commands.test("--trainer.limit_test_batches", 1).metrics["images"] == 64
+    with pytest.raises(RequestError, match=r"^trainer\.gradient_clip_val is inf; it must be at least 0\. "):
+        fit("--trainer.gradient_clip_val", float("inf"))
 
 
 def test_values_reach_the_run() -> None:
@@ -290,6 +337,22 @@ def test_fits_repeat_with_a_seed_and_differ_without() -> None:
     assert len(set(runs)) == 5
 
 
+def test_the_seed_of_the_program_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seed_everything(7, workers=True)
+    before = dict(os.environ)
+    draws = []
+    for seed in (False, False, True, True):
+        run = fit(*SMOKE, "--seed_everything", seed)
+        draws.append((run.metrics["train_loss"], random.random() if seed is False else None))
+    assert len(set(draws)) == 4
+    assert dict(os.environ) == before
+    seeds = [parse_yaml((RUN.with_name(f"version_{number}") / "config.yaml").read_text(), "")["seed_everything"]
+             for number in range(4)]  # fmt: skip
+    assert (seeds[:2], 7 in seeds) == ([False, False], False)
+    settings = checkpoint_files.read(RUN / "checkpoints/last.ckpt")["datamodule_hyper_parameters"]
+    assert settings["seed"] == 0  # as the first lines of the fit tell
+
+
 def test_a_fit_leaves_no_trainer_behind() -> None:
     def trainers() -> list[Trainer]:
         return [each for each in gc.get_objects() if type(each) is Trainer]
@@ -316,6 +379,17 @@ def test_a_changed_file_of_the_current_folder_is_imported_again() -> None:
     assert "changing_net" not in sys.modules
 
 
+def test_a_changed_file_of_a_folder_is_imported_again() -> None:
+    """The folder has no `__init__.py`."""
+    Path("changing_nets").mkdir()
+    for width in (4, 16):
+        Path("changing_nets/net.py").write_text(NETWORK.format(width=width))
+        fit(*SMOKE, "--network", "changing_nets.net.Net")
+    weights = checkpoint_files.read(RUN.with_name("version_1") / "checkpoints/last.ckpt")["state_dict"]
+    assert weights["model.1.weight"].shape == (16, 784)
+    assert not {"changing_nets", "changing_nets.net"} & set(sys.modules)
+
+
 def test_a_module_that_the_program_imported_itself_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     Path("kept_net.py").write_text(NETWORK.format(width=4))
@@ -339,6 +413,13 @@ def test_threads_run_one_after_the_other() -> None:
     assert runs[0].metrics == runs[2].metrics != runs[1].metrics
     assert len({run.folder for run in runs}) == 3
     assert state() == before
+
+
+def test_pytest_does_not_collect_the_function_test(tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text("from mnist_amp.commands import fit, test\n\n\ndef test_own():\n    pass\n")
+    args = ("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path)
+    done = subprocess.run([sys.executable, *args], capture_output=True, text=True, cwd=tmp_path)
+    assert [line for line in done.stdout.splitlines() if "::" in line] == ["test_own.py::test_own"]
 
 
 def test_the_functions_are_imported_without_torch() -> None:
@@ -439,8 +520,10 @@ def own_net(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("own_net")
-def test_a_class_of_the_program_is_a_network() -> None:
-    fit(*SMOKE, "--network", "__main__.OwnNet", "--network.width", 16)
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_class_of_the_program_is_a_network(by_name: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OwnNet, "__module__", "__main__")
+    fit(*SMOKE, "--network", "__main__.OwnNet" if by_name else OwnNet, "--network.width", 16)
     resumed = fit("--ckpt_path", "last", "--trainer.max_epochs", 2)
     assert resumed.folder == RUN.with_name("version_1")
     weights = checkpoint_files.read(RUN.with_name("version_1") / "checkpoints/last.ckpt")["state_dict"]

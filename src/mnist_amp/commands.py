@@ -8,8 +8,8 @@ Example::
     print(run.folder, run.metrics["val_accuracy"])
     print(test().metrics["accuracy"])
 
-The arguments are those of the command line, in its order; `fit("--help")` lists them. A value may be an object of
-Python instead of text: a number, True, None, a list, a dictionary or a path.
+The arguments are those of the command line, in its order; `fit("--help")` lists them. Instead of text, a value may be a
+number, True, None, a path, a timedelta, a class or a function, and a list or a dictionary of these.
 
 - A function returns a `Result`: the folder with the files of the command, and its metrics.
 - A wrong request raises `mnist_amp.errors.RequestError` and a failed run `mnist_amp.errors.RunError`, with the message
@@ -19,11 +19,16 @@ Python instead of text: a number, True, None, a list, a dictionary or a path.
   precision of matrix products, are afterwards as they were before.
 """
 
-import json
+import math
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
+
+import yaml
 
 from mnist_amp import __main__, errors, signals
 from mnist_amp.cli.arguments import DEBUG
@@ -53,6 +58,9 @@ def validate(*args: Any) -> Result:
 def test(*args: Any) -> Result:
     """Score a checkpoint on the test images, as `mnist-amp test` does: `test().metrics["accuracy"]`."""
     return _call("test", args)
+
+
+test.__test__ = False  # type: ignore[attr-defined]  # or pytest would collect it where a file of tests imports it
 
 
 def predict(*args: Any) -> Result:
@@ -109,17 +117,67 @@ def _call(command: str, args: tuple[Any, ...]) -> Result:
 def _text(value: Any) -> str:
     """Return an argument as it is written on a command line.
 
-    >>> list(map(_text, ["--trainer.max_epochs", 2, None, True, ["32-true"]]))
-    ['--trainer.max_epochs', '2', 'null', 'true', '["32-true"]']
+    >>> list(map(_text, ["--trainer.max_epochs", 2, None, True, ["a", 1e-9], math.inf, timedelta(minutes=90)]))
+    ['--trainer.max_epochs', '2', 'null', 'true', '[a, 1.0e-09]', '.inf', '00:01:30:00']
     """
-    if isinstance(value, str | os.PathLike):
-        return os.fspath(value)
-    return json.dumps(value, default=_plain)
+    plain = _plain(value)
+    if isinstance(plain, str):
+        return plain
+    text = yaml.safe_dump(plain, default_flow_style=True, width=math.inf, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("...\n").strip()  # the dots are the end of a single value
 
 
 def _plain(value: Any) -> Any:
-    """Return a number of numpy or torch as one of Python, and anything else as text."""
-    return value.item() if hasattr(value, "item") else str(value)
+    """Return a value as YAML has it: a class as its name, for example, and a number of numpy or torch as one of Python.
+
+    Raises:
+        RequestError: a command line has no text for it.
+    """
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return str.__str__(value)  # YAML has no subclasses, such as an Enum's
+        case int():
+            return int(value)
+        case float():
+            return float(value)
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case Mapping():
+            return {_plain(key): _plain(each) for key, each in value.items()}
+        case os.PathLike():
+            return os.fspath(value)
+        case timedelta():
+            return _time(value)
+        case type() | FunctionType() | BuiltinFunctionType():
+            return _name(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    raise RequestError(
+        f"an argument can't be of type {type(value).__name__}. Give text, a number, True, False, None, a path, a "
+        "timedelta, a class or a function, or a list or a dictionary of these. The parameters of a class are options "
+        "of their own, such as --network.width."
+    )
+
+
+def _time(time: timedelta) -> str:
+    """Return a time as Lightning's options take it: days:hours:minutes:seconds."""
+    if time.microseconds:
+        raise RequestError(f"the time {time} has a fraction of a second; give whole seconds.")
+    minutes, seconds = divmod(time.seconds, 60)
+    return f"{time.days:02}:{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
+
+
+def _name(named: Any) -> str:
+    """Return the name of a class or a function with its module, as the command imports it."""
+    own = named.__name__ if isinstance(named, BuiltinFunctionType) else named.__qualname__  # torch.relu has another one
+    if "<" in own:  # <locals> or <lambda>
+        raise RequestError(
+            f"{own} can't be imported by its name. Define it at the top level of a module or in a cell, "
+            "and not within a function."
+        )
+    return f"{named.__module__}.{own}"
 
 
 def _pass_on(stopped: signals.Stopped) -> None:

@@ -40,3 +40,23 @@ def test_a_fit_imports_only_what_it_uses(tmp_path: Path, data_dir: Path) -> None
         "mnist_amp.reporting.chart_style imports matplotlib",
         *("files", "next", "", "tensorboard is not loaded"),
     ]
+
+
+# runs the command, and prints which of the packages that only some users need are loaded at the end
+LOADED = """
+import sys
+from mnist_amp.__main__ import main
+try:
+    main()
+finally:
+    optional = {"IPython", "ipykernel", "mlflow", "nbclient", "optuna", "pandas", "wandb"}
+    print("loaded:", sorted(optional & set(sys.modules)))
+"""
+
+
+def test_a_fit_imports_no_optional_package(tmp_path: Path, data_dir: Path) -> None:
+    """They take seconds to import. CI has them installed."""
+    args = ["fit", "--config=smoke.yaml", f"--data.data_dir={data_dir}"]
+    done = subprocess.run([sys.executable, "-c", LOADED, *args], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "loaded: []"

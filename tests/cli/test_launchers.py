@@ -270,6 +270,33 @@ def test_the_trainer_contradicts_the_launcher(given: str, message: str) -> None:
         processes.use_all(Launch("srun", 2, 4, 5, 1), trainer, [f"--trainer.{given}"])
 
 
+# the seed
+
+
+SEEDS = (
+    "seed_everything is true, but the processes of this run were started one by one, and would each choose another "
+    "seed. Give a number."
+)
+
+
+@pytest.mark.parametrize(("launch", "nodes"), [(Launch("torchrun", 1, 2, 1, 1), 1), (None, 2)])
+def test_processes_that_would_choose_seeds_of_their_own_are_refused(launch: Launch | None, nodes: int) -> None:
+    with pytest.raises(UsageError, match=f"^{re.escape(SEEDS)}$"):
+        processes.choose_seed(launch, nodes)
+
+
+@pytest.mark.parametrize("seed", ["7", ""])
+def test_a_chosen_seed_is_inherited(monkeypatch: pytest.MonkeyPatch, seed: str) -> None:
+    """Lightning's variable is not: a program may set it, and the processes that its run starts run it again."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+    chosen = processes.choose_seed(None, 1)
+    assert os.environ[launchers.SEED] == str(chosen)
+    assert processes.choose_seed(None, 1) != chosen  # in another fit of this process
+    for name, value in {PARENT: str(os.getppid()), "LOCAL_RANK": "1", launchers.SEED: str(chosen)}.items():
+        monkeypatch.setenv(name, value)
+    assert processes.choose_seed(None, 1) == chosen
+
+
 # the meeting
 
 
@@ -404,6 +431,33 @@ def test_variables_make_one_run(
     assert f"processes  2 processes, started by {request.node.callspec.id}\n" in ended[0][0]
     assert ended[1][0] == ""
     assert_same_run(tmp_path, two_devices)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from lightning.pytorch import Callback, seed_everything
+from mnist_amp.commands import fit
+
+class Seeds(Callback):
+    def on_train_start(self, trainer, module):
+        Path(f"seed_{trainer.global_rank}").write_text(str(trainer.datamodule.seed))
+
+seed_everything(7)
+fit(*sys.argv[1:], "--seed_everything", True, "--trainer.devices", 2, "--trainer.callbacks", Seeds)
+"""
+
+
+def test_the_processes_of_a_program_have_the_seed_that_its_first_process_has_chosen(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    process = start(sys.executable, "program.py", *SMOKE, f"--data.data_dir={data_dir}", cwd=tmp_path)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    first, second = (tmp_path / f"seed_{rank}" for rank in (0, 1))
+    assert first.read_text() == second.read_text() != "7"
+    assert f"seed       {first.read_text()}\n" in out
 
 
 def test_a_command_in_one_process_runs_once(tmp_path: Path, data_dir: Path) -> None:

@@ -14,6 +14,7 @@ from mnist_amp.errors import RequestError
 
 # set for the processes that a run starts itself, to the process that has started them
 PARENT = "_MNIST_AMP_PARENT"
+SEED = "_MNIST_AMP_SEED"  # and the seed that it has chosen at random
 BY_HAND = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
 OPEN_MPI = "OMPI_COMM_WORLD_"
 # all variables from which Lightning or torch could conclude that there are other processes

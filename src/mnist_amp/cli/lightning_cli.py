@@ -5,7 +5,6 @@ from in `starting_checkpoint`, the callbacks in `run_callbacks`, the messages in
 """
 
 import os
-import secrets
 import sys
 import warnings
 from collections.abc import Mapping
@@ -83,6 +82,8 @@ class MnistAmpCLI(OpenCLI):
         self.weights: InitialWeights | None = None
         self.config_text = ""  # the resolved configuration, as YAML, for those who keep it
         self.logger_settings: list[Namespace] = []  # of the user's loggers
+        # a program's seed_everything has set it, or a shell; this command has a seed of its own, or none
+        os.environ.pop("PL_GLOBAL_SEED", None)
         super().__init__(
             LitClassifier,
             ClassificationDataModule,
@@ -164,8 +165,7 @@ class MnistAmpCLI(OpenCLI):
         settings.check_times(config.as_dict(), written(own))
         settings.check(config.as_dict())
         if config.seed_everything is True:
-            # the other processes of a distributed run inherit that of the first
-            config.seed_everything = int(os.environ.get("PL_GLOBAL_SEED") or secrets.randbelow(2**31))
+            config.seed_everything = processes.choose_seed(self.launch, config.trainer.num_nodes)
 
     def _where_set(self, args: list[str], key: str, text: str) -> str | None:
         """Return the file, environment variable or checkpoint that sets an option; None for the command line."""

@@ -40,7 +40,8 @@ def restored(levels: Mapping[str, int]) -> Iterator[None]:
         try:
             yield
         finally:
-            if "PL_GLOBAL_SEED" in os.environ:  # otherwise no seed was set, so the random numbers continue
+            # set with a seed, and removed at the beginning; without a seed the random numbers continue
+            if "PL_GLOBAL_SEED" in os.environ:
                 random_numbers.__exit__(None, None, None)
 
 
@@ -87,10 +88,9 @@ def _forget_own_modules(before: set[str]) -> None:
 def _is_here(name: str) -> bool:
     """Whether a module is a file or a package in the current folder."""
     spec: Any = getattr(sys.modules.get(name), "__spec__", None)
-    if spec is None or not spec.has_location:
-        return False
-    origin = Path(spec.origin)
-    return Path.cwd() in (origin.parent.parent if origin.name == "__init__.py" else origin.parent,)
+    # the folders of a package, which may have no __init__.py and so no file; or the file of a module
+    places = () if spec is None else spec.submodule_search_locations or (spec.origin or "",)
+    return Path.cwd() in [Path(place).parent for place in places]
 
 
 def _torch() -> Iterator[Callable[[], None]]:

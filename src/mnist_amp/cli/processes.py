@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -78,6 +79,29 @@ def use_all(launch: Launch, trainer: Namespace, args: Sequence[str]) -> None:
                 f"trainer.{name}",
             )
         trainer[name] = number
+
+
+def choose_seed(launch: Launch | None, num_nodes: int) -> int:
+    """Choose a seed at random; a process that a run has started itself gets the seed of that run.
+
+    Args:
+        launch: the processes that a launcher has started.
+        num_nodes: without a launcher, one process is started by hand on each of these nodes.
+
+    Raises:
+        UsageError: there are processes that would each choose another seed, and so train on other images.
+    """
+    if launchers.is_child(os.environ) and launchers.SEED in os.environ:
+        return int(os.environ[launchers.SEED])
+    if launch is not None or num_nodes > 1:
+        raise UsageError(
+            "seed_everything is true, but the processes of this run were started one by one, and would each choose "
+            "another seed. Give a number.",
+            "seed_everything",
+        )
+    seed = secrets.randbelow(2**31)
+    os.environ[launchers.SEED] = str(seed)
+    return seed
 
 
 def environment_of(launch: Launch) -> list[ClusterEnvironment]:
