@@ -182,7 +182,7 @@ class Sweep:
 
     def ranked(self) -> list[Any]:
         """Return the complete trials, the best first."""
-        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+        complete = [t for t in self.trials() if t.state == TrialState.COMPLETE and t.user_attrs.get("runs")]
         return sorted(complete, key=lambda trial: trial.value, reverse=self.options.mode == "max")
 
     # the choice of a trial
@@ -208,7 +208,7 @@ class Sweep:
         """Return a trial whose process has died, else a new one; None if other processes run all that are left."""
         trials = self.trials()
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        chosen = next((t for t in running if time.time() - t.user_attrs["alive"] > self.options.grace), None)
+        chosen = next((t for t in running if time.time() - t.user_attrs.get("alive", 0) > self.options.grace), None)
         if chosen is None and len(running) + sum(t.state in FINISHED for t in trials) < self.options.trials:
             chosen = self.new_trial(trials)
         if chosen is None:
@@ -226,7 +226,7 @@ class Sweep:
                 state=TrialState.RUNNING, params=settings, distributions=self.space, user_attrs=attributes
             )
         )
-        return next(trial for trial in self.trials() if trial.user_attrs["token"] == token)
+        return next(trial for trial in self.trials() if trial.user_attrs.get("token") == token)
 
     def new_settings(self, trials: list[Any]) -> dict[str, Any]:
         """Return settings that no trial has; if none can be found, those of a trial that has not failed."""
