@@ -245,27 +245,31 @@ class Sweep:
 
     def run_trial(self, trial: Any) -> bool:
         """Run a trial to its end and record it; return False if it has failed."""
-        self.reported = set(self.trials()[trial.number].intermediate_values)
         try:
-            values = [self.train(trial, seed) for seed in self.seeds]
-            self.record(trial, TrialState.COMPLETE, values=values)
-        except optuna.TrialPruned:
-            self.record(trial, TrialState.PRUNED)
-        except TrialError as error:
-            self.record(trial, TrialState.FAIL, str(error))
-            return False
+            state, values, why = self.outcome(trial)
+            self.record(trial, state, values, why)
         except optuna.exceptions.UpdateFinishedTrialError:
-            pass  # another process took this one for dead, and has finished the trial
+            return True  # another process took this one for dead, and has finished the trial
         except BaseException:
             with contextlib.suppress(*STORAGE_ERRORS):
                 trial.set_user_attr("alive", 0.0)  # the next process continues it without waiting
             raise
-        return True
+        return bool(state != TrialState.FAIL)
 
-    def record(self, trial: Any, state: Any, why: str = "", values: Sequence[float] = ()) -> None:
+    def outcome(self, trial: Any) -> tuple[Any, list[float], str]:
+        """Train with each seed; return the state of the trial, its values, and why it has failed."""
+        self.reported = set(self.trials()[trial.number].intermediate_values)
+        try:
+            return TrialState.COMPLETE, [self.train(trial, seed) for seed in self.seeds], ""
+        except optuna.TrialPruned:
+            return TrialState.PRUNED, [], ""
+        except TrialError as error:
+            return TrialState.FAIL, [], str(error)
+
+    def record(self, trial: Any, state: Any, values: list[float], why: str) -> None:
         newest = [run for seed in self.seeds for run in runs_in(self.root(trial, seed))[-1:]]
         runs = [run.relative_to(self.options.folder).as_posix() for run in newest]
-        for name, content in {"runs": runs, "values": list(values), "reason": why}.items():
+        for name, content in {"runs": runs, "values": values, "reason": why}.items():
             trial.set_user_attr(name, content)
         self.study.tell(trial, statistics.fmean(values) if values else None, state=state)
         with self.lock:
@@ -368,25 +372,23 @@ class Sweep:
 
 
 def verdict(ranked: Sequence[Any], metric: str) -> list[str]:
-    """Return the best trial and, if there are others, whether it can be told from the second."""
+    """Return the best trial and, if there are others, whether it can be distinguished from the second."""
     if not ranked:
         return []
     first, *others = ranked
-    lines = [f"best    trial {first.number}: {metric} {first.value:.6g} with {described(first.params)}"]
-    for second in others[:1]:
-        seeds = len(first.user_attrs["values"])
-        differ = f"trials {first.number} and {second.number} differ by {abs(first.value - second.value):.2g}"
-        if seeds == 1:
-            lines.append(f"note    {differ}. One seed does not tell whether that is chance; --seeds 3 does.")
-            continue
-        spread = max(statistics.stdev(trial.user_attrs["values"]) for trial in (first, second))
-        told = abs(first.value - second.value) > spread
-        what = "more than" if told else "which is within"
-        lines.append(
-            f"note    {differ}, {what} the spread over {seeds} seeds (standard deviation {spread:.2g})"
-            f"{'' if told else ': the best can not be told from the second'}."
-        )
-    return lines
+    best = f"best    trial {first.number}: {metric} {first.value:.6g} with {described(first.params)}"
+    if not others:
+        return [best]
+    second, seeds = others[0], len(first.user_attrs["values"])
+    difference = abs(first.value - second.value)
+    note = f"note    trials {first.number} and {second.number} differ by {difference:.2g}"
+    if seeds == 1:
+        return [best, f"{note}. One seed does not show whether that is chance; --seeds 3 does."]
+    spread = max(statistics.stdev(trial.user_attrs["values"]) for trial in (first, second))
+    spread_text = f"the spread over {seeds} seeds (standard deviation {spread:.2g})"
+    if difference > spread:
+        return [best, f"{note}, more than {spread_text}."]
+    return [best, f"{note}, which is within {spread_text}: the two can't be distinguished."]
 
 
 # the search space and the options
