@@ -291,7 +291,7 @@ class TestMistakes:
         done = subprocess.run(arguments, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=300)
         assert done.returncode == 1
         assert done.stderr.startswith(
-            "sweep: error: fit fails with optimizer.lrr 0.001: optimizer: Adam takes no lrr (did you mean lr?); it takes lr,"
+            "sweep: error: fit fails with optimizer.lrr 0.001: optimizer: Adam takes no lrr (did you mean lr?); "
         )
         assert done.stderr.count("\n") == 1
         assert not list(tmp_path.glob("sweep/*trial*"))
