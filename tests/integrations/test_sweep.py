@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ trainer.max_epochs: 3
             self.kill(processes[0], with_its_fit=True)
             processes = [self.start(), self.start()]
             for finished in sorted(self.chance.sample(range(10), 2)):
-                self.wait_until(lambda least=finished: self.finished() >= least, processes)
+                self.wait_until(partial(self.has_finished, finished), processes)
                 time.sleep(self.chance.uniform(0, 5))
                 victim = self.chance.randrange(2)
                 self.kill(processes[victim], with_its_fit=self.chance.random() < 0.5)
@@ -120,8 +121,8 @@ trainer.max_epochs: 3
             assert [process.poll() for process in processes] == [None] * len(processes)
             time.sleep(0.1)
 
-    def finished(self) -> int:
-        return states(self.folder).count(TrialState.COMPLETE)
+    def has_finished(self, least: int) -> bool:
+        return states(self.folder).count(TrialState.COMPLETE) >= least
 
     def kill(self, process: subprocess.Popen[str], *, with_its_fit: bool) -> None:
         if with_its_fit and sys.platform == "linux":
