@@ -17,11 +17,11 @@ import ctypes
 import json
 import math
 import re
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 import warnings
@@ -162,19 +162,21 @@ class Sweep:
         Raises:
             RequestError: `fit` refuses the settings, or does not log the metric.
         """
-        first = {
-            name: found.choices[0] if hasattr(found, "choices") else found.low for name, found in self.space.items()
-        }
-        with tempfile.TemporaryDirectory(prefix=".one_batch_", dir=self.options.folder) as folder:
-            command = [*FIT, *self.arguments(first), *ONE_BATCH, f"--trainer.default_root_dir={folder}"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise RequestError(f"fit fails with {described(first)}: {reason(done.stderr, done.returncode)}")
-            run = runs_in(Path(folder))[-1]
-            if value_of(run, self.options.metric) is None:
-                logged = sorted({name for row in rows_of(run) for name in row} - {"epoch", "step"})
-                raise RequestError(f"fit does not log {self.options.metric}. It logs {', '.join(logged)}.")
-            return int(parse_yaml((run / "config.yaml").read_text(encoding="utf-8"), "config.yaml")["seed_everything"])
+        first = {name: getattr(found, "choices", None) or [found.low] for name, found in self.space.items()}
+        first = {name: values[0] for name, values in first.items()}
+        root = self.options.folder / "one_batch"
+        shutil.rmtree(root, ignore_errors=True)
+        command = [*FIT, *self.arguments(first), *ONE_BATCH, f"--trainer.default_root_dir={root}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RequestError(f"fit fails with {described(first)}: {reason(done.stderr, done.returncode)}")
+        run = runs_in(root)[-1]
+        if value_of(run, self.options.metric) is None:
+            logged = sorted({name for row in rows_of(run) for name in row} - {"epoch", "step"})
+            raise RequestError(f"fit does not log {self.options.metric}. It logs {', '.join(logged)}.")
+        config = parse_yaml((run / "config.yaml").read_text(encoding="utf-8"), "config.yaml")
+        shutil.rmtree(root)
+        return int(config["seed_everything"])
 
     def trials(self) -> list[Any]:
         found: list[Any] = self.study.get_trials(deepcopy=False)
@@ -345,14 +347,14 @@ class Sweep:
 
     def report(self, trial: Any, root: Path) -> bool:
         """Report the epochs that have ended since the last report; return whether the trial should stop."""
+        stop = False
         for row in (row for run in runs_in(root)[-1:] for row in rows_of(run)):
             epoch = int(row["epoch"])
             if self.options.metric in row and epoch not in self.reported:
                 self.reported.add(epoch)
                 trial.report(row[self.options.metric], epoch)
-                if trial.should_prune():
-                    return True
-        return False
+                stop = stop or trial.should_prune()
+        return stop
 
     # the result
 
