@@ -73,7 +73,8 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.stderr.write("sweep: stopped. The same command continues it.\n")
         sys.exit(130)
     except STORAGE_ERRORS as error:
-        sys.exit(f"sweep: error: the storage failed: {first_line(error)} The same command continues the sweep.")
+        cause = first_line(error.__cause__ or error)  # Optuna's own text is about its internals
+        sys.exit(f"sweep: error: the storage failed: {cause} The same command continues the sweep.")
     except (RequestError, RunError, OSError) as error:
         sys.exit(f"sweep: error: {error}")
 

@@ -318,6 +318,17 @@ class TestMistakes:
             "sweep: error: the storage sqlite:////no/folder/sweep.db can't be used: "
         )
 
+    def test_a_storage_that_is_lost(self, swept: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+        def lose(*_: Any) -> None:
+            Path("sweep/sweep.db").unlink()
+            Path("sweep/sweep.db").mkdir()
+
+        monkeypatch.setattr(sweep.Sweep, "train", lose)
+        message = error_of(swept)
+        assert message.startswith("sweep: error: the storage failed: ")
+        assert message.endswith(" The same command continues the sweep.")
+        assert "\n" not in message
+
     @pytest.mark.parametrize("lr", ["{choices: [1], low: 1}", "{low: 1e-3}", "{low: 2, high: 1}", "{low: x, high: y}"])
     def test_a_range(self, swept: Sweep, lr: str) -> None:
         assert error_of(swept, lr=lr).startswith(
