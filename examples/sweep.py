@@ -334,7 +334,7 @@ class Sweep:
         renewed = 0.0
         try:
             while fit.poll() is None:
-                if time.time() - renewed > self.options.grace / 4:
+                if time.time() - renewed > min(self.options.grace / 4, 10):
                     renewed = time.time()
                     trial.set_user_attr("alive", renewed)
                 if seed == self.seeds[0] and self.report(trial, root):

@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import ROOT, command
 from tests.integrations.packages import needs
+from tests.project.documents import blocks
 
 needs("optuna")
 import optuna  # noqa: E402
@@ -359,3 +360,9 @@ def test_the_order_and_the_form_of_options(swept: Sweep, monkeypatch: pytest.Mon
     ]
     assert found.space["network.width"] == optuna.distributions.IntDistribution(16, 64, step=16)
     assert found.space["optimizer.lr"] == optuna.distributions.FloatDistribution(1e-4, 1.0, log=True)
+
+
+def test_the_documented_space() -> None:
+    """It is that of the file, without the comments."""
+    lines = (ROOT / "examples" / "sweep.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    assert blocks("docs/sweeps.md", "yaml")[0][1] == "".join(line for line in lines if not line.startswith("#"))
