@@ -21,6 +21,7 @@ CHECKED = (
     "examples",
     ".ci/site.py",
     "README.md",
+    "README.zh-CN.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
 )

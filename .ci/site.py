@@ -3,6 +3,7 @@
 - `<!-- help: fit -->` becomes the `--help` of a command; with `without fit`, only the sections that differ from fit's.
 - `<!-- files -->` becomes a list of the package's files, with the first sentence of each docstring.
 - A Mermaid pie, which GitHub draws by itself, becomes an SVG, because Mermaid's script would have to be downloaded.
+- The pages of docs/zh name Chinese as their language. Browsers choose the font by it, and screen readers the voice.
 """
 
 import ast
@@ -31,6 +32,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = PIE.sub(lambda found: pie(found[1], re.findall(r'"(.+)" : ([\d.]+)', found[2])), markdown)
     markdown = HELP.sub(lambda found: command_help(found[1], omit_fit=bool(found[2])), markdown)
     return markdown.replace("<!-- files -->", package_files())
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    return (
+        output.replace('<html lang="en"', '<html lang="zh-Hans"', 1) if page.file.src_uri.startswith("zh/") else output
+    )
 
 
 def on_post_build(config: Any, **_: Any) -> None:

@@ -2,17 +2,20 @@
 
 import ast
 import importlib
+import inspect
+import re
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from lightning.fabric.strategies.launchers import subprocess_script as fabric_launcher
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.demos.boring_classes import BoringModel
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger
 from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.profilers import SimpleProfiler
 from lightning.pytorch.strategies.launchers import subprocess_script
@@ -35,6 +38,8 @@ LIGHTNING = {
         "trainer._logger_connector.metrics",
         "trainer.fit_loop.epoch_loop._batches_that_stepped",
     ),
+    "log_no_hyperparameters": ("module._log_hyperparams", "data._log_hyperparams"),
+    "metric_prefix": ("mlflow_logger._prefix",),
     "batches_since_validation": (
         "trainer.fit_loop.epoch_loop.batch_progress.total.ready",
         "trainer.fit_loop.epoch_loop.batch_progress.current.ready",
@@ -134,6 +139,11 @@ def owners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {
         "trainer": trainer,
         "module": module,
+        "data": LightningDataModule(),
+        # its constructor needs the package mlflow
+        "mlflow_logger": SimpleNamespace(
+            **dict.fromkeys(re.findall(r"self\.(\w+) =", inspect.getsource(MLFlowLogger.__init__)))
+        ),
         "closure": module.closure,
         "cli": RunsNothing(BoringModel, args=["fit"], save_config_callback=None, seed_everything_default=False),
         "average": StochasticWeightAveraging(0.1),

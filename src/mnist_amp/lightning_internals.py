@@ -12,9 +12,10 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult
 from lightning.pytorch.strategies.launchers import subprocess_script
 from torch import Tensor
@@ -97,6 +98,20 @@ def pending_row(trainer: Trainer) -> LogRow | None:
         return None
     step = trainer.fit_loop.epoch_loop._batches_that_stepped - at_epoch_end  # the row of an epoch has its last step
     return LogRow(step, {name: float(value) for name, value in connector.metrics["log"].items()})
+
+
+def log_no_hyperparameters(module: LightningModule, data: LightningDataModule) -> None:
+    """Keep Lightning from logging the hyperparameters of a module and its data.
+
+    The loggers get all settings of the command instead. The public `save_hyperparameters(logger=False)` works only
+    within a constructor, and would also keep them from the loggers of users who run the module without the command.
+    """
+    module._log_hyperparams = data._log_hyperparams = False
+
+
+def metric_prefix(logger: MLFlowLogger) -> str:
+    """Return what a logger puts before the names of metrics. It has no public attribute for its `prefix`."""
+    return f"{logger._prefix}{logger.LOGGER_JOIN_CHAR}" if logger._prefix else ""
 
 
 # --- the fit loop -----------------------------------------------------------------------------------------------------

@@ -1,10 +1,15 @@
-"""The README and the pages of docs/, and the commands and snippets in them."""
+"""The README and the pages of docs/, their Chinese versions, and the commands and snippets in them."""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+# the Chinese versions of pages; test_chinese.py shows that their commands are those of the English pages
+CHINESE = {
+    "README.md": "README.zh-CN.md",
+    **{f"docs/{path.name}": f"docs/zh/{path.name}" for path in sorted((ROOT / "docs" / "zh").glob("*.md"))},
+}
 
 
 def text_of(page: str) -> str:

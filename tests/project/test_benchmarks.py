@@ -223,11 +223,30 @@ def test_documents_show_the_saved_results(tmp_path: Path) -> None:
     text = (
         "before\n<!-- docs/results/one.md -->\n{}<!-- end -->\nbetween <!-- docs/results/one.md -->\n{}<!-- end -->\n"
     )
-    assert readme.filled(text.format("old\n", ""), tmp_path) == text.format("new \\1\n", "new \\1\n")
+    for folder in (tmp_path, tmp_path / "docs", tmp_path / "docs" / "zh"):
+        assert readme.filled(text.format("old\n", ""), tmp_path, folder) == text.format("new \\1\n", "new \\1\n")
     (tmp_path / "README.md").write_text("")
     assert readme.left_out(tmp_path) == ["docs/results/one.md"]
     (tmp_path / "docs" / "other.md").write_text(text)
     assert readme.left_out(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "link"), [("", "docs/results/a.png"), ("docs", "results/a.png"), ("docs/zh", "../results/a.png")]
+)
+def test_charts_of_results_are_linked_from_each_folder(tmp_path: Path, folder: str, link: str) -> None:
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "docs" / "results" / "one.md").write_text("![A chart](results/a.png)\n")
+    text = "<!-- docs/results/one.md -->\n{}<!-- end -->\n"
+    assert readme.filled(text.format(""), tmp_path, tmp_path / folder) == text.format(f"![A chart]({link})\n")
+
+
+def test_documents_are_those_of_both_languages(tmp_path: Path) -> None:
+    names = ["README.md", "README.zh-CN.md", "docs/index.md", "docs/zh/index.md"]
+    (tmp_path / "docs" / "zh").mkdir(parents=True)
+    for name in [*names, "docs/results.json"]:
+        (tmp_path / name).touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in readme.documents(tmp_path)] == names
 
 
 def test_tables_are_those_of_the_saved_results(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import readme
 from mnist_amp.cli.arguments import SUBCOMMANDS
 from mnist_amp.networks.simple_nn import SimpleNN
-from tests.project.documents import PAGES, ROOT, blocks, text_of
+from tests.project.documents import CHINESE, PAGES, ROOT, blocks, text_of
 
 
 def test_the_readme_is_short() -> None:
@@ -30,7 +30,7 @@ def test_pages_name_tests_that_exist(page: str, least: int) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *CHINESE.values()])
 def test_files_that_are_named_exist(page: str) -> None:
     named = re.findall(r"`((?:src|tests|benchmarks|configs|docs|\.ci)/[\w/.-]+)`", text_of(page))
     assert [path for path in named if not (ROOT / path).exists()] == []
@@ -57,7 +57,7 @@ def test_numbers_are_those_of_the_saved_results() -> None:
     """If this fails, run `python benchmarks/readme.py`."""
     for document in readme.documents(ROOT):
         text = document.read_text(encoding="utf-8")
-        assert readme.filled(text, ROOT) == text, document
+        assert readme.filled(text, ROOT, document.parent) == text, document
     assert readme.left_out(ROOT) == []
 
 

@@ -41,6 +41,7 @@ ONLY_PARSED = {
     "python examples/sweep.py --folder sweep-loss --metric val_loss --mode min --trainer.max_epochs 10",
     "python examples/sweep.py --folder sweep-shared --storage postgresql://user:password@host/sweeps",
     "python examples/sweep.py --folder sweep-seeds --seeds 3",
+    *(f"mnist-amp {name} --config configs/mlflow.yaml" for name in ("fit", "test")),  # test_trackers.py runs them
 }
 SWEEP = "examples/sweep.py"
 SLOW = ("mnist-amp compare", "mnist-amp demo", "mnist-amp profile")

@@ -135,7 +135,7 @@ class Nowhere(Logger):
 def fit(summary: FitSummary, module: Net, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
     """Call the hooks of a fit that takes 2 seconds, of which the loader measures half a second."""
     trainer: Any = SimpleNamespace(
-        **{"is_global_zero": True, "world_size": 2, "should_stop": False, **settings},
+        **{"is_global_zero": True, "world_size": 2, "should_stop": False, "loggers": [], **settings},
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         train_dataloader=SimpleNamespace(seconds=0.5),
     )
@@ -151,7 +151,7 @@ def run_folder(tmp_path: Path) -> Any:
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "metrics.csv").touch()
-    return SimpleNamespace(path=folder, default_loggers=True)
+    return SimpleNamespace(path=folder)
 
 
 @pytest.fixture
@@ -257,8 +257,9 @@ files      {run_folder.path}/ (metrics.csv, checkpoints/)
 def test_the_folders_of_own_loggers(
     run_folder: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_folder.default_loggers = False
+    run_folder.path = Path("logs/b/version_1")
     loggers = [CSVLogger("logs", name="x", version=3), TensorBoardLogger("logs", name=None, version="a"), Nowhere()]
+    loggers.append(CSVLogger("logs", name="b", version=1))  # in the run's folder
     fit(FitSummary(run_folder, None, lambda ending: []), Net(), monkeypatch, loggers=loggers)
     assert (
         "\nlogs       logs/x/version_3/ (CSVLogger), logs/a/ (TensorBoardLogger), Nowhere\n" in capsys.readouterr().out

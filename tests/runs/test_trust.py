@@ -98,7 +98,12 @@ LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
             {"class_path": "mnist_amp.training.float32_layers.X"},
             FLOAT32_LAYERS.replace("Float32Layers", "X"),
         ),
-        ("trainer.logger", {"class_path": f"{LOGGERS}.WandbLogger"}, f"{LOGGERS}.WandbLogger"),
+        ("trainer.logger", {"class_path": f"{LOGGERS}.CometLogger"}, f"{LOGGERS}.CometLogger"),
+        ("trainer.logger", logger("MLFlowLogger", tracking_uri="http://evil"), "tracking_uri http://evil"),
+        ("trainer.logger", logger("MLFlowLogger", artifact_location="evil"), "artifact_location evil"),
+        ("trainer.logger", logger("WandbLogger", entity="evil"), "entity evil"),
+        ("trainer.logger", logger("WandbLogger", dir="/tmp"), "dir /tmp"),
+        ("trainer.logger", {**logger("WandbLogger"), "dict_kwargs": {"entity": "evil"}}, "entity evil"),
         ("trainer.logger", [{"class_path": f"{LOGGERS}.csv_logs.CSVLogger"}], f"{LOGGERS}.csv_logs.CSVLogger"),
         ("trainer.logger", [logger(save_dir="logs"), {"class_path": "evil.X"}], "evil.X"),
         ("trainer.logger", "WandbLogger", "WandbLogger"),
@@ -167,6 +172,21 @@ def test_loggers_below_the_current_folder_are_inherited_with_a_new_version(folde
         assert trusted_settings(Path("it.ckpt"), alone, is_given=lambda name: False) == alone
 
 
+def test_trackers_are_inherited_if_the_environment_names_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    mlflow = logger("MLFlowLogger", experiment_name="x", tracking_uri="http://127.0.0.1:1", run_id="a", tags={"b": "c"})
+    wandb = logger("WandbLogger", project="x", offline=True, save_dir="logs", id="a", version=None, entity=None)
+    config = {"trainer": {"logger": [mlflow, wandb]}}
+    kept = trusted_settings(Path("it.ckpt"), config, is_given=lambda name: False)["trainer"]["logger"]
+    assert [each["init_args"] for each in kept] == [
+        mlflow["init_args"] | {"run_id": None},
+        wandb["init_args"] | {"id": None},
+    ]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(RequestError, match="has tracking_uri http://127"):
+        trusted_settings(Path("it.ckpt"), config, is_given=lambda name: False)
+
+
 @pytest.mark.parametrize(
     ("settings", "folder", "versions"),
     [
@@ -187,7 +207,7 @@ def test_a_resumed_run_logs_with_the_same_loggers(
     metrics = Path("csv/version_0/metrics.csv").read_text()
     resumed = run("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
     assert Path("csv/version_0/metrics.csv").read_text() == metrics
-    assert len(Path("csv/version_1/metrics.csv").read_text().splitlines()) == len(metrics.splitlines())
+    assert Path("csv/version_1/metrics.csv").read_text().startswith(metrics)  # and so has the whole history
     for number, printed in enumerate((fitted, resumed)):
         where = f"{folder}/version_{versions[number]}/ ({settings['class_path']})"
         assert f"\nlogs      {where}, ./csv/version_{number}/ (CSVLogger)\n" in printed

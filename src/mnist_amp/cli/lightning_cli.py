@@ -17,23 +17,33 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 
 from mnist_amp import signals
 from mnist_amp.cli import help_texts, launchers, own_module, processes, run_callbacks, settings
 from mnist_amp.cli.arguments import class_given, peek, source, written
 from mnist_amp.cli.class_options import restore_capitals
 from mnist_amp.cli.initial_weights import InitialWeights
+from mnist_amp.cli.logger_settings import completed, names_run
 from mnist_amp.cli.parser import SEED, Parser, add_core_arguments, add_fit_arguments, add_process_arguments
 from mnist_amp.cli.silenced import silence
 from mnist_amp.cli.starting_checkpoint import StartingCheckpoint
 from mnist_amp.data import ClassificationDataModule
 from mnist_amp.errors import RequestError, RunError, UsageError, warn
-from mnist_amp.lightning_internals import OpenCLI, ignore_slurm_checkpoints, is_restoring, set_sigterm_handler
+from mnist_amp.lightning_internals import (
+    OpenCLI,
+    ignore_slurm_checkpoints,
+    is_restoring,
+    log_no_hyperparameters,
+    set_sigterm_handler,
+)
 from mnist_amp.module import LitClassifier
 from mnist_amp.networks.factory import resolve
 from mnist_amp.runs import resume
 from mnist_amp.runs.checkpoint_io import AtomicCheckpointIO
 from mnist_amp.runs.config_text import without_objects
+from mnist_amp.runs.guarded_logger import guard
+from mnist_amp.runs.trackers import tracker_of
 from mnist_amp.training import gradient_scaler
 from mnist_amp.training.loss_scale_monitor import LossScaleMonitor
 from mnist_amp.training.precision import set_matmul_precision
@@ -64,6 +74,7 @@ class MnistAmpCLI(OpenCLI):
         self.start: StartingCheckpoint | None = None
         self.changes: list[str] = []
         self.weights: InitialWeights | None = None
+        self.config_text = ""  # the resolved configuration, as YAML, for those who keep it
         super().__init__(
             LitClassifier,
             ClassificationDataModule,
@@ -172,7 +183,16 @@ class MnistAmpCLI(OpenCLI):
         set_matmul_precision(self.config[self.subcommand].matmul_precision)
 
     def instantiate_classes(self) -> None:
+        trainer = self.config[self.subcommand].trainer
+        has_loggers = trainer.logger not in (None, True, False)
+        if self.subcommand == "fit" or has_loggers:
+            self.config_text = self._config_text()  # as it was given
+        if has_loggers:
+            trainer.logger = [
+                completed(logger, self.start, self.command) for logger in run_callbacks.as_list(trainer.logger)
+            ]
         super().instantiate_classes()
+        log_no_hyperparameters(self.model, self.datamodule)
         if self.start:
             self._check_data(self.start)
             resume.check_network(self.start.path, self.start.content, self.model.state_dict())
@@ -196,6 +216,8 @@ class MnistAmpCLI(OpenCLI):
         config = self.config_init[self.subcommand].trainer
         logger = False if config.logger in (None, True) else config.logger  # RunFolder adds the default loggers
         trainer = self.make_trainer(self._callbacks(), logger=logger, **kwargs)
+        for each in trainer.loggers:
+            guard(each, tracker_of(each).close)
         given = self.config_init["fit"].scaler.given() if self.subcommand == "fit" else {}
         if given and gradient_scaler.scaler_of(trainer) is None:
             names = ", ".join(f"scaler.{name}" for name in given)
@@ -214,18 +236,30 @@ class MnistAmpCLI(OpenCLI):
         if init.trainer.barebones or init.trainer.fast_dev_run:
             return [banner, *progress_bar]
         if self.subcommand != "fit":
-            return [banner, *progress_bar, self.make_report()]
-        folder = run_callbacks.make_run_folder(self._config_text(), self.start, init.trainer)
+            report, given = self.make_report(), self.config[self.subcommand]
+            return [
+                *(banner, *progress_bar, report),
+                *run_callbacks.make_evaluation_tracking(report, given.trainer.logger, self.config_text),
+            ]
+        folder = run_callbacks.make_run_folder(self.config_text, self.start, init.trainer)
         training = run_callbacks.training_callbacks(
             folder,
             init.trainer,
             self.config["fit"].lr_scheduler,
             init.checkpoint.every_n_train_steps,
             run_callbacks.overridden_scaler_settings(init.scaler, self.start),
+            self._continued(),
         )
+        tracking = run_callbacks.make_fit_tracking(folder, training, self.start)
         # the banner names the folder, which is made after the preflight
         progress = run_callbacks.make_callback_progress(init.trainer, self.config["fit"].trainer, self.start)
-        return [run_callbacks.make_preflight(self.start), *progress, folder, banner, *progress_bar, *training]
+        return [run_callbacks.make_preflight(self.start), *progress, folder, banner, *progress_bar, *training, tracking]
+
+    def _continued(self) -> list[Logger]:
+        """Return the loggers whose settings name the run that they log to."""
+        made, given = (config["fit"].trainer.logger for config in (self.config_init, self.config))
+        pairs = zip(run_callbacks.as_list(made), run_callbacks.as_list(given), strict=True)
+        return [logger for logger, settings in pairs if names_run(settings)]
 
     def make_report(self) -> Callback:
         """Return the callback that writes the results of an evaluation."""
@@ -235,7 +269,9 @@ class MnistAmpCLI(OpenCLI):
     def _config_text(self) -> str:
         config = self.config[self.subcommand].clone()
         # or a command with this configuration would start from there again
-        config.ckpt_path, config.weights, config.weights_strict = None, None, True
+        config.ckpt_path = None
+        if self.subcommand == "fit":
+            config.weights, config.weights_strict = None, True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of jsonargparse, about objects in it
             return without_objects(self.subcommand_parsers[self.command].dump(config, skip_unset=False))

@@ -1,27 +1,32 @@
 """The callbacks of a run: what each command adds to the Trainer."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
 from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.loggers import Logger
 
 from mnist_amp.cli import settings
+from mnist_amp.cli.logger_settings import names_run
 from mnist_amp.cli.starting_checkpoint import StartingCheckpoint
 from mnist_amp.reporting.banner import Banner
 from mnist_amp.reporting.evaluation_report import EvaluationReport
 from mnist_amp.reporting.fit_summary import FitSummary
 from mnist_amp.reporting.prediction_writer import PredictionWriter
 from mnist_amp.reporting.progress_bar import ProgressBar
+from mnist_amp.reporting.tracking import EvaluationTracking, FitTracking
 from mnist_amp.runs import checkpoint_contents, checkpoint_files, folders, resume
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.random_states import RandomStates
 from mnist_amp.runs.resumed_logs import ResumedLogs
 from mnist_amp.runs.run_folder import RunFolder
+from mnist_amp.runs.trackers import flattened
 from mnist_amp.training.averaged_weights import TRAINED_WEIGHTS, SavedAverage
 from mnist_amp.training.callback_progress import CallbackProgress, Ending
 from mnist_amp.training.cuda_graph import HOOKS_WITHIN_STEP, has_hook
@@ -66,7 +71,8 @@ def make_run_folder(config: str, start: StartingCheckpoint | None, trainer: Name
     """Return the callback that makes the run's folder; `config` is the configuration to write there, as YAML."""
     source = f"# resumed from {start.path}\n" if start else ""
     root = Path(trainer.default_root_dir or ".")
-    return RunFolder(root, source + config, default_loggers=trainer.logger in (None, True))
+    is_default = trainer.logger in (None, True)
+    return RunFolder(root, source + config, csv=trainer.logger is not False, tensorboard=is_default)
 
 
 def make_preflight(start: StartingCheckpoint | None) -> Preflight:
@@ -86,6 +92,7 @@ def training_callbacks(
     lr_scheduler: Namespace | None,
     every_n_train_steps: int,
     scaler: dict[str, Any],
+    continued: Collection[Logger] = (),
 ) -> list[Callback]:
     """Return the callbacks that watch a fit, save it and sum it up.
 
@@ -95,14 +102,15 @@ def training_callbacks(
         lr_scheduler: class_path and init_args of the learning-rate schedule; None for none.
         every_n_train_steps: optimizer steps between two checkpoints.
         scaler: settings of the gradient scaler that are overridden.
+        continued: loggers that continue a run, which has the earlier metrics already.
     """
     steps = partial(_next_steps, trainer, lr_scheduler)
     monitor = LossScaleMonitor(scaler)
     if trainer.enable_checkpointing is False:
-        return [monitor, TerminateOnNaN(None), ResumedLogs(run), FitSummary(run, None, steps)]
+        return [monitor, TerminateOnNaN(None), ResumedLogs(run, continued), FitSummary(run, None, steps)]
     checkpoint = RunCheckpoint(run, every_n_train_steps)
     summary = FitSummary(run, checkpoint, steps)
-    return [monitor, TerminateOnNaN(checkpoint), checkpoint, RandomStates(), ResumedLogs(run), summary]
+    return [monitor, TerminateOnNaN(checkpoint), checkpoint, RandomStates(), ResumedLogs(run, continued), summary]
 
 
 def make_callback_progress(
@@ -143,6 +151,33 @@ def overridden_scaler_settings(given: ScalerSettings, start: StartingCheckpoint 
     """Return the settings of the gradient scaler that differ from those of the checkpoint's run."""
     before = {} if start is None else start.settings.get("scaler", {})
     return {name: value for name, value in given.given().items() if value != before.get(name)}
+
+
+def make_fit_tracking(run: RunFolder, callbacks: list[Callback], start: StartingCheckpoint | None) -> FitTracking:
+    """Return the callback that gives the loggers what belongs to a fit besides its metrics.
+
+    Args:
+        run: its folder, with its configuration.
+        callbacks: of the fit; among them the one that writes the checkpoints, if there is one.
+        start: the checkpoint that it resumes.
+    """
+    checkpoint = next((callback for callback in callbacks if isinstance(callback, RunCheckpoint)), None)
+    origin = None if start is None else (str(start.path), checkpoint_contents.tracked_runs(start.content))
+    return FitTracking(run, checkpoint, flattened(yaml.safe_load(run.config)), origin)
+
+
+def make_evaluation_tracking(report: Callback, loggers: Any, config: str) -> list[Callback]:
+    """Return the callback that gives the loggers what belongs to an evaluation besides its metrics.
+
+    Args:
+        report: the callback that writes its files. There is nothing to give for one of another kind.
+        loggers: settings of the loggers. One that continues a run has the settings of that run already.
+        config: the resolved configuration, as YAML.
+    """
+    if not isinstance(report, EvaluationReport) or not isinstance(loggers, list):
+        return []
+    settings = {} if any(map(names_run, loggers)) else flattened(yaml.safe_load(config))
+    return [EvaluationTracking(settings and settings | {"checkpoint": report.checkpoint}, lambda: report.files)]
 
 
 def make_report(subcommand: str, start: StartingCheckpoint) -> Callback:

@@ -19,7 +19,7 @@ from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.training.metrics import ClassMetrics, Scored, Scores, evaluation_metrics
 from mnist_amp.training.precision import described_precision, device_name, versions
 
-FILES = "metrics.json, confusion_matrix.png, misclassified.png"
+FILES = ("metrics.json", "confusion_matrix.png", "misclassified.png")
 MAX_ROWS, NAME = 12, 30  # classes in the terminal, and characters of their names
 
 
@@ -85,6 +85,9 @@ class EvaluationReport(Callback):
         epochs: its completed epochs; None for weights alone.
         step: its optimizer steps; None for weights alone.
         trained_precision: the effective precision of the run that wrote it; None if it is unknown.
+
+    Attributes:
+        files: those that were written.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class EvaluationReport(Callback):
         self.folder, self.command, self.checkpoint, self.epochs, self.step = folder, command, checkpoint, epochs, step
         self.trained_precision = trained_precision
         self.scored: Scored
+        self.files: list[Path] = []
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.scored = cast(Scores, pl_module.scores).scored()  # on every process, because it gathers from all of them
@@ -123,6 +127,7 @@ class EvaluationReport(Callback):
         metrics, _, last_line = describe(evaluation, str(folder)).rpartition("\n")
         print(metrics, flush=True)  # first, because the files may fail to be written
         self._write(evaluation, folder, data.images)
+        self.files = [folder / name for name in FILES]
         print(last_line, flush=True)
 
     def _write(self, evaluation: Evaluation, folder: Path, images: torch.Tensor) -> None:
@@ -185,7 +190,7 @@ def describe(evaluation: Evaluation, folder: str) -> str:
     lines = {
         "loss": f"{evaluation.loss:.4f} (mean cross-entropy)",
         "accuracy": f"{evaluation.accuracy:.2%} of {evaluation.images:,} images",
-        "files": f"{folder}/ ({FILES})",
+        "files": f"{folder}/ ({', '.join(FILES)})",
     }
     return "\n".join(["", *_class_lines(evaluation.per_class), "", facts(lines)])
 

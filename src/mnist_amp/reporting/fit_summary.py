@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -14,8 +15,10 @@ from mnist_amp.reporting.tables import facts
 from mnist_amp.runs import checkpoint_contents, checkpoint_files
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.runs.checkpoint_contents import EpochMetrics
+from mnist_amp.runs.guarded_logger import Guarded
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
+from mnist_amp.runs.trackers import run_id
 from mnist_amp.runs.weights_file import describe as describe_weights
 from mnist_amp.runs.weights_file import with_metadata
 from mnist_amp.training.averaged_weights import TRAINED_WEIGHTS, average_name
@@ -47,7 +50,7 @@ class FitResult:
         folder: the folder of the run.
         files: the most important files in it.
         next_steps: commands that may be useful now.
-        logs: the folders of the user's own loggers; empty with the default ones, which log to the run's folder.
+        logs: the folders of loggers that do not log to the run's folder.
     """
 
     accuracy: float | None
@@ -141,7 +144,7 @@ class FitSummary(Callback):
             folder=str(self.run.path),
             files=[name for name in FILES if (self.run.path / name).exists()],
             next_steps=self.next_steps(end),
-            logs=() if self.run.default_loggers else tuple(map(_place_of, trainer.loggers)),
+            logs=tuple(_place_of(each) for each in trainer.loggers if not _is_in(each, self.run.path)),
         )
 
     def _accuracy(self) -> tuple[float | None, Literal["validation", "training"]]:
@@ -193,7 +196,16 @@ def _graphs_text(graphs: GraphUse) -> str:
     return f"{text}; {'the others' if graphs.replayed else 'all'} ran {how}"
 
 
+def _is_in(logger: Logger, folder: Path) -> bool:
+    """Whether a logger writes its files to a folder itself, as the default loggers do with that of the run."""
+    return logger.log_dir is not None and Path(logger.log_dir) == folder
+
+
 def _place_of(logger: Logger) -> str:
-    """Return where a logger writes: its folder, or nothing but its name if it has none."""
+    """Return where a logger writes: the tracker's run, or its folder, or nothing but its name if it has none."""
+    if isinstance(logger, Guarded) and logger.failed:
+        return f"{type(logger).__name__} (failed)"
+    if (run := run_id(logger)) is not None:
+        return f"{type(logger).__name__}, run {run}"
     folder = logger.log_dir or logger.save_dir
     return type(logger).__name__ if folder is None else f"{folder}/ ({type(logger).__name__})"

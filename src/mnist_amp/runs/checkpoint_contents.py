@@ -14,6 +14,7 @@ CONFIG_KEY = CONFIG
 FOLDER_KEY = "mnist_amp_folder"
 PRECISION_KEY = "mnist_amp_precision"
 JOB_KEY = "mnist_amp_slurm_job"
+TRACKERS_KEY = "mnist_amp_trackers"
 CALLBACK_KEY = "RunCheckpoint"
 
 
@@ -99,6 +100,12 @@ def described_progress(checkpoint: Mapping[str, Any]) -> str:
 def known_progress(checkpoint: Mapping[str, Any]) -> Progress | None:
     """Return how far the run of a checkpoint had trained; None if the file has weights alone."""
     return None if WEIGHTS_ALONE in checkpoint else progress(checkpoint)
+
+
+def tracked_runs(checkpoint: Mapping[str, Any]) -> dict[str, str]:
+    """Return the identifiers that trackers gave the run of a checkpoint, by the class of the logger."""
+    runs = checkpoint.get(TRACKERS_KEY)
+    return {str(kind): str(run) for kind, run in runs.items()} if isinstance(runs, Mapping) else {}
 
 
 def history(checkpoint: Mapping[str, Any]) -> list[EpochMetrics]:

@@ -2,17 +2,19 @@
 
 import csv
 import operator
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 
 from mnist_amp.errors import warn
 from mnist_amp.lightning_internals import LogRow, pending_row
 from mnist_amp.runs.checkpoint_contents import Progress, progress
 from mnist_amp.runs.checkpoint_files import source_run_dir
 from mnist_amp.runs.run_folder import RunFolder
+from mnist_amp.runs.trackers import add_to
 
 KEY = "pending_row"
 
@@ -21,11 +23,15 @@ class ResumedLogs(Callback):
     """Copies the rows of the earlier run's `metrics.csv`, up to the checkpoint, into the logs of the resumed run.
 
     The logs are then those of a run without an interruption. Lightning logs some rows only after the checkpoint of
-    their step; such a row is kept in the checkpoint. Loggers that the user has configured are left alone.
+    their step; such a row is kept in the checkpoint.
+
+    Args:
+        run: the folder of the resumed run.
+        continued: loggers that are left alone, because they continue a run that has these rows already.
     """
 
-    def __init__(self, run: RunFolder) -> None:
-        self.run = run
+    def __init__(self, run: RunFolder, continued: Collection[Logger] = ()) -> None:
+        self.run, self.continued = run, continued
         self.rows: list[LogRow] = []
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -41,9 +47,9 @@ class ResumedLogs(Callback):
                 self.rows.append(pending)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for logger in trainer.loggers if self.run.default_loggers else []:
-            for row in self.rows:
-                logger.log_metrics(row.metrics, step=row.step)
+        for logger in trainer.loggers if self.rows else []:
+            if logger not in self.continued:
+                add_to(logger, "add_rows", self.rows)
 
 
 def _rows_before(path: Path, done: Progress) -> list[LogRow]:

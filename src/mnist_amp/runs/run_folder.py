@@ -24,7 +24,8 @@ class RunFolder(Callback):
     Args:
         root: folder that holds `lightning_logs`.
         config: the resolved configuration as YAML; written to `config.yaml` and kept in every checkpoint.
-        default_loggers: whether to log to TensorBoard and CSV there.
+        csv: whether to log to `metrics.csv` there, beside the loggers of the Trainer.
+        tensorboard: whether to log to TensorBoard there.
     """
 
     def __init__(
@@ -32,9 +33,10 @@ class RunFolder(Callback):
         root: Path,
         config: str,
         *,
-        default_loggers: bool = True,
+        csv: bool = True,
+        tensorboard: bool = True,
     ) -> None:
-        self.root, self.config, self.default_loggers = root, config, default_loggers
+        self.root, self.config, self.csv, self.tensorboard = root, config, csv, tensorboard
         self.path = Path()  # known from `setup` on
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -44,13 +46,12 @@ class RunFolder(Callback):
             remove_stale_files(folders.logs_dir(self.root))
             with describe_write_errors(self.path / "config.yaml"):
                 (self.path / "config.yaml").write_text(self.config, encoding="utf-8")
-        if self.default_loggers:
-            parent, version = str(self.path.parent), self.path.name
-            trainer.loggers = [
-                TensorBoardLogger(parent, name="", version=version, default_hp_metric=False),
-                # RunCheckpoint flushes it before each checkpoint
-                CSVLogger(parent, name="", version=version, flush_logs_every_n_steps=10**9),
-            ]
+        parent, version = str(self.path.parent), self.path.name
+        if self.tensorboard:
+            trainer.loggers.append(TensorBoardLogger(parent, name="", version=version, default_hp_metric=False))
+        if self.csv:
+            # RunCheckpoint flushes it before each checkpoint
+            trainer.loggers.append(CSVLogger(parent, name="", version=version, flush_logs_every_n_steps=10**9))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if is_restoring(trainer) and trainer.is_global_zero and self.path != Path():

@@ -7,6 +7,7 @@ is safe even if a file has that name, because the parser reads no value as a fil
 import ast
 import importlib.util
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -28,9 +29,12 @@ FLOAT32_LAYERS = "mnist_amp.training.float32_layers.Float32Layers"
 LAYER = re.compile(r"\w+(\.\w+)*")
 RUNS_ITS_ARGUMENTS = "lightning.pytorch.callbacks.LambdaCallback"
 FOLDERS = ("dirpath", "save_dir")
-# they write only files, into a new folder `save_dir/name/version_N/sub_dir`; other loggers send the metrics elsewhere
-LOGGERS = ("lightning.pytorch.loggers.CSVLogger", "lightning.pytorch.loggers.TensorBoardLogger")
-LOG_FOLDERS = ("save_dir", "name", "sub_dir")
+# the first two write files into a new folder `save_dir/name/version_N/sub_dir`; the others send the metrics to a place
+# of the user's environment, unless their settings name another
+LOGGERS = tuple(f"lightning.pytorch.loggers.{name}Logger" for name in ("CSV", "TensorBoard", "MLFlow", "Wandb"))
+LOG_FOLDERS = ("save_dir", "name", "sub_dir", "dir")
+LOG_PLACES = ("tracking_uri", "artifact_location", "entity", "experiment", "settings")
+LOG_RUNS = ("version", "run_id", "id")  # that exist; a resumed run gets one of its own
 GROUPS = ("trainer", "model", "data", "scaler", "checkpoint")
 READ_ONLY = ("data.data_dir", "data.folder")  # only data sets are read there, and their published files written
 BASES = {"network": nn.Module, "data.dataset": Dataset}  # options that may name a subclass of these, of any package
@@ -60,7 +64,7 @@ def trusted_settings(
         if option in GROUPS and isinstance(value, Mapping):
             kept[key] = trusted_settings(path, value, is_given, f"{option}.")
         elif (unsafe := _unsafe_setting(path, option, key, value)) is None:
-            kept[key] = _with_new_version(value) if option == "trainer.logger" else value
+            kept[key] = _with_new_run(value) if option == "trainer.logger" else value
         elif not is_given(option):
             if option in BASES and (missing := _missing_module(unsafe)) is not None:
                 raise RequestError(
@@ -190,12 +194,18 @@ def _unsafe_logger(logger: Any) -> str | None:
         return None if logger is None or isinstance(logger, bool) else str(logger)
     if logger.get("class_path") not in LOGGERS:
         return str(logger.get("class_path", logger))
-    settings = dict(logger.get("init_args") or {})
+    # a class with arguments of any name has some of them in dict_kwargs
+    settings = {**(logger.get("dict_kwargs") or {}), **(logger.get("init_args") or {})}
     for name in LOG_FOLDERS:
         folder = settings.pop(name, None)
         if folder is not None and not _is_below(str(folder)):
             return f"{name} {folder}"
-    others = {key: value for key, value in logger.items() if key not in ("class_path", "init_args")}
+    for name in LOG_PLACES:
+        place = settings.pop(name, None)
+        # Lightning fills it in from the environment
+        if place is not None and (name != "tracking_uri" or place != os.environ.get("MLFLOW_TRACKING_URI")):
+            return f"{name} {place}"
+    others = {key: value for key, value in logger.items() if key not in ("class_path", "init_args", "dict_kwargs")}
     return _unsafe_value(settings) or _unsafe_value(others)
 
 
@@ -204,13 +214,13 @@ def _is_below(folder: str) -> bool:
     return re.fullmatch(r"[\w .-][\w ./-]*|", folder) is not None and ".." not in Path(folder).parts
 
 
-def _with_new_version(value: Any) -> Any:
-    """Return a logger or several, each with a `version` of None, which is the next free one."""
+def _with_new_run(value: Any) -> Any:
+    """Return a logger or several, each without the run that it has logged to, so that it begins the next one."""
     if isinstance(value, list | tuple):
-        return [_with_new_version(logger) for logger in value]
-    if not isinstance(value, Mapping) or "version" not in (value.get("init_args") or {}):
+        return [_with_new_run(logger) for logger in value]
+    if not isinstance(value, Mapping) or not value.get("init_args"):
         return value
-    return {**value, "init_args": {**value["init_args"], "version": None}}
+    return {**value, "init_args": {key: None if key in LOG_RUNS else part for key, part in value["init_args"].items()}}
 
 
 def _as_list(value: Any) -> list[Any]:
