@@ -65,25 +65,27 @@ class Sweep(argparse.Namespace):
         """Return the options of `fit`. Optuna draws those that the trial does not have yet."""
         settings, passed = [], {option.partition("=")[0] for option in self.passed}
         for name, value in parse_yaml(self.space.read_text(encoding="utf-8"), str(self.space)).items():
-            if isinstance(value, dict) and {"choices", "low"} & {*value} and f"--{name}" not in passed:
-                given = {key: read_yaml(item) if isinstance(item, str) else item for key, item in value.items()}
-                whole = all(isinstance(item, int) for item in given.values())
-                kind = "categorical" if "choices" in given else "int" if whole else "float"
-                value = getattr(trial, f"suggest_{kind}")(name, **given)
-            if f"--{name}" not in passed:
-                settings.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
+            if f"--{name}" in passed:
+                continue
+            if isinstance(value, dict) and "choices" in value:
+                choices = [json.dumps(choice) if isinstance(choice, dict) else choice for choice in value["choices"]]
+                value = trial.suggest_categorical(name, choices)
+            elif isinstance(value, dict) and "low" in value:
+                bounds = {key: read_yaml(str(bound)) for key, bound in value.items()}  # YAML takes 1e-4 for a text
+                whole = all(isinstance(bound, int) for bound in bounds.values())
+                value = (trial.suggest_int if whole else trial.suggest_float)(name, **bounds)
+            settings.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
         return [*self.passed, *sorted(settings, key=lambda text: "." in text.partition("=")[0])]  # classes come first
 
     def run_trial(self, trial: Trial) -> None:
         """Train with each seed, and record the result."""
-        values: list[float] = []
         try:
             values = [self.fit(trial, self.seed_everything + number) for number in range(self.seeds)]
             state, result = TrialState.COMPLETE, f"{self.metric} {statistics.fmean(values):.6g}"
         except optuna.TrialPruned:
-            state, result = TrialState.PRUNED, "worse than the median"
+            values, state, result = [], TrialState.PRUNED, "worse than the median"
         except subprocess.SubprocessError as error:
-            state, result = TrialState.FAIL, str(error)
+            values, state, result = [], TrialState.FAIL, str(error)
         trial.set_user_attr("values", values)
         trial.set_user_attr("result", f"{result} with {trial.params}")
         trial.study.tell(trial, statistics.fmean(values) if values else None, state=state)
@@ -119,7 +121,7 @@ class Sweep(argparse.Namespace):
         if fit.returncode == 2 and "--ckpt_path=last" in command:  # nothing was left to train
             return self.fit(trial, seed, resume=False)
         if fit.returncode or not values:
-            reason = (root / "fit.log").read_text().rstrip().rpartition("\n")[2] if fit.returncode else "no metric"
+            reason = (root / "fit.log").read_text().rstrip().rpartition("\n")[2] if fit.returncode else "metric missing"
             raise (ValueError if trial.number == 0 and fit.returncode == 2 else subprocess.SubprocessError)(reason)
         return max(values.values()) if self.mode == "maximize" else min(values.values())
 
@@ -159,7 +161,7 @@ def main(args: list[str]) -> None:
     except KeyboardInterrupt:
         sys.exit("sweep: stopped. The same command continues it.")
     except Exception as error:  # of the space, the storage or its driver, or of all trials
-        sys.exit(f"sweep: error: {error}")
+        sys.exit(f"sweep: error: {str(error).splitlines()[0]}")
 
 
 if __name__ == "__main__":

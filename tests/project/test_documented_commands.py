@@ -38,7 +38,7 @@ ONLY_PARSED = {
     "mnist-amp fit --data.dataset EMNIST --data.dataset_args '{split: letters}'",
     "mnist-amp fit --config configs/ddp-cpu.yaml",  # tests/cli/test_configs.py runs it
     "python examples/sweep.py --space my_space.yaml --folder sweep-own --data.folder photos --data.image_size 32",
-    "python examples/sweep.py --folder sweep-loss --metric val_loss --mode min --trainer.max_epochs 10",
+    "python examples/sweep.py --folder sweep-loss --metric val_loss --mode minimize --trainer.max_epochs 10",
     "python examples/sweep.py --folder sweep-shared --storage postgresql://user:password@host/sweeps",
     "python examples/sweep.py --folder sweep-seeds --seeds 3",
     *(f"mnist-amp {name} --config configs/mlflow.yaml" for name in ("fit", "test")),  # test_trackers.py runs them
