@@ -43,7 +43,7 @@ setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("mnist-amp needs Python 3.11 or newer: make setup PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
-	@echo "Installing into .venv (about 2 minutes; on Linux 5.5 GB, because torch comes with CUDA) ..."
+	@echo "Installing into .venv (about 2 minutes; on Linux 3.2 GB to download, because torch comes with CUDA) ..."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python $(PIP) --constraint constraints.txt --editable ".[dev]"
 	@touch $(INSTALLED)

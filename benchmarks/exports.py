@@ -1,9 +1,10 @@
-"""Every format and dtype of `mnist-amp export`: its size, and its agreement with the checkpoint on the test images.
+"""Every format and dtype of `mnist-amp export`: size, speed, and agreement with the checkpoint on the test images.
 
     python benchmarks/exports.py
 
 Trains with `mnist-amp fit` in a temporary folder, unless --ckpt_path names a checkpoint, and exports as a user does.
-Saves all results to docs/results/exports.json, and the table to exports.md. About a minute on 2 idle CPU cores.
+Saves all results to docs/results/exports-MACHINE.json, and the table to exports-MACHINE.md. About a minute on 2 idle
+CPU cores.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from machine import RESULTS, keep
+from machine import MACHINE, RESULTS, keep
+from mnist_amp.inference.export import INT8
 from mnist_amp.inference.export_formats import FORMATS
 from mnist_amp.inference.export_report import FileRow, cells
 from mnist_amp.inference.export_results import Accuracy
@@ -22,7 +24,7 @@ from mnist_amp.inference.pixel_network import DTYPES
 from mnist_amp.reporting.tables import markdown
 from mnist_amp.wording import counted
 
-OPTIONS = (f"--formats=[{','.join(FORMATS)}]", f"--dtypes=[{','.join(DTYPES)}]")
+OPTIONS = (f"--formats=[{','.join(FORMATS)}]", f"--dtypes=[{','.join((*DTYPES, INT8))}]")
 
 
 def main() -> None:
@@ -37,7 +39,7 @@ def main() -> None:
         mnist_amp(folder, "export", *OPTIONS, *given)
         exported = Path(folder, "lightning_logs", "export", "version_0", "results.json").read_text(encoding="utf-8")
     command = "exports.py" if args.ckpt_path is None else f"exports.py --ckpt_path {args.ckpt_path}"
-    keep(args.results / "exports.json", command, table, export=json.loads(exported))
+    keep(args.results / f"exports-{MACHINE}.json", command, table, export=json.loads(exported))
 
 
 def mnist_amp(folder: str, *arguments: str) -> None:

@@ -89,7 +89,7 @@ class Malicious:
 
 
 # files with the longest tests: they run first, or one process would run them alone at the end
-LONGEST = ("test_documented_commands", "test_export", "test_signals", "test_wheel")
+LONGEST = ("test_documented_commands", "test_export", "test_notebook", "test_own_project", "test_signals", "test_wheel")
 
 
 @pytest.hookimpl(tryfirst=True)  # an order that is asked for, such as a random one, comes after it
@@ -142,7 +142,7 @@ def run(
     verified: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Iterator[Run]:
+) -> Run:
     """Run `mnist-amp` with arguments in a new directory, and return the printed text."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MNIST_AMP_DATA__DATA_DIR", str(data_dir))
@@ -152,11 +152,7 @@ def run(
         main(list(args))
         return capsys.readouterr().out
 
-    yield run
-    # Lightning's seed_everything sets it, and options of the command set these
-    os.environ.pop("PL_GLOBAL_SEED", None)
-    torch.use_deterministic_algorithms(False)
-    torch.set_float32_matmul_precision("highest")
+    return run
 
 
 @pytest.fixture(scope="session")

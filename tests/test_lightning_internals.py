@@ -72,6 +72,7 @@ LIGHTNING = {
     "checkpoint_interval": ("model_checkpoint._every_n_train_steps",),
     "QuickHooksModule": ("module._current_fx_name",),
     "ChildProcessObserver": ("fabric_launcher._ChildProcessObserver._terminate_all",),
+    "process_observer": ("launcher._launch_process_observer",),
     "replace_process_observer": ("launcher._launch_process_observer",),
 }
 TORCH = {

@@ -7,15 +7,18 @@ imported, which takes seconds. Ctrl-C is handled before anything else is importe
 import gc
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mnist_amp import errors, signals
 from mnist_amp.cli import launchers
 from mnist_amp.cli.launchers import Launch
 
 DISTRIBUTED = ("fit", "validate", "test")  # commands that several processes run together
+ONE_AT_A_TIME = threading.RLock()  # within a program, because a command changes the state of the process
 GRACE = 3.0  # seconds in which the first process of a distributed run reports an error and ends the others
 
 
@@ -25,19 +28,20 @@ def main(args: list[str] | None = None) -> None:
     The exit status is 2 for a wrong request and 1 for a failed run.
 
     Args:
-        args: the command and its options; by default those of the process.
+        args: the command and its options, of a program that keeps its own state; by default those of the process.
     """
     if args is None:
         signals.install_handlers()  # before anything else is imported
-    errors.prints = launchers.is_first(os.environ)
     try:
-        _run(sys.argv[1:] if args is None else args)
+        _run(sys.argv[1:]) if args is None else call(args)
     except signals.Stopped as stopped:
         if errors.prints:
             sys.stderr.write(f"mnist-amp: {stopped}\n")
         sys.exit(128 + stopped.signum)
     except Exception as error:
         sys.exit(_report(error))
+    finally:
+        gc.unfreeze()  # or packages would report at the end that objects are left
 
 
 def _report(error: Exception) -> int:
@@ -58,26 +62,52 @@ def _report(error: Exception) -> int:
     return status
 
 
-def _run(args: list[str]) -> None:
+def call(args: list[str]) -> Any:
+    """Run a command line within a program, and leave the process as it was.
+
+    Returns:
+        the `Result` of the command.
+
+    Raises:
+        Exception: of the command. `describe_error` has the message for it.
+        Stopped: a signal ended a run.
+    """
+    from mnist_amp.cli import silenced
+
+    with ONE_AT_A_TIME:
+        levels = silenced.levels()
+        silenced.silence_imports()
+        try:
+            with _garbage_ignored():
+                from mnist_amp.cli import process_state
+            with process_state.restored(levels):
+                ran = _run(args)
+                result = None if ran is None else ran.result()
+                del ran  # or the garbage collector would leave the module and the data of the run
+            return result
+        finally:
+            gc.unfreeze()
+
+
+def _run(args: list[str]) -> Any:
+    """Run a command line, and return its object, a `MnistAmpCLI`; None if there is nothing to run in this process."""
     import importlib
 
     from mnist_amp.cli.arguments import COMMANDS, arrange
     from mnist_amp.cli.silenced import silence_imports
 
+    errors.prints = launchers.is_first(os.environ)
     if not any(arg in COMMANDS for arg in args):
         _answer_without_command(args)
-        return
+        return None
     arranged = arrange(args, os.environ)
     launch = launchers.detect(os.environ)
     if launch is not None and not _join(launch, arranged[0]):
-        return
+        return None
     silence_imports()
     with _garbage_ignored():
         command = importlib.import_module(COMMANDS[arranged[0]])
-    try:
-        command.run(arranged)
-    finally:
-        gc.unfreeze()  # or packages would report at the end that objects are left
+    return command.run(arranged)
 
 
 @contextmanager

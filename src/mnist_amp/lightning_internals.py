@@ -394,3 +394,8 @@ class ChildProcessObserver(_ChildProcessObserver):
 def replace_process_observer(start: Callable[[list[subprocess.Popen[bytes]]], None]) -> None:
     """Set what Lightning calls with the processes that it has launched. Its launcher has no parameter for it."""
     subprocess_script._launch_process_observer = start  # type: ignore[attr-defined, assignment]
+
+
+def process_observer() -> Callable[[list[subprocess.Popen[bytes]]], None]:
+    """Return what Lightning calls with the processes that it has launched."""
+    return subprocess_script._launch_process_observer  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,15 +24,45 @@ class Stopped(Exception):  # noqa: N818  (it is no error)
         self.signum = signum
 
 
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+Handlers = dict[signal.Signals, Any]
+
+# the handlers of a program that runs a command as a function; None if the process is the command's own
+of_program: Handlers | None = None
+
+
 def install_handlers(handler: Callable[[int, FrameType | None], None] | None = None) -> None:
     """Have SIGINT and SIGTERM end this process at once, until a run installs its own handlers.
 
     Args:
         handler: called instead.
     """
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(signum) is not signal.SIG_IGN:  # an ignored signal stays ignored, as under nohup
-            signal.signal(signum, handler or end_at_once)
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    # an ignored signal stays ignored, as under nohup
+    set_handlers({each: handler or end_at_once for each in wanted if signal.getsignal(each) is not signal.SIG_IGN})
+
+
+def set_handlers(handlers: Handlers) -> Handlers:
+    """Set the handlers of signals, and return those from before. Only the main thread can; others set none."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
+
+
+@contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Let a program that runs a command as a function keep its handlers: they are restored at the end of this block.
+
+    A signal that would end the process at once is handled by the program's own handler in this block.
+    """
+    global of_program
+    before, outer = {each: signal.getsignal(each) for each in HANDLED}, of_program
+    of_program = before
+    try:
+        yield
+    finally:
+        of_program = outer
+        set_handlers({signum: handler for signum, handler in before.items() if handler is not None})
 
 
 @contextmanager
@@ -49,7 +80,14 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def end_at_once(signum: int, frame: FrameType | None = None) -> None:
-    """End the process with one line. An exception could be caught by the code that is imported or run now."""
+    """End the process with one line. An exception could be caught by the code that is imported or run now.
+
+    A program that runs a command as a function is not ended: its own handler is called.
+    """
+    if of_program is not None:
+        set_handlers({signal.Signals(signum): of_program[signal.Signals(signum)] or signal.SIG_DFL})
+        signal.raise_signal(signum)
+        return
     _print(f"mnist-amp: stopped by {signal.Signals(signum).name} at once.\n")
     end_child_processes()
     os._exit(128 + signum)
@@ -79,22 +117,21 @@ class StopRequest:
     def __init__(self) -> None:
         self.signum: int | None = None
         self.requeue = False  # whether SLURM has asked for it
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: Handlers = {}
 
     def install(self) -> None:
         """Install the handlers instead of the present ones."""
         stopping = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
         if callable(signal.getsignal(signal.SIGUSR1)):  # Lightning's handler, which saves even within a step
-            self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._note_requeue)
+            self._before |= set_handlers({signal.SIGUSR1: self._note_requeue})
         else:
             stopping.append(signal.SIGUSR1)
         stopping = [signum for signum in stopping if signal.getsignal(signum) is not signal.SIG_IGN]
-        self._before |= {signum: signal.signal(signum, self._note) for signum in stopping}
+        self._before |= set_handlers(dict.fromkeys(stopping, self._note))
 
     def restore(self) -> None:
         """Restore the handlers from before."""
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+        set_handlers(self._before)
         self._before = {}
 
     def do_requeue(self) -> None:

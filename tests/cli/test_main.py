@@ -43,8 +43,8 @@ COMMANDS = "fit, validate, test, predict, compare, profile, export, demo"
         (
             ["fit", "--config", "none.yaml"],
             2,
-            "there is no config file none.yaml. Those of the package are bf16, cosine, cuda, ddp-cpu, fast, fp16-cpu, "
-            "fp16-cuda, fp32, guide, overfit, profile, smoke (.yaml).",
+            "there is no config file none.yaml. Those of the package are bf16, cosine, csv, cuda, ddp-cpu, fast, "
+            "fp16-cpu, fp16-cuda, fp32, guide, mlflow, overfit, profile, smoke, wandb (.yaml).",
         ),
         (["fit", "--config", "bad.yaml"], 2, f"bad.yaml:1:5: this is not YAML: {THEIRS}."),
     ],

@@ -220,8 +220,8 @@ def test_a_config_file(refused: Refused, tmp_path: Path, text: bytes, message: s
 
 def test_a_config_file_that_is_missing(refused: Refused, tmp_path: Path) -> None:
     assert refused("fit", "--config=no.yaml") == (
-        "mnist-amp: error: there is no config file no.yaml. Those of the package are bf16, cosine, cuda, ddp-cpu, fast, fp16-cpu, fp16-cuda, "
-        "fp32, guide, overfit, profile, smoke (.yaml).\n"
+        "mnist-amp: error: there is no config file no.yaml. Those of the package are bf16, cosine, csv, cuda, ddp-cpu, fast, fp16-cpu, fp16-cuda, "
+        "fp32, guide, mlflow, overfit, profile, smoke, wandb (.yaml).\n"
     )
     assert list(tmp_path.iterdir()) == []
 

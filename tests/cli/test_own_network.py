@@ -62,13 +62,11 @@ CLASSES = ["none", "one", "two", "three", "four", "five", "six, or more"]
 def package(tmp_path: Path) -> Iterator[None]:
     """Write the user's module into the folder where the commands run, as if it were new."""
     (tmp_path / "squares.py").write_text(OWN)
-    before = list(sys.path)
     yield
     sys.modules.pop("squares", None)
-    sys.path[:] = before
 
 
-def test_through_every_command(run: Run, refused: Refused) -> None:
+def test_through_every_command(run: Run, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     printed = run("fit", *SETTINGS)
     assert "network    Net (width 6, dropout 0.2), 565 parameters\n" in printed
     run("validate")
@@ -88,6 +86,7 @@ def test_through_every_command(run: Run, refused: Refused) -> None:
         "--trainer.max_epochs=1",
         "--data.dataset=squares.Squares",
     )
+    monkeypatch.syspath_prepend(tmp_path)  # as in a program of the user's
     module = LitClassifier.load_from_checkpoint("lightning_logs/version_0/checkpoints/best.ckpt")
     assert module.hparams["network"] == {"class_path": "squares.Net", "init_args": {"width": 6, "dropout": 0.2}}
     assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
@@ -162,7 +161,6 @@ def test_what_is_wrong_is_named_in_one_line(run: Run, refused: Refused) -> None:
         "trained on with --data.dataset or --data.folder, or start without this checkpoint.\n"
     )
     Path("squares.py").rename("circles.py")
-    sys.modules.pop("squares")
     assert refused("test") == (
         "mnist-amp: error: lightning_logs/version_0/checkpoints/best.ckpt has squares.Net as network, but there is no "
         "module squares, neither installed nor in the current folder. Run the command in the folder that has it.\n"

@@ -4,9 +4,7 @@ The browser has a single test, because a trained run, the command and the browse
 build/demo.png.
 """
 
-import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.actions.action_builder import ActionBuilder
 from selenium.webdriver.common.actions.interaction import POINTER_TOUCH
@@ -28,14 +25,10 @@ from mnist_amp.__main__ import main
 from mnist_amp.inference.demo_page import PAGE, security_headers
 from mnist_amp.inference.pixel_network import DTYPES
 from strokes import STROKES, Stroke
+from tests.browser import start_browser
 from tests.conftest import ROOT, started
 
 SCREENSHOT = ROOT / "build" / "demo.png"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-)
 QUICK = ("--trainer.max_epochs=2", "--trainer.precision=32-true", "--data.batch_size=128", "--optimizer.lr=0.003")
 WINDOW = (1060, 720, "light")
 EMPTY = ["\u2013", *[""] * 10, "no ink"]  # texts of a column: the guess, ten probabilities, the time
@@ -60,16 +53,7 @@ def test_security_headers() -> None:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        reason = f"needs a browser ({', '.join(BROWSERS)}) and chromedriver in PATH"
-        (pytest.fail if os.environ.get("CI_BROWSER") == "1" else pytest.skip)(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in (*QUIET, f"--user-data-dir={tmp_path / 'browser'}"):
-        options.add_argument(argument)
-    browser = webdriver.Chrome(options, Service(driver))
+    browser = start_browser(tmp_path / "browser")
     yield browser
     browser.quit()
 

@@ -8,8 +8,17 @@ import torch
 from torch import nn
 
 from mnist_amp.data.normalization import TO_UNIT
-from mnist_amp.inference.export_checks import EPSILONS, MismatchError, check, check_exact, compute_logits, count_layers
-from mnist_amp.inference.export_results import Agreement
+from mnist_amp.inference.export_checks import (
+    EPSILONS,
+    MismatchError,
+    check,
+    check_exact,
+    check_int8,
+    compute_logits,
+    count_layers,
+    measure_latency,
+)
+from mnist_amp.inference.export_results import Agreement, Latency
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
 from mnist_amp.networks import CNN, SimpleNN
 from mnist_amp.networks.factory import make_network
@@ -34,6 +43,7 @@ def test_rounding_is_allowed_for_and_a_wrong_normalisation_is_not(kind: str) -> 
     for dtype in DTYPES.values():
         logits = PixelNetwork(model, TO_UNIT, dtype)(images)
         agreement = check(logits, wanted, dtype, layers)
+        assert agreement.allowed_difference is not None
         assert agreement.largest_difference <= agreement.allowed_difference / 2
         margins = wanted.max(dim=1).values - wanted.gather(1, logits.argmax(dim=1, keepdim=True)).squeeze(1)
         assert margins.max() <= 2 * agreement.allowed_difference
@@ -96,6 +106,49 @@ def test_logits_are_compared_with_the_checkpoints() -> None:
         with pytest.raises(MismatchError) as error:
             check(logits, wanted, dtype, 4)
         assert str(error.value) == message
+
+
+def test_int8_may_change_some_guesses_and_lose_fewer_correct_ones() -> None:
+    """Of 150 images, 3 guesses may differ and 2 correct ones be lost."""
+    labels = torch.arange(150) % 3
+    wanted = torch.eye(3)[labels]
+    wanted[3:6] = wanted[3:6].flip(1)  # the checkpoint is wrong here, except for image 4
+
+    def with_guesses(guesses: dict[int, int]) -> torch.Tensor:
+        logits = wanted.clone()
+        for image, guess in guesses.items():
+            logits[image] = torch.eye(3)[guess]
+        return logits
+
+    changed = {0: 1, 1: 0, 3: 1}  # the last was wrong and stays wrong
+    assert check_int8(with_guesses(changed), wanted, labels) == Agreement(3, 1.0, None, allowed_guesses=3)
+    assert check_int8(wanted * 5, wanted, labels) == Agreement(0, 4.0, None, allowed_guesses=3)
+    limits = "int8 may change 3 guesses, and lose 2 correct ones"
+    for logits, message in (
+        (with_guesses({**changed, 5: 1}), f"4 of 150 guesses differ, and 2 fewer are correct; {limits}"),
+        (with_guesses({0: 1, 1: 0, 2: 0}), f"3 of 150 guesses differ, and 3 fewer are correct; {limits}"),
+        (wanted + torch.tensor([0.0, 0.0, torch.inf]) * wanted, None),
+        (wanted[:, :2], "its logits have shape (150, 2) instead of (150, 3)"),
+    ):
+        with pytest.raises(MismatchError) as error:
+            check_int8(logits, wanted, labels)
+        assert message is None or str(error.value) == message
+
+
+def test_a_latency_is_the_median_of_one_image_and_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def network(batch: torch.Tensor) -> torch.Tensor:
+        nonlocal now
+        calls.append(len(batch))
+        now += len(batch) / 16 if len(calls) % 4 else 8.0  # every fourth call is slow
+        return batch
+
+    for images, expected in ((1200, Latency(1 / 16, 62.5, 1000)), (3, Latency(1 / 16, 3 / 16, 3))):
+        calls: list[int] = []
+        monkeypatch.setattr("time.perf_counter", lambda: now)
+        assert measure_latency(network, torch.zeros(images, 1)) == expected
+        assert calls == [1] * 4 + [min(images, 1000)] * 4
 
 
 def test_a_torch_file_must_compute_exactly_the_same() -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mnist_amp.runs import checkpoint_files
-from tests.conftest import Run
+from tests.conftest import Run, command
 from tests.integrations.packages import needs
 from tests.integrations.servers import MLflowServer, Outage
 
@@ -109,6 +109,16 @@ def test_a_run_that_is_named_is_continued(run: Run, client: Any) -> None:
     # MLflow never changes a parameter
     assert both.data.params["trainer.max_epochs"] == "1"
     assert [step for step, _ in history(client, both, "train_loss_step")] == list(range(16))
+
+
+def test_two_processes_are_one_run(client: Any, server: MLflowServer, tmp_path: Path, data_dir: Path) -> None:
+    env = {"MLFLOW_TRACKING_URI": server.url, "MNIST_AMP_DATA__DATA_DIR": str(data_dir)}
+    command(*FIT, "--config=ddp-cpu.yaml", cwd=tmp_path, env=env)
+    (tracked,) = runs(client)
+    assert tracked.info.status == "FINISHED"
+    metrics = tmp_path / "lightning_logs" / "version_0" / "metrics.csv"
+    assert history(client, tracked, "val_loss") == rows(metrics, "val_loss")
+    assert {file.path for file in client.list_artifacts(tracked.info.run_id)} == {"config.yaml", "curves.png"}
 
 
 def test_a_server_that_comes_back_has_all(

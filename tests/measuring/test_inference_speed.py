@@ -29,6 +29,7 @@ from mnist_amp.measuring.inference_records import INT8, ONNX, InferenceResult
 from mnist_amp.measuring.inference_speed import measure_inference, measure_ways
 from mnist_amp.measuring.inference_ways import TorchWay, Weights, restored, torch_ways
 from mnist_amp.measuring.int8_inference import onnx_ways
+from mnist_amp.onnx_quantization import PACKAGES
 from tests.measuring.fits import tiny
 
 TORCH_WAYS = ["32-true", "bf16-mixed", "bf16-true", "16-true"]
@@ -37,7 +38,7 @@ NOT_A_CLASSIFIER = (
     "labels (N,)"
 )
 needs_onnx = pytest.mark.skipif(
-    any(find_spec(package) is None for package in int8_inference.PACKAGES), reason="needs the extra export"
+    any(find_spec(package) is None for package in PACKAGES), reason="needs the extra export"
 )
 
 

@@ -27,6 +27,10 @@ def test_heading() -> None:
     assert heading(comparison([])) == f"With hidden_dim 128 and batch_size 64 on {CPU}:"
 
 
+def test_heading_without_axes() -> None:
+    assert heading(comparison([], axes={}, own=Setting.of({}))) == f"With SimpleNN (hidden_dim 128) on {CPU}:"
+
+
 def test_slower_here_and_faster_when_wider() -> None:
     assert sentences(comparison(SLOWER_HERE)) == [
         "Use 32-true here: bf16-mixed is 0.50 times as fast as 32-true (0.40 to 0.50 in 3 rounds).",

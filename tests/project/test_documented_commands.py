@@ -46,8 +46,8 @@ ONLY_PARSED = {
 SWEEP = "examples/sweep.py"
 SLOW = ("mnist-amp compare", "mnist-amp demo", "mnist-amp profile")
 NEEDS_CUDA = ("configs/fp16-cuda.yaml", "configs/cuda.yaml")
-# test_export.py runs the snippets of this page, on exported files of each format
-SNIPPETS_ELSEWHERE = {"docs/export.md"}
+# run on exported files by tests/inference/test_export.py and tests/integrations/test_runtimes.py
+SNIPPETS_ELSEWHERE = {"docs/export.md", "docs/runtimes.md"}
 
 
 def repeated_in(page: str) -> set[str]:
@@ -114,7 +114,7 @@ def run_command(run: Run, line: str, args: list[str], folder: Path) -> None:
     elif args[0] == "profile":
         run(*args, "--steps=3", "--warmup=1")
     elif args[0] == "export":  # test_export.py makes the other formats, which take long
-        run(*args, "--formats=[pth]")
+        run(*args, *([] if "int8" in line else ["--formats=[pth]"]))
     elif args[0] == "demo":
         serve(*args, folder=folder)
     else:

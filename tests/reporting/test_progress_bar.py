@@ -99,3 +99,17 @@ def test_the_bar_is_updated_every_fifth_of_a_second_and_at_the_last_batch(monkey
         callback.on_train_batch_end(trainer, module, None, None, batch)
     assert [n for n, _ in updates] == [*range(1, 100, 4), 100]
     assert {loss for _, loss in updates} == {0.14712}
+
+
+@pytest.mark.parametrize(("stage", "bar"), [("validation", "val"), ("test", "test"), ("predict", "predict")])
+def test_the_bar_of_an_evaluation_as_well(monkeypatch: pytest.MonkeyPatch, stage: str, bar: str) -> None:
+    """In a notebook, a command runs in a terminal: each of 1000 updates a second would be kept there."""
+    updates = []
+    shown: Any = SimpleNamespace(n=0, total=100, disable=False, refresh=lambda: updates.append(shown.n))
+    callback = ProgressBar()
+    monkeypatch.setattr(callback, f"_{bar}_progress_bar", shown)
+    callback.enable()
+    for batch in range(100):  # of 1/16 s each
+        monkeypatch.setattr(progress_bar, "time", SimpleNamespace(monotonic=lambda now=10 + batch / 16: now))
+        getattr(callback, f"on_{stage}_batch_end")(None, None, None, None, batch)
+    assert updates == [*range(1, 100, 4), 100]

@@ -2,10 +2,14 @@
 
 import shlex
 from collections.abc import Callable
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from mnist_amp.cli import help_texts
 from mnist_amp.cli.lightning_cli import MnistAmpCLI, prepare
+
+if TYPE_CHECKING:
+    from mnist_amp.reporting.result import Result
 
 
 class CommandCLI(MnistAmpCLI):
@@ -15,19 +19,22 @@ class CommandCLI(MnistAmpCLI):
         name: of the command.
         like: the Lightning command whose options it has.
         unused: options of that command which it does not have.
-        function: run with this object; its other parameters are the command's own options.
+        function: run with this object; its other parameters are the command's own options. It returns the folder that
+            it has written to, if any.
+        folder: that folder, after the command has run.
         command_line: as it was given, with the settings of the environment.
     """
 
     like: ClassVar[str]
     unused: ClassVar[set[str]] = {"weights_only"}
-    function: ClassVar[Callable[..., None]]
+    function: ClassVar[Callable[..., Path | None]]
+    folder: Path | None = None
 
     @classmethod
-    def run(cls, args: list[str]) -> None:
+    def run(cls, args: list[str]) -> Self:
         """Run the command line `args`, as `lightning_cli.run` does."""
         prepare()
-        cls(args)
+        return cls(args)
 
     def __init__(self, args: list[str]) -> None:
         self.command_line = shlex.join(["mnist-amp", *args])
@@ -46,4 +53,9 @@ class CommandCLI(MnistAmpCLI):
         """Make nothing: the function makes what it needs."""
 
     def run_subcommand(self, subcommand: str) -> None:
-        type(self).function(self, **{key: self.config[subcommand][key] for key in self.own})
+        self.folder = type(self).function(self, **{key: self.config[subcommand][key] for key in self.own})
+
+    def result(self) -> "Result":
+        from mnist_amp.reporting.result import Result
+
+        return Result(None, {}) if self.folder is None else Result.read(self.folder)

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -39,14 +39,20 @@ from mnist_amp.lightning_internals import (
 )
 from mnist_amp.module import LitClassifier
 from mnist_amp.networks.factory import resolve
+from mnist_amp.reporting.report_folder import Report
 from mnist_amp.runs import resume
 from mnist_amp.runs.checkpoint_io import AtomicCheckpointIO
 from mnist_amp.runs.config_text import without_objects
 from mnist_amp.runs.guarded_logger import guard
+from mnist_amp.runs.model_checkpoint import RunCheckpoint
+from mnist_amp.runs.run_folder import RunFolder
 from mnist_amp.runs.trackers import tracker_of
 from mnist_amp.training import gradient_scaler
 from mnist_amp.training.loss_scale_monitor import LossScaleMonitor
 from mnist_amp.training.precision import set_matmul_precision
+
+if TYPE_CHECKING:
+    from mnist_amp.reporting.result import Result
 
 
 class MnistAmpCLI(OpenCLI):
@@ -325,16 +331,29 @@ class MnistAmpCLI(OpenCLI):
                 f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
 
+    def result(self) -> "Result":
+        """Return the result of the command, after it has run."""
+        from mnist_amp.reporting.result import Result  # only a program needs it
 
-def run(args: list[str]) -> None:
-    """Run the command line `args`, which `arrange` has put in order.
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if (report := next((each.written for each in callbacks if isinstance(each, Report)), None)) is not None:
+            return Result.read(report)
+        folder = next((each.path for each in callbacks if isinstance(each, RunFolder)), None)
+        checkpoint = next((each for each in callbacks if isinstance(each, RunCheckpoint)), None)
+        if checkpoint is not None and checkpoint.history:
+            return Result(folder, _metrics_of_best(checkpoint))
+        return Result(folder, {name: value.item() for name, value in self.trainer.callback_metrics.items()})
+
+
+def run(args: list[str]) -> MnistAmpCLI:
+    """Run the command line `args`, which `arrange` has put in order; return its object.
 
     Raises:
         RequestError: the request can't be carried out.
         Stopped: a signal ended the run.
     """
     prepare()
-    MnistAmpCLI(args)
+    return MnistAmpCLI(args)
 
 
 def prepare() -> None:
@@ -365,3 +384,11 @@ def check_network(args: list[str]) -> None:
 
 def _remove_callbacks(trainer: Trainer, kind: type[Callback]) -> None:
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, kind)]  # type: ignore[attr-defined]
+
+
+def _metrics_of_best(checkpoint: RunCheckpoint) -> dict[str, Any]:
+    """Return the metrics of the epoch of the best checkpoint, or of the last epoch if no images were held out."""
+    if (score := checkpoint.best_model_score) is None:
+        return checkpoint.history[-1].to_dict()
+    best = [row for row in checkpoint.history if row.val_accuracy == score.item()]
+    return best[0].to_dict() if best else {"val_accuracy": score.item()}  # it was validated within an epoch

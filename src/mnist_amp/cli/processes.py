@@ -48,6 +48,7 @@ def leave_group() -> None:
 
 def install_observer() -> None:
     """Have Lightning's launcher start this observer instead of its own, and mark the processes that it starts."""
+    atexit.unregister(leave_group)  # a program may run several commands
     atexit.register(leave_group)
     if not launchers.is_child(os.environ):
         os.environ[launchers.PARENT] = str(os.getpid())

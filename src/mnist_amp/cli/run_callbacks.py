@@ -177,7 +177,7 @@ def make_evaluation_tracking(report: Callback, loggers: Any, config: str) -> lis
     if not isinstance(report, EvaluationReport) or not isinstance(loggers, list):
         return []
     settings = {} if any(map(names_run, loggers)) else flattened(yaml.safe_load(config))
-    return [EvaluationTracking(settings and settings | {"checkpoint": report.checkpoint}, lambda: report.files)]
+    return [EvaluationTracking(settings and settings | {"checkpoint": report.checkpoint}, report)]
 
 
 def make_report(subcommand: str, start: StartingCheckpoint) -> Callback:

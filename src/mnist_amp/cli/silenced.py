@@ -27,12 +27,18 @@ LOGGERS = (
     "lightning.fabric.utilities.seed",
     "lightning.pytorch.utilities.rank_zero",
 )
+DRAWING = "matplotlib"
+
+
+def levels() -> dict[str, int]:
+    """Return the levels of the loggers that are silenced."""
+    return {name: logging.getLogger(name).level for name in (DRAWING, *LOGGERS)}
 
 
 def silence_imports() -> None:
     """Silence what is logged while torch, Lightning and Matplotlib are imported. It imports none of them."""
     # that its folder in HOME can't be written; it uses a temporary folder then
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    logging.getLogger(DRAWING).setLevel(logging.ERROR)
 
 
 def silence() -> None:

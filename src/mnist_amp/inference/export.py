@@ -5,7 +5,7 @@ import json
 import platform
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -18,13 +18,26 @@ from mnist_amp import signals
 from mnist_amp.cli.command import CommandCLI
 from mnist_amp.cli.error_messages import describe_error
 from mnist_amp.cli.lightning_cli import MnistAmpCLI
+from mnist_amp.data.image_set import Source
 from mnist_amp.data.normalization import Normalization
 from mnist_amp.errors import RequestError, RunError, warn
 from mnist_amp.inference import export_report
-from mnist_amp.inference.export_checks import MismatchError, accuracy, check, check_exact, compute_logits, count_layers
-from mnist_amp.inference.export_formats import FORMATS, is_widened
+from mnist_amp.inference.export_checks import (
+    MismatchError,
+    accuracy,
+    check,
+    check_exact,
+    check_int8,
+    compute_logits,
+    count_layers,
+    measure_latency,
+)
+from mnist_amp.inference.export_formats import FORMATS
+from mnist_amp.inference.export_onnx import int8_maker, is_widened, onnx_versions
 from mnist_amp.inference.export_results import (
     Accuracy,
+    Agreement,
+    Calibration,
     ExportedFile,
     ExportFailure,
     ExportResults,
@@ -34,6 +47,7 @@ from mnist_amp.inference.export_results import (
     SourceRun,
 )
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
+from mnist_amp.onnx_quantization import CALIBRATION_INPUTS
 from mnist_amp.runs import checkpoint_contents, folders
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.runs.weights_file import describe
@@ -44,6 +58,8 @@ from mnist_amp.wording import counted, nearest
 
 RESULTS = "results.json"
 NORMALIZED = "pixels divided by 255, less the mean, and divided by the std of the normalization"
+INT8 = "int8"  # a dtype of ONNX files only
+CALIBRATION_SEED = 0
 INSTALL = "pip install 'mnist-amp[export]'"
 
 
@@ -57,6 +73,7 @@ class Reference(NamedTuple):
         images: the test images (N, C, H, W) uint8.
         labels: their classes (N,).
         logits: the checkpoint's logits (N, classes) for the normalised images, in float32.
+        calibration: training images (N, C, H, W) uint8 for int8; empty without it.
     """
 
     model: nn.Module
@@ -65,28 +82,32 @@ class Reference(NamedTuple):
     images: Tensor
     labels: Tensor
     logits: Tensor
+    calibration: Tensor
 
 
-def export(cli: "ExportCLI", formats: list[str] | None = None, dtypes: list[str] | None = None) -> None:
+def export(cli: "ExportCLI", formats: list[str] | None = None, dtypes: list[str] | None = None) -> Path:
     """Export a checkpoint, check each file, and write and print the results.
 
     Args:
         cli: its command line
         formats: kinds of files, of pth, safetensors, onnx and pt2; by default all whose packages are installed
-        dtypes: of the weights, of float32, float16 and bfloat16; by default float32
+        dtypes: of the weights, of float32, float16, bfloat16 and int8 (onnx only); by default float32
 
     Raises:
         RequestError: a format or dtype is unknown, or a package is missing.
         RunError: a file does not compute what the checkpoint computes, and was not kept.
         Stopped: by a signal; the files that were complete are kept.
     """
-    names = ["float32"] if dtypes is None else _chosen("dtypes", dtypes, DTYPES)
+    names = ["float32"] if dtypes is None else _chosen("dtypes", dtypes, (*DTYPES, INT8))
     kinds = _available(formats)
+    if INT8 in names and "onnx" not in kinds:
+        raise RequestError("int8 is a dtype of onnx only. Add onnx to formats, or leave int8 out of dtypes.")
     config = cli.config[cli.like]
     assert cli.start is not None
-    reference = _load_reference(cli, cli.start.content, cli.start.path)
+    reference = _load_reference(cli, cli.start.content, cli.start.path, calibrate=INT8 in names)
     root = Path(config.trainer.default_root_dir or ".")
-    _write_all([f"model-{dtype}.{kind}" for dtype in names for kind in kinds], reference, cli.command_line, root)
+    files = [f"model-{dtype}.{kind}" for dtype in names for kind in kinds if dtype != INT8 or kind == "onnx"]
+    return _write_all(files, reference, cli.command_line, root)
 
 
 def _chosen(option: str, given: list[str], known: Iterable[str]) -> list[str]:
@@ -124,7 +145,7 @@ def _missing(packages: Iterable[str]) -> list[str]:
     return missing
 
 
-def _load_reference(cli: "ExportCLI", checkpoint: dict[str, Any], path: Path) -> Reference:
+def _load_reference(cli: "ExportCLI", checkpoint: dict[str, Any], path: Path, *, calibrate: bool) -> Reference:
     module, data = cli.model.eval(), cli.datamodule
     module.load_state_dict(checkpoint["state_dict"])
     data.prepare_data()
@@ -134,12 +155,20 @@ def _load_reference(cli: "ExportCLI", checkpoint: dict[str, Any], path: Path) ->
     run = SourceRun(str(path), epochs, step, TRAINED_WEIGHTS in checkpoint, precision)
     description = describe(module.hparams["network"], data)
     logits = compute_logits(lambda batch: module.model(data.normalization(batch)), images)
-    return Reference(module.model, description, run, images, labels, logits)
+    calibration = _calibration_images(data.source) if calibrate else images[:0]
+    return Reference(module.model, description, run, images, labels, logits, calibration)
 
 
-def _write_all(names: list[str], reference: Reference, command: str, root: Path) -> None:
-    """Write files of these names to a new folder, which is removed if none of them passes the checks."""
-    sys.stderr.write(f"mnist-amp: exporting {reference.run.checkpoint} to {counted(len(names), 'file')}\n")
+def _calibration_images(source: Source) -> Tensor:
+    images = source.load(train=True).images
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(CALIBRATION_SEED))
+    return images[order[:CALIBRATION_INPUTS]]
+
+
+def _write_all(names: list[str], reference: Reference, command: str, root: Path) -> Path:
+    """Write files of these names to a new folder, and return it. It is removed if none of them passes the checks."""
+    note = " (int8 as onnx only)" if len(reference.calibration) else ""
+    sys.stderr.write(f"mnist-amp: exporting {reference.run.checkpoint} to {counted(len(names), 'file')}{note}\n")
     results = _results(reference, command)
     files: list[ExportedFile] = []
     failures: list[ExportFailure] = []
@@ -157,6 +186,7 @@ def _write_all(names: list[str], reference: Reference, command: str, root: Path)
         print(export_report.terminal(results, str(folder), _uses(files, folder)), flush=True)
     if failures:
         raise RunError(_describe_failures(failures, _kept(files, folder))) from failures[0].error
+    return folder
 
 
 def _try(path: Path, reference: Reference, files: list[ExportedFile], failures: list[ExportFailure]) -> None:
@@ -172,21 +202,32 @@ def _write(path: Path, reference: Reference) -> ExportedFile:
     """Write a file. It gets its name only after it was loaded again and passed the checks."""
     dtype, kind = path.stem.removeprefix("model-"), FORMATS[path.suffix[1:]]
     normalization, labels = Normalization(**reference.description["normalization"]), reference.labels
-    network = PixelNetwork(reference.model, normalization, DTYPES[dtype])
-    make = kind.maker(network, reference.images[:1].repeat(2, 1, 1, 1))
+    network = PixelNetwork(reference.model, normalization, DTYPES.get(dtype, torch.float32))
+    if dtype == INT8:
+        make = int8_maker(network, reference.calibration)
+    else:
+        make = kind.maker(network, reference.images[:1].repeat(2, 1, 1, 1))
     wanted = compute_logits(network, reference.images)
     metadata = _metadata(path.suffix[1:], dtype, reference, accuracy(wanted, labels))
     with atomic_write(path) as temporary:
-        temporary.write_bytes(make(asdict(metadata)))
+        temporary.write_bytes(make(metadata.to_json()))
         logits = compute_logits(kind.scorer(temporary), reference.images)
         if kind.is_exact:
-            check_exact(logits, wanted, DTYPES[dtype])
+            check_exact(logits, wanted, network.dtype)
         elif (measured := accuracy(logits, labels)) != metadata.accuracy:  # the file must contain its own
             metadata = replace(metadata, accuracy=measured)
-            temporary.write_bytes(make(asdict(metadata)))
+            temporary.write_bytes(make(metadata.to_json()))
             logits = compute_logits(kind.scorer(temporary), reference.images)
-        agreement = check(logits, reference.logits, DTYPES[dtype], count_layers(reference.model))
-        return ExportedFile(path.name, temporary.stat().st_size, agreement, metadata)
+        agreement = _check(logits, dtype, reference)
+        latency = measure_latency(kind.scorer(temporary), reference.images)
+        versions = onnx_versions(temporary) if path.suffix == ".onnx" else None
+        return ExportedFile(path.name, temporary.stat().st_size, agreement, latency, metadata, versions)
+
+
+def _check(logits: Tensor, dtype: str, reference: Reference) -> Agreement:
+    if dtype == INT8:
+        return check_int8(logits, reference.logits, reference.labels)
+    return check(logits, reference.logits, DTYPES[dtype], count_layers(reference.model))
 
 
 def _metadata(name: str, dtype: str, reference: Reference, accuracy: Accuracy) -> FileMetadata:
@@ -207,11 +248,12 @@ def _metadata(name: str, dtype: str, reference: Reference, accuracy: Accuracy) -
             meaning="the largest is that of the predicted class; softmax makes probabilities of them",
         ),
         dtype=dtype,
-        arithmetic="float32" if is_widened(name, DTYPES[dtype]) else dtype,
+        arithmetic="float32" if is_widened(name, dtype) else dtype,
         run=reference.run,
         versions=versions() | {package: importlib.import_module(package).__version__ for package in kind.packages},
         date=_now(),
         accuracy=accuracy,
+        calibration=Calibration(len(reference.calibration), CALIBRATION_SEED) if dtype == INT8 else None,
     )
 
 

@@ -15,27 +15,22 @@ Examples:
 
 import io
 import json
-import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.export import ExportedProgram
-from torch.func import functional_call
+from torch import Tensor
 
 from mnist_amp.data.normalization import Normalization
+from mnist_amp.inference.export_onnx import onnx_maker, onnx_scorer
+from mnist_amp.inference.file_content import Maker, Metadata, Scorer, texts
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
+from mnist_amp.inference.traced_program import trace
 from mnist_amp.networks.factory import make_network
+from mnist_amp.onnx_quantization import PACKAGES
 from mnist_amp.runs.weights_file import METADATA, with_metadata
-from mnist_amp.torch_internals import METADATA_ASSERT, metadata_of
-
-OPSET = 18  # of ONNX: that of torch's exporter, which converts to others; its files need the IR version 8
-Metadata = dict[str, Any]  # plain values
-Maker = Callable[[Metadata], bytes]
-Scorer = Callable[[Tensor], Tensor]
+from mnist_amp.torch_internals import metadata_of
 
 
 class Format(NamedTuple):
@@ -59,30 +54,6 @@ class Format(NamedTuple):
     is_exact: bool = True
 
 
-class WideNN(nn.Module):
-    """Computes what PixelNetwork computes, but in float32: it converts the weights each time."""
-
-    def __init__(self, network: PixelNetwork) -> None:
-        super().__init__()
-        self.model, self.normalization = network.model, network.normalization
-
-    def forward(self, images: Tensor) -> Tensor:
-        weights = {
-            name: _widened(value) for name, value in (*self.model.named_parameters(), *self.model.named_buffers())
-        }
-        logits: Tensor = functional_call(self.model, weights, (self.normalization(images),))
-        return logits
-
-
-def _widened(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value
-
-
-def is_widened(name: str, dtype: torch.dtype) -> bool:
-    """Return whether weights are converted to float32 for the arithmetic: onnxruntime has no bfloat16 on a CPU."""
-    return name == "onnx" and dtype == torch.bfloat16
-
-
 def _pth_maker(network: PixelNetwork, example: Tensor) -> Maker:
     def make(metadata: Metadata) -> bytes:
         weights = network.model.state_dict()
@@ -102,7 +73,7 @@ def _safetensors_maker(network: PixelNetwork, example: Tensor) -> Maker:
     import safetensors.torch as safetensors
 
     weights = {name: value.clone() for name, value in network.model.state_dict().items()}  # it takes no shared memory
-    return lambda metadata: safetensors.save(weights, {"format": "pt", **_texts(metadata)})
+    return lambda metadata: safetensors.save(weights, {"format": "pt", **texts(metadata)})
 
 
 def _safetensors_scorer(path: Path) -> Scorer:
@@ -124,7 +95,7 @@ def _scorer(weights: Mapping[str, Tensor], metadata: Metadata) -> Scorer:
 
 
 def _pt2_maker(network: PixelNetwork, example: Tensor) -> Maker:
-    program = _program(network, example)
+    program = trace(network, example)
 
     def make(metadata: Metadata) -> bytes:
         file = io.BytesIO()
@@ -138,76 +109,13 @@ def _pt2_scorer(path: Path) -> Scorer:
     return torch.export.load(path).module()
 
 
-def _program(network: nn.Module, example: Tensor) -> ExportedProgram:
-    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it names folders of this machine
-    for node in program.graph.find_nodes(op="call_function", target=METADATA_ASSERT):
-        program.graph.erase_node(node)  # an assertion that the device is a CPU
-    return program
-
-
-def _onnx_maker(network: PixelNetwork, example: Tensor) -> Maker:
-    import onnx
-
-    widened = is_widened("onnx", network.dtype)
-    program = _program(WideNN(network) if widened else network, example)
-    with warnings.catch_warnings(action="ignore"):  # about the exporter's own use of torch
-        exported = torch.onnx.export(
-            program,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamo=True,
-            opset_version=OPSET,
-            external_data=False,
-            verbose=False,
-            optimize=not widened,  # the optimizer would store small weights in float32
-        )
-    assert exported is not None
-    model = exported.model_proto
-    _tidy(model.graph)
-    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
-    return partial(_onnx_bytes, model)
-
-
-def _onnx_bytes(model: Any, metadata: Metadata) -> bytes:
-    import onnx
-
-    onnx.helper.set_model_props(model, _texts(metadata))
-    content: bytes = model.SerializeToString()
-    return content
-
-
-def _tidy(graph: Any) -> None:
-    """Remove the trace of each part, which names folders of this machine, and call the dimension N `batch`."""
-    del graph.value_info[:], graph.metadata_props[:]
-    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
-        del part.metadata_props[:]
-    for value in (*graph.input, *graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-
-
-def _onnx_scorer(path: Path) -> Scorer:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # by default it takes all cores
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
-
-
-def _texts(metadata: Metadata) -> dict[str, str]:
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
-
-
 PTH_USE = 'model.load_state_dict(torch.load("{}", weights_only=True))'
 SAFETENSORS_USE = 'model.load_state_dict(safetensors.torch.load_file("{}"))'
 ONNX_USE = 'onnxruntime.InferenceSession("{}").run(["logits"], {{"images": images}})'
 PT2_USE = 'torch.export.load("{}").module()(images)'
-ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 FORMATS = {
     "pth": Format((), _pth_maker, _pth_scorer, PTH_USE),
     "safetensors": Format(("safetensors",), _safetensors_maker, _safetensors_scorer, SAFETENSORS_USE),
-    "onnx": Format(ONNX_PACKAGES, _onnx_maker, _onnx_scorer, ONNX_USE, is_graph=True, is_exact=False),
+    "onnx": Format(PACKAGES, onnx_maker, onnx_scorer, ONNX_USE, is_graph=True, is_exact=False),
     "pt2": Format((), _pt2_maker, _pt2_scorer, PT2_USE, is_graph=True),
 }

@@ -28,12 +28,53 @@ class Agreement:
     Attributes:
         differing_guesses: images whose largest logit is that of another class.
         largest_difference: between two logits.
-        allowed_difference: the difference that rounding explains.
+        allowed_difference: the difference that rounding explains; None for int8.
+        allowed_guesses: for int8, how many guesses may differ.
     """
 
     differing_guesses: int
     largest_difference: float
-    allowed_difference: float
+    allowed_difference: float | None
+    allowed_guesses: int | None = None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long a file takes on the machine that exported it.
+
+    Attributes:
+        single_seconds: median time of one image.
+        bulk_seconds: median time of a batch.
+        bulk_images: images in that batch.
+    """
+
+    single_seconds: float
+    bulk_seconds: float
+    bulk_images: int
+
+
+class OnnxVersions(NamedTuple):
+    """The versions that an ONNX file needs; a runtime loads all up to its own.
+
+    Attributes:
+        ir_version: of the file format.
+        opset: version of the operators.
+    """
+
+    ir_version: int
+    opset: int
+
+
+class Calibration(NamedTuple):
+    """The images that the ranges of an int8 file come from: of the training images, chosen at random.
+
+    Attributes:
+        images: their number.
+        seed: of the choice.
+    """
+
+    images: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -101,6 +142,7 @@ class FileMetadata:
         versions: of the packages that wrote the file.
         date: when it was written, in ISO format.
         accuracy: of this file on the test images.
+        calibration: of an int8 file; None for others.
     """
 
     network: dict[str, Any]
@@ -115,6 +157,12 @@ class FileMetadata:
     versions: dict[str, str]
     date: str
     accuracy: Accuracy
+    calibration: Calibration | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        found = asdict(self)
+        calibration = found.pop("calibration")
+        return found if calibration is None else {**found, "calibration": calibration._asdict()}
 
 
 @dataclass(frozen=True)
@@ -125,16 +173,22 @@ class ExportedFile:
         file: its name.
         bytes: its size.
         agreement: with the checkpoint.
+        latency: on this machine.
         metadata: in the file.
+        onnx: the versions of an ONNX file; None for others.
     """
 
     file: str
     bytes: int
     agreement: Agreement
+    latency: Latency
     metadata: FileMetadata
+    onnx: OnnxVersions | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"file": self.file, "bytes": self.bytes, **asdict(self.agreement), **asdict(self.metadata)}
+        found = {"file": self.file, "bytes": self.bytes, **asdict(self.agreement), **asdict(self.latency)}
+        versions = {} if self.onnx is None else {"onnx": self.onnx._asdict()}
+        return {**found, **versions, **self.metadata.to_json()}
 
 
 class ExportFailure(NamedTuple):

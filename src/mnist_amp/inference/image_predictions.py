@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, cast
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from mnist_amp import signals
 from mnist_amp.errors import RequestError, RunError
@@ -13,6 +13,7 @@ from mnist_amp.reporting.class_names import unique_names
 from mnist_amp.reporting.contact_sheet import Tile, contact_sheet
 from mnist_amp.reporting.prediction_table import prediction_table
 from mnist_amp.reporting.prediction_writer import csv_cells, probability_columns
+from mnist_amp.reporting.report_folder import Report
 from mnist_amp.runs import folders
 from mnist_amp.runs.atomic_files import atomic_write, write_table
 from mnist_amp.signals import Stopped
@@ -23,7 +24,7 @@ SURE = 0.8  # a guess with a lower probability is unsure
 SHEET = 1000  # images on a sheet
 
 
-class ImagePredictions(Callback):
+class ImagePredictions(Report):
     """Writes `predictions.csv` and `predictions.png`, and prints a table of at most 30 images.
 
     The columns of `predictions.csv` are `file`, `guess` (the name of a class), `probability` (of the guess), the
@@ -53,6 +54,7 @@ class ImagePredictions(Callback):
         try:
             with signals.keyboard_interrupts(), folders.transactional_run_dir(self.root, "predict") as folder:
                 files = self._write(folder)
+            self.written = folder
         except KeyboardInterrupt as interrupt:
             raise Stopped(interrupt.args[0], "before the predictions were written.") from None
         except (OSError, RequestError, RunError):

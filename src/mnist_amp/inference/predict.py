@@ -68,7 +68,7 @@ class PredictCLI(MnistAmpCLI):
         raise RunError(f"{counted(len(unreadable), 'file')} could not be scored; {first}.{rest}")
 
 
-def run(args: list[str]) -> None:
+def run(args: list[str]) -> PredictCLI:
     """Run the command line `args`, as `mnist_amp.cli.lightning_cli.run` does."""
     prepare()
-    PredictCLI(args)
+    return PredictCLI(args)

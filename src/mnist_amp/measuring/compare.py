@@ -71,7 +71,7 @@ def compare(
     rounds: PositiveInt = 5,
     seconds: PositiveFloat = 1.0,
     resume: str | None = None,
-) -> None:
+) -> Path:
     """Compare precisions, and write the results to `lightning_logs/compare/version_N`.
 
     Args:
@@ -107,6 +107,7 @@ def compare(
             sys.stderr.write(f"mnist-amp: {folder} is complete, so nothing is measured\n")
     comparison, folder = _measure_all(comparison, folder, root)
     print(compare_report.write(comparison, folder), flush=True)
+    return folder
 
 
 def _begin(

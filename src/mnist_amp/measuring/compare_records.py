@@ -292,6 +292,11 @@ class Comparison:
     def baseline(self) -> str:
         return self.precisions[0]
 
+    @property
+    def network(self) -> str:
+        """The network of `--network`, or the LightningModule of `--model`, and its parameters."""
+        return described_class(self.config.get("network") or self.config["model"])
+
     def outcomes(self, kind: type[AnyOutcome]) -> list[tuple[Cell, AnyOutcome]]:
         """Return the cells whose outcome is of a class, and these outcomes.
 

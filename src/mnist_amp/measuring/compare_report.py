@@ -17,7 +17,7 @@ from mnist_amp.measuring.verdict_sentences import heading, sentences
 from mnist_amp.measuring.work_tables import types_table, work_table
 from mnist_amp.reporting.document import Block, Bullets, Chart, Code, Document, Heading, Table, Text, to_markdown
 from mnist_amp.reporting.report_files import described_files, write_report
-from mnist_amp.wording import counted, described_class
+from mnist_amp.wording import counted
 
 MEMORY_PARTS = ("weights", "gradients", "optimizer", "batch", "activations", "data", "peak")
 
@@ -163,7 +163,7 @@ def _environment(comparison: Comparison) -> list[Block]:
     return measured_on(
         {
             "device": comparison.device,
-            "network": described_class(comparison.config.get("network") or comparison.config["model"]),
+            "network": comparison.network,
             "versions": join_versions(comparison.versions),
             "date": comparison.date,
             "command": Code(comparison.command),

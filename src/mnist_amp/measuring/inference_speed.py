@@ -31,8 +31,9 @@ from mnist_amp.measuring.inference_metrics import Accuracies, TimeLimit, Validat
 from mnist_amp.measuring.inference_records import ACCURACY, BASELINE, INT8, InferenceResult
 from mnist_amp.measuring.inference_timing import device_clock, largest_batch, time_ways
 from mnist_amp.measuring.inference_ways import TorchWay, Way, restored, torch_ways
-from mnist_amp.measuring.int8_inference import CALIBRATION_INPUTS, OnnxWay, check_classifier, onnx_ways
+from mnist_amp.measuring.int8_inference import OnnxWay, check_classifier, onnx_ways
 from mnist_amp.measuring.measured_fit import MeasuredFit
+from mnist_amp.onnx_quantization import CALIBRATION_INPUTS
 
 BATCH_SIZES = {"cuda": 4096, "cpu": 256}
 # of a validation, as a multiple of that in float32: a CPU may need minutes for convolutions in float16

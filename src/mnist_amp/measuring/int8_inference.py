@@ -1,16 +1,10 @@
 """Inference of a classifier by onnxruntime on a CPU, in float32 and in int8.
 
-The forward pass is exported to ONNX and quantized statically: a QuantizeLinear and a DequantizeLinear stand before each
-product, and onnxruntime computes the product of the two in int8. The ranges of the activations are the smallest and
-the largest values for some training inputs; weights have a range per channel.
+The forward pass is exported to ONNX and quantized; see `onnx_quantization`.
 """
 
-import contextlib
-import io
-import logging
 import platform
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,11 +16,10 @@ from torch import Tensor, nn
 from mnist_amp.errors import RunError
 from mnist_amp.measuring.inference_inputs import labels_of, resized
 from mnist_amp.measuring.inference_records import INT8, ONNX
+from mnist_amp.onnx_quantization import PACKAGES, quantize, quiet
 from mnist_amp.torch_internals import has_vnni
 from mnist_amp.wording import listed
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-CALIBRATION_INPUTS = 500
 OPSET = 18  # of ONNX: that of torch's exporter
 INPUT = "inputs"
 
@@ -119,9 +112,11 @@ def onnx_ways(module: LightningModule, calibration: Sequence[Tensor], folder: Pa
         The ways `ONNX` and `INT8`.
     """
     floats, integers = folder / "float32.onnx", folder / "int8.onnx"
-    with _quiet():
+    # onnxruntime's advice for the range: one bit less, where sums of products could overflow
+    reduce_range = platform.machine() in ("x86_64", "AMD64") and not has_vnni()
+    with quiet():
         _export(module, calibration[0], floats)
-        _quantize(floats, calibration, integers)
+        quantize(floats, integers, INPUT, (batch.numpy() for batch in calibration), reduce_range=reduce_range)
         return [OnnxWay(ONNX, floats), OnnxWay(INT8, integers)]
 
 
@@ -136,50 +131,3 @@ def _export(module: LightningModule, inputs: Tensor, path: Path) -> None:
     )
     assert exported is not None
     path.write_bytes(exported.model_proto.SerializeToString())
-
-
-def _quantize(floats: Path, calibration: Sequence[Tensor], integers: Path) -> None:
-    from onnxruntime.quantization import QuantFormat, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    prepared = floats.with_name("prepared.onnx")  # with batch normalisation folded into convolutions
-    quant_pre_process(floats, prepared, skip_symbolic_shape=True)
-    quantize_static(
-        prepared,
-        integers,
-        _reader(calibration),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        # onnxruntime's advice: one bit less, where sums of products could overflow
-        reduce_range=platform.machine() in ("x86_64", "AMD64") and not has_vnni(),
-    )
-
-
-def _reader(calibration: Sequence[Tensor]) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.batches = iter(calibration)
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {INPUT: batch.numpy()}
-
-    return Reader()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the warnings and log lines of the exporter and of the quantization from being printed."""
-    import onnxruntime
-
-    disabled = logging.root.manager.disable
-    with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
-        logging.disable(logging.WARNING)
-        onnxruntime.set_default_logger_severity(3)  # errors
-        try:
-            yield
-        finally:
-            logging.disable(disabled)
-            onnxruntime.set_default_logger_severity(2)  # its default: warnings

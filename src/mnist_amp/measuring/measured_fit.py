@@ -13,11 +13,13 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from mnist_amp.cli import own_module, settings
+from mnist_amp.cli.arguments import written
 from mnist_amp.cli.command import CommandCLI
 from mnist_amp.cli.lightning_cli import MnistAmpCLI, check_network
 from mnist_amp.errors import RequestError
 from mnist_amp.lightning_internals import run_on
 from mnist_amp.runs.config_text import without_objects
+from mnist_amp.runs.trust import OF_PROGRAM
 from mnist_amp.training.gradient_scaler import ScalerSettings
 
 # a fit without the work beside training, which would be measured with it
@@ -106,6 +108,13 @@ class MeasuringCLI(AnyModuleCLI, CommandCLI):
 
     def _checked(self, parser: LightningArgumentParser, args: list[str]) -> Namespace:
         """Return the parsed arguments, after checks of what can't be measured."""
+        for name, value in written(args[1:]):
+            if str(value).startswith(OF_PROGRAM):
+                raise RequestError(
+                    f"{name} is {value}, which is defined in this notebook or program, but {self.name} measures in "
+                    "processes of its own. Write it to a file such as my_module.py, and give "
+                    f"my_module.{value.removeprefix(OF_PROGRAM)}."
+                )
         self.check_arguments(args[1:])
         parsed: Namespace = parser.parse_args(args)
         config = parsed["fit"]

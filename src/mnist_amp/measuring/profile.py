@@ -23,7 +23,7 @@ GRADIENT_STEPS = 20
 BUSY = 2  # the machine is busy if the slowest tenth of the steps take more than this many times the median
 
 
-def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt = 20) -> None:
+def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt = 20) -> Path:
     """Profile the first steps of a fit, and print and write the results.
 
     Args:
@@ -66,6 +66,7 @@ def profile(cli: MeasuringCLI, steps: PositiveInt = 200, warmup: NonNegativeInt 
         print(profile_report.terminal(results, None), flush=True)
         raise
     print(profile_report.terminal(results, str(folder)), flush=True)
+    return folder
 
 
 def _check_single_steps(model: dict[str, Any], command: str) -> None:

@@ -9,7 +9,7 @@ from mnist_amp.measuring.compare_rows import Row, common_scores, crossover_along
 from mnist_amp.measuring.inference_report import sentences as inference_sentences
 from mnist_amp.measuring.numerics_records import Numerics
 from mnist_amp.measuring.reasons import reasons
-from mnist_amp.wording import counted, described_class, listed
+from mnist_amp.wording import counted, listed
 
 FP16_CPU_NOTE = " It is slow by design: a CPU has no fast fp16, and this precision only runs the code path of a GPU."
 BUSY = 1.5  # the slowest round of most precisions takes this many times as long as their fastest
@@ -20,7 +20,7 @@ EMULATED_NOTE = " This {} has no instructions for bfloat16, so PyTorch emulates 
 
 def heading(comparison: Comparison) -> str:
     """Return the setting and the device that the verdict is about."""
-    setting = str(verdict_setting(comparison)) or described_class(comparison.config["model"])
+    setting = str(verdict_setting(comparison)) or comparison.network
     return f"With {setting} on {comparison.device}:"
 
 

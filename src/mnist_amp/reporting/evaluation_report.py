@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from mnist_amp.reporting import plots
 from mnist_amp.reporting.channels import channels_last
 from mnist_amp.reporting.class_names import shortened, unique_names
-from mnist_amp.reporting.report_folder import report_folder, unused_folder
+from mnist_amp.reporting.report_folder import Report, report_folder, unused_folder
 from mnist_amp.reporting.tables import facts, table
 from mnist_amp.runs.atomic_files import atomic_write
 from mnist_amp.training.metrics import ClassMetrics, Scored, Scores, evaluation_metrics
@@ -67,7 +67,7 @@ def _json(value: Any) -> str:
     return "[\n" + ",\n".join(f"    {json.dumps(row)}" for row in value) + "\n  ]"
 
 
-class EvaluationReport(Callback):
+class EvaluationReport(Report):
     """Writes `metrics.json`, `confusion_matrix.png` and `misclassified.png`, and prints the metrics.
 
     The LightningModule must have an attribute `scores`, a `mnist_amp.training.metrics.Scores` that its validation or
@@ -85,9 +85,6 @@ class EvaluationReport(Callback):
         epochs: its completed epochs; None for weights alone.
         step: its optimizer steps; None for weights alone.
         trained_precision: the effective precision of the run that wrote it; None if it is unknown.
-
-    Attributes:
-        files: those that were written.
     """
 
     def __init__(
@@ -103,7 +100,6 @@ class EvaluationReport(Callback):
         self.folder, self.command, self.checkpoint, self.epochs, self.step = folder, command, checkpoint, epochs, step
         self.trained_precision = trained_precision
         self.scored: Scored
-        self.files: list[Path] = []
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.scored = cast(Scores, pl_module.scores).scored()  # on every process, because it gathers from all of them
@@ -127,7 +123,7 @@ class EvaluationReport(Callback):
         metrics, _, last_line = describe(evaluation, str(folder)).rpartition("\n")
         print(metrics, flush=True)  # first, because the files may fail to be written
         self._write(evaluation, folder, data.images)
-        self.files = [folder / name for name in FILES]
+        self.written = folder
         print(last_line, flush=True)
 
     def _write(self, evaluation: Evaluation, folder: Path, images: torch.Tensor) -> None:

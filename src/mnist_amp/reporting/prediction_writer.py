@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from mnist_amp.errors import RequestError
 from mnist_amp.reporting.class_names import unique_names
-from mnist_amp.reporting.report_folder import report_folder, unused_folder
+from mnist_amp.reporting.report_folder import Report, report_folder, unused_folder
 from mnist_amp.reporting.tables import facts
 from mnist_amp.runs.atomic_files import atomic_write, table_text
 from mnist_amp.training.metrics import Scored, Scores
@@ -29,7 +29,7 @@ def csv_cells(probabilities: Iterable[float]) -> list[str]:
     return [f"{probability:.6f}" for probability in probabilities]
 
 
-class PredictionWriter(Callback):
+class PredictionWriter(Report):
     """Writes `predictions.csv`: a row for each image.
 
     Its columns are `index` (of the image), `class` and `guess` (names), `probability` (of the guess), and the
@@ -73,6 +73,7 @@ class PredictionWriter(Callback):
         folder = unused_folder(folder, "predictions.csv", self.table)
         with atomic_write(folder / "predictions.csv") as temporary:
             temporary.write_text(self.table, encoding="utf-8", newline="")
+        self.written = folder
         print(facts({"images": f"{self.count:,}", "files": f"{folder}/ (predictions.csv)"}), flush=True)
 
 

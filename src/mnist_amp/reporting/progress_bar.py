@@ -42,10 +42,54 @@ class ProgressBar(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        bar, now = self.train_progress_bar, time.monotonic()
-        if self.terminal and (now - self.updated > INTERVAL or trainer.is_last_batch):
-            self.updated, bar.n = now, trainer.fit_loop.batch_idx + 1
+        if self.terminal and self._is_due(trainer.is_last_batch):
+            bar = self.train_progress_bar
+            bar.n = trainer.fit_loop.batch_idx + 1
             bar.set_postfix(self.get_metrics(trainer, pl_module))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._is_due(batch_idx + 1 == self.val_progress_bar.total):
+            super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._is_due(batch_idx + 1 == self.test_progress_bar.total):
+            super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._is_due(batch_idx + 1 == self.predict_progress_bar.total):
+            super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def _is_due(self, is_last: bool) -> bool:
+        """Whether to update a bar after this batch; a notebook keeps the text of each update of a command's bar."""
+        now = time.monotonic()
+        if not is_last and now - self.updated <= INTERVAL:
+            return False
+        self.updated = now
+        return True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)

@@ -4,9 +4,19 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from mnist_amp.training.precision import effective_precision
+
+
+class Report(Callback):
+    """A callback that writes a report into a folder.
+
+    Attributes:
+        written: the folder; None before the report is written.
+    """
+
+    written: Path | None = None
 
 
 def report_folder(folder: Path, trainer: Trainer, command: str, images: int, trained_precision: str | None) -> Path:

@@ -1,11 +1,12 @@
 """The callback that gives each logger what belongs to a run besides its metrics."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 
+from mnist_amp.reporting.evaluation_report import FILES, EvaluationReport
 from mnist_amp.runs.checkpoint_contents import TRACKERS_KEY
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.run_folder import RunFolder
@@ -39,7 +40,7 @@ class FitTracking(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.settings = self.settings | facts_of(trainer) | {"run_folder": str(self.run.path.absolute())}
-        for logger in trainer.loggers:
+        for logger in loggers_of(trainer):
             add_to(logger, "add_settings", self.settings | self._origin(type(logger).__name__))
             add_to(logger, "add_file", self.run.path / CONFIG)
 
@@ -58,7 +59,7 @@ class FitTracking(Callback):
             return
         score = self.checkpoint.best_model_score
         metrics = {} if score is None else {str(self.checkpoint.monitor): score.item()}
-        for logger in trainer.loggers:
+        for logger in loggers_of(trainer):
             add_to(logger, "add_file", self.run.path / CURVES)
             add_to(logger, "add_result", self.settings, str(self.checkpoint.best.absolute()), metrics)
 
@@ -70,11 +71,11 @@ class EvaluationTracking(Callback):
 
     Args:
         settings: by dotted name; empty if the loggers continue the tracker's run that trained.
-        files: returns the files that were written.
+        report: the callback that writes the files.
     """
 
-    def __init__(self, settings: dict[str, Any], files: Callable[[], list[Path]]) -> None:
-        self.settings, self.files = settings, files
+    def __init__(self, settings: dict[str, Any], report: EvaluationReport) -> None:
+        self.settings, self.report = settings, report
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._add(trainer)
@@ -83,11 +84,20 @@ class EvaluationTracking(Callback):
         self._add(trainer)
 
     def _add(self, trainer: Trainer) -> None:
-        for logger in trainer.loggers if trainer.is_global_zero else []:
+        for logger in loggers_of(trainer):
             if self.settings:
                 add_to(logger, "add_settings", self.settings | facts_of(trainer))
-            for path in self.files():
+            for path in self._files():
                 add_to(logger, "add_file", path)
+
+    def _files(self) -> list[Path]:
+        folder = self.report.written
+        return [] if folder is None else [folder / name for name in FILES]
+
+
+def loggers_of(trainer: Trainer) -> list[Logger]:
+    """Return the loggers of a Trainer; none in the other processes of a distributed run, which write nothing."""
+    return trainer.loggers if trainer.is_global_zero else []
 
 
 def facts_of(trainer: Trainer) -> dict[str, Any]:

@@ -39,6 +39,7 @@ GROUPS = ("trainer", "model", "data", "scaler", "checkpoint")
 READ_ONLY = ("data.data_dir", "data.folder")  # only data sets are read there, and their published files written
 BASES = {"network": nn.Module, "data.dataset": Dataset}  # options that may name a subclass of these, of any package
 MODELS = "torchvision.models"
+OF_PROGRAM = "__main__."  # a class that the running notebook or program has defined itself: it needs no import
 
 
 def trusted_settings(
@@ -70,6 +71,12 @@ def trusted_settings(
                 raise RequestError(
                     f"{path} has {unsafe} as {option}, but there is no module {missing}, neither installed nor in the "
                     "current folder. Run the command in the folder that has it."
+                )
+            if unsafe.startswith(OF_PROGRAM):
+                raise RequestError(
+                    f"{path} has {unsafe} as {option}, which was defined in the notebook or program that trained it, "
+                    "and is not defined here. Run its cell first; or write it to a file such as my_module.py, and give "
+                    f"--{option} my_module.{unsafe.removeprefix(OF_PROGRAM)}."
                 )
             raise RequestError(
                 f"{path} has {unsafe} as {option}. This is not taken from a checkpoint, because it could run code or "
@@ -132,6 +139,8 @@ def unsafe_arguments(path: Path, value: Any) -> str | None:
 
 def _is_beside(path: Path, class_path: str) -> bool:
     """Whether a module lies in the folder of a checkpoint or of its run, so that both may come from a stranger."""
+    if class_path.startswith(OF_PROGRAM):
+        return False
     root = class_path.partition(".")[0]
     try:
         spec = importlib.util.find_spec(root) if root.isidentifier() else None
@@ -149,15 +158,20 @@ def names_subclass(class_path: str, base: type) -> bool:
     Its module is imported, but never one of the standard library or one that runs a program.
     """
     module, _, name = class_path.rpartition(".")
+    if f"{module}." == OF_PROGRAM:
+        return _is_subclass(getattr(sys.modules[module], name, None), base)
     parts = [*module.split("."), name]
     if not all(map(str.isidentifier, parts)) or parts[0] in (*sys.stdlib_module_names, "test") or "__main__" in parts:
         return False
     if not _defines(module, name):
         return False
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        return _is_subclass(getattr(importlib.import_module(module), name, None), base)
     except Exception:  # of any kind: the module's own code runs
         return False
+
+
+def _is_subclass(found: Any, base: type) -> bool:
     return inspect.isclass(found) and issubclass(found, base)
 
 
