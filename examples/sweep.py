@@ -5,9 +5,8 @@ several times, it runs several trials at once. If a process dies, another one re
 """
 
 import argparse
-import csv
 import ctypes
-import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,12 +16,16 @@ from pathlib import Path
 import yaml
 from filelock import FileLock
 
-from mnist_amp.runs.config_text import parse_yaml, read_yaml
-from mnist_amp.runs.folders import run_dirs
+from mnist_amp.errors import RequestError, RunError
+from mnist_amp.runs.atomic_files import atomic_write
+from mnist_amp.runs.config_text import parse_yaml
 
 try:
     import optuna
     from optuna.trial import Trial, TrialState
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from sweep_files import draw, read_metric
 except ImportError:
     sys.exit("sweep: error: Optuna is not installed. Install the extra: pip install 'mnist-amp[sweep]'")
 
@@ -37,17 +40,19 @@ class Sweep(argparse.Namespace):
 
     def run(self) -> None:
         """Run trials until as many as wanted are complete or pruned, by this process or by others."""
-        self.settings(optuna.create_study().ask())  # finds mistakes in the space
+        draw(optuna.create_study().ask(), self.space, self.passed)  # finds mistakes in the space
         self.folder.mkdir(parents=True, exist_ok=True)
-        url, name = self.storage or f"sqlite:///{self.folder}/sweep.db?timeout=60", self.folder.absolute().name
+        self.url = self.storage or f"sqlite:///{self.folder}/sweep.db?timeout=60"
         wanted = str([self.space.read_text(), self.passed, self.seeds, self.seed_everything, self.metric, self.mode])
-        with (lock := FileLock(self.folder / "sweep.lock")):  # the processes take turns
-            study = optuna.create_study(storage=url, study_name=name, direction=self.mode, load_if_exists=True)
+        with FileLock(self.folder / "sweep.lock") as self.lock:  # the processes take turns
+            name = self.folder.absolute().name
+            study = optuna.create_study(storage=self.url, study_name=name, direction=self.mode, load_if_exists=True)
             if study.user_attrs.get("sweep", wanted) != wanted:
-                raise ValueError(f"{self.folder} has another sweep. Repeat its command, or use another --folder.")
+                raise RequestError(f"{self.folder} has another sweep. Repeat its command, or use another --folder.")
             study.set_user_attr("sweep", wanted)
+            study.pruner = optuna.pruners.MedianPruner(self.prune_after)
         while True:
-            with lock:
+            with self.lock:
                 trials = study.get_trials(states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED))
                 running = [trial for trial in trials if trial.state == TrialState.RUNNING]
                 dead = [t._trial_id for t in running if time.time() - t.user_attrs.get("alive", 0) > self.grace]
@@ -59,23 +64,7 @@ class Sweep(argparse.Namespace):
             elif running:
                 time.sleep(POLL)  # other processes run the last trials, and may die
             else:
-                return self.write_best([trial for trial in trials if trial.state == TrialState.COMPLETE])
-
-    def settings(self, trial: Trial) -> list[str]:
-        """Return the options of `fit`. Optuna draws those that the trial does not have yet."""
-        settings, passed = [], {option.partition("=")[0] for option in self.passed}
-        for name, value in parse_yaml(self.space.read_text(encoding="utf-8"), str(self.space)).items():
-            if f"--{name}" in passed:
-                continue
-            if isinstance(value, dict) and "choices" in value:
-                choices = [json.dumps(choice) if isinstance(choice, dict) else choice for choice in value["choices"]]
-                value = trial.suggest_categorical(name, choices)
-            elif isinstance(value, dict) and "low" in value:
-                bounds = {key: read_yaml(str(bound)) for key, bound in value.items()}  # YAML takes 1e-4 for a text
-                whole = all(isinstance(bound, int) for bound in bounds.values())
-                value = (trial.suggest_int if whole else trial.suggest_float)(name, **bounds)
-            settings.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
-        return [*self.passed, *sorted(settings, key=lambda text: "." in text.partition("=")[0])]  # classes come first
+                return self.write_best(study.get_trials(states=(TrialState.COMPLETE,)))
 
     def run_trial(self, trial: Trial) -> None:
         """Train with each seed, and record the result."""
@@ -86,19 +75,28 @@ class Sweep(argparse.Namespace):
             values, state, result = [], TrialState.PRUNED, "worse than the median"
         except subprocess.SubprocessError as error:
             values, state, result = [], TrialState.FAIL, str(error)
+        except RequestError:  # a mistake in the command
+            with self.lock:
+                trial.study.tell(trial, state=TrialState.FAIL)
+                if all(known.state == TrialState.FAIL for known in trial.study.trials):
+                    optuna.delete_study(study_name=trial.study.study_name, storage=self.url)
+                    for folder in self.folder.glob("trial_*"):
+                        shutil.rmtree(folder)
+            raise
         trial.set_user_attr("values", values)
         trial.set_user_attr("result", f"{result} with {trial.params}")
         trial.study.tell(trial, statistics.fmean(values) if values else None, state=state)
         print(f"trial {trial.number} {state.name.lower()}: {result} with {trial.params}", flush=True)
         if [trial.state for trial in trial.study.trials[-3:]] == [TrialState.FAIL] * 3:
-            raise ValueError("three trials failed one after another, for the reasons above.")
+            raise RequestError("three trials failed one after another, for the reasons above.")
 
     def fit(self, trial: Trial, seed: int, resume: bool = True) -> float:
         """Fit with one seed, or resume a fit that was interrupted, and return the metric of its best epoch."""
         root = self.folder / f"trial_{trial.number}" / (f"seed_{seed}" if self.seeds > 1 else "")
         root.mkdir(parents=True, exist_ok=True)
-        command = [*FIT, *self.settings(trial), f"--seed_everything={seed}", f"--trainer.default_root_dir={root}"]
-        command += ["--ckpt_path=last"] if resume and any(root.rglob("last.ckpt")) else []
+        resume = resume and any(root.rglob("last.ckpt"))
+        command = [*FIT, *draw(trial, self.space, self.passed), f"--seed_everything={seed}"]
+        command += [f"--trainer.default_root_dir={root}", *(["--ckpt_path=last"] if resume else [])]
         with (root / "fit.log").open("wb") as log:
             fit = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, preexec_fn=END_WITH_SWEEP)
         try:
@@ -107,10 +105,7 @@ class Sweep(argparse.Namespace):
                 time.sleep(POLL)
                 running = fit.poll() is None
                 trial.set_user_attr("alive", time.time())
-                metrics = next(run_dirs(root), root) / "metrics.csv"
-                text = metrics.read_text(encoding="utf-8") if metrics.is_file() else ""
-                rows = csv.DictReader(text.rpartition("\n")[0].splitlines())  # the last row may be incomplete
-                values = {int(row["epoch"]): float(row[self.metric]) for row in rows if row.get(self.metric)}
+                values, logged = read_metric(root, self.metric)
                 for epoch in values.keys() - trial.study.trials[trial.number].intermediate_values.keys():
                     trial.report(values[epoch], epoch)
                 if running and trial.should_prune():
@@ -118,20 +113,25 @@ class Sweep(argparse.Namespace):
         finally:
             fit.terminate()  # it saves a checkpoint
             fit.wait()
-        if fit.returncode == 2 and "--ckpt_path=last" in command:  # nothing was left to train
+        output = (root / "fit.log").read_text(encoding="utf-8", errors="replace").rstrip()
+        ended = "nothing is left to train" in output and any(root.rglob("model.pth"))  # just before a kill
+        if fit.returncode == 2 and resume and not ended:
             return self.fit(trial, seed, resume=False)
-        if fit.returncode or not values:
-            reason = (root / "fit.log").read_text().rstrip().rpartition("\n")[2] if fit.returncode else "metric missing"
-            raise (ValueError if trial.number == 0 and fit.returncode == 2 else subprocess.SubprocessError)(reason)
+        if fit.returncode and not ended:
+            mistake = fit.returncode == 2 and not trial.study.get_trials(states=(TrialState.COMPLETE,))
+            raise (RequestError if mistake else subprocess.SubprocessError)(output.rpartition("\n")[2])
+        if not values:
+            raise RequestError(f"fit logged no {self.metric}. Use a --metric that it logged: {', '.join(logged)}.")
         return max(values.values()) if self.mode == "maximize" else min(values.values())
 
     def write_best(self, complete: list[Trial]) -> None:
         """Write the configuration of the best trial, and compare this trial with the second."""
         best, *others = sorted(complete, key=lambda trial: trial.value, reverse=self.mode == "maximize")
-        path = min(self.folder.glob(f"trial_{best.number}/**/config.yaml"))
-        config = parse_yaml(path.read_text(encoding="utf-8"), path.name)
+        text = min(self.folder.glob(f"trial_{best.number}/**/config.yaml")).read_text(encoding="utf-8")
+        config = parse_yaml(text, "config.yaml")
         del config["ckpt_path"], config["trainer"]["default_root_dir"]
-        (self.folder / "best.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        with atomic_write(self.folder / "best.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         print(f"best    trial {best.number}: {best.user_attrs['result']}")
         if others and self.seeds == 1:
             print(f"note    trial {others[0].number} has {others[0].value:.6g}. Chance? --seeds 3 shows it.")
@@ -139,6 +139,7 @@ class Sweep(argparse.Namespace):
             spread = max(statistics.stdev(trial.user_attrs["values"]) for trial in (best, others[0]))
             winner = "is second" if abs(best.value - others[0].value) > spread else "can't be distinguished from it"
             print(f"note    trial {others[0].number} {winner}: {others[0].value:.6g}; spread over seeds {spread:.2g}")
+        print(f"next    mnist-amp fit --config {self.folder / 'best.yaml'}")
 
 
 def main(args: list[str]) -> None:
@@ -151,6 +152,7 @@ def main(args: list[str]) -> None:
     add("--metric", default="val_accuracy", help="a metric of metrics.csv; the best epoch counts (val_accuracy)")
     add("--mode", choices=("maximize", "minimize"), default="maximize", help="which values are better (maximize)")
     add("--folder", type=Path, default=Path("sweep"), help="for the runs, best.yaml and the storage (sweep)")
+    add("--prune_after", type=int, default=5, help="complete trials before the first one may be pruned (5)")
     add("--storage", help="URL of a database (SQLite in the folder)")
     add("--grace", type=float, default=60.0, help="seconds without a sign of life after which a trial is dead (60)")
     sweep = Sweep()
@@ -160,7 +162,7 @@ def main(args: list[str]) -> None:
         sweep.run()
     except KeyboardInterrupt:
         sys.exit("sweep: stopped. The same command continues it.")
-    except Exception as error:  # of the space, the storage or its driver, or of all trials
+    except (RequestError, RunError, OSError, ImportError, optuna.exceptions.OptunaError, SQLAlchemyError) as error:
         sys.exit(f"sweep: error: {str(error).splitlines()[0]}")
 
 

@@ -1,22 +1,30 @@
 """Instead of `mnist-amp fit` in tests of the sweep, in an instant.
 
 The accuracy of an epoch is `optimizer.lr` times the number of epochs, plus an eighth for each seed after 42. Above a
-rate of 1 it fails. The option WAIT of the environment is a time in seconds after each epoch.
+rate of 1 it fails; below 0 it is refused. The option WAIT of the environment is a time in seconds after each epoch.
 """
 
 import os
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
+
+
+def refuse(message: str) -> NoReturn:
+    sys.stderr.write(f"mnist-amp: error: {message}\n")
+    sys.exit(2)
 
 
 def main() -> None:
     options = dict(option[2:].split("=", 1) for option in sys.argv[1:] if "=" in option)
     logs = Path(options["trainer.default_root_dir"], "lightning_logs")
-    if options.get("ckpt_path") == "last":  # as if nothing was left to train
-        sys.exit(2)
+    if options.get("ckpt_path") == "last":
+        refuse("nothing is left to train.")
     rate, epochs = float(options["optimizer.lr"]), int(options["trainer.max_epochs"])
     seed = int(options.get("seed_everything", 42))
+    if rate < 0:
+        refuse("the rate is negative.")
     if rate > 1 and epochs > 1:
         sys.exit("mnist-amp: error: the loss is not finite.")
     run = logs / f"version_{len(list(logs.glob('*')))}"

@@ -25,6 +25,7 @@ import optuna  # noqa: E402
 from optuna.trial import TrialState  # noqa: E402
 
 import sweep  # noqa: E402
+import sweep_files  # noqa: E402
 
 PROGRAM = str(ROOT / "examples" / "sweep.py")
 HERE = Path(__file__).parent
@@ -72,7 +73,7 @@ def error_of(swept: Sweep, *args: str, lr: str = "{choices: [0.125]}") -> str:
 class TestKilled:
     """A sweep of 12 trials with the real fit: two processes at once, killed three times at random with SIGKILL."""
 
-    OPTIONS = ("--space=space.yaml", "--trials=12", "--grace=6", "--config=smoke.yaml")
+    OPTIONS = ("--space=space.yaml", "--trials=12", "--grace=6", "--prune_after=12", "--config=smoke.yaml")
     SPACE = """
 network: slow_net.SlowNet
 network.width: {low: 4, high: 64, step: 4}
@@ -101,7 +102,7 @@ trainer.max_epochs: 2
                 victim = self.chance.randrange(2)
                 self.kill(processes[victim], with_its_fit=self.chance.random() < 0.5)
                 processes[victim] = self.start()
-            printed = [process.communicate(timeout=900)[0] for process in processes]
+            printed = [process.communicate(timeout=1800)[0] for process in processes]
         finally:
             for process in processes:
                 process.kill()
@@ -122,8 +123,7 @@ trainer.max_epochs: 2
             time.sleep(0.1)
 
     def has_finished(self, least: int) -> bool:
-        finished = states(self.folder)
-        return finished.count(TrialState.COMPLETE) + finished.count(TrialState.PRUNED) >= least
+        return states(self.folder).count(TrialState.COMPLETE) >= least
 
     def kill(self, process: subprocess.Popen[str], *, with_its_fit: bool) -> None:
         if with_its_fit and sys.platform == "linux":
@@ -134,15 +134,20 @@ trainer.max_epochs: 2
         process.wait()
 
     def check_trials(self) -> None:
-        """Check that there are exactly 12 trials, all different, all finished, and that one of them was resumed."""
+        """Check that 12 different trials are complete, each trained to its end once, and that the first was resumed."""
         trials = study(self.folder).trials
-        assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-        assert len({str(trial.params) for trial in trials}) == len(trials) == 12
-        complete = [trial.number for trial in trials if trial.state == TrialState.COMPLETE]
-        assert all(any(self.folder.glob(f"trial_{number}/lightning_logs/*/model.pth")) for number in complete)
-        runs = [len(list(self.folder.glob(f"trial_{n}/lightning_logs/version_*"))) for n in range(12)]
-        print(f"runs of each trial: {runs}")
-        assert runs[0] > 1
+        assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 12
+        assert len({str(trial.params) for trial in trials}) == 12
+        runs = [list(run_dirs(self.folder / f"trial_{number}")) for number in range(12)]
+        print(f"runs of each trial: {[len(those) for those in runs]}")
+        assert [sum(map(self.was_trained, those)) for those in runs] == [1] * 12
+        assert len(runs[0]) > 1
+
+    def was_trained(self, run: Path) -> bool:
+        """Return whether a run has an accuracy after the second and last epoch."""
+        metrics = run / "metrics.csv"
+        rows = csv.DictReader(metrics.read_text().splitlines()) if metrics.is_file() else ()
+        return any(row["epoch"] == "1" and row.get("val_accuracy") for row in rows)
 
     def check_metrics(self) -> None:
         """Check that best.yaml, and the settings of the trial that was interrupted, give the same metrics again."""
@@ -170,11 +175,11 @@ def test_ctrl_c_is_continued(tmp_path: Path, data_dir: Path) -> None:
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=120)[1] == "sweep: stopped. The same command continues it.\n"
+        assert process.communicate(timeout=600)[1] == "sweep: stopped. The same command continues it.\n"
         assert process.returncode == 1
     log = (tmp_path / "sweep" / "trial_0" / "fit.log").read_text()
     assert "Its checkpoint is written. Resume with: mnist-amp fit" in log
-    done = subprocess.run(arguments, cwd=tmp_path, env=env, check=True, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(arguments, cwd=tmp_path, env=env, check=True, capture_output=True, text=True, timeout=600)
     (trial,) = study(tmp_path / "sweep").trials
     assert (tmp_path / "sweep/trial_0/lightning_logs/version_1/model.pth").is_file()
     assert trial.state == TrialState.COMPLETE
@@ -190,6 +195,7 @@ def test_the_end_of_a_sweep(swept: Sweep, tmp_path: Path) -> None:
     assert printed.endswith(
         f"best    trial {best.number}: val_accuracy {best.value:.6g} with {best.params}\n"
         f"note    trial {second.number} has {second.value:.6g}. Chance? --seeds 3 shows it.\n"
+        "next    mnist-amp fit --config sweep/best.yaml\n"
     )
     config = f"seed_everything: 42\ntrainer: {{}}\nlr: {best.params['optimizer.lr']}\n"
     assert Path("sweep/best.yaml").read_text() == config
@@ -205,6 +211,7 @@ def test_seeds(swept: Sweep, tmp_path: Path, difference: float, verdict: str) ->
     assert swept("--trials=2", "--seeds=3") == (
         "best    trial 0: val_accuracy 0.375 with {'optimizer.lr': 0.125}\n"
         f"note    trial 1 {verdict}: {0.375 - difference:.6g}; spread over seeds 0.12\n"
+        "next    mnist-amp fit --config sweep/best.yaml\n"
     )
     first = study(tmp_path / "sweep").trials[0]
     assert (first.value, first.user_attrs["values"]) == (0.375, [0.25, 0.375, 0.5])
@@ -241,18 +248,23 @@ def test_failed_trials(swept: Sweep, tmp_path: Path) -> None:
     assert failed[0].user_attrs["result"].startswith("mnist-amp: error: the loss is not finite. with {'optimizer.lr': ")
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-def test_a_fit_that_had_ended_when_the_sweep_was_killed(swept: Sweep, tmp_path: Path, recorded: bool) -> None:
-    """A resumed fit is refused, and it is repeated; a trial without settings gets them."""
+@pytest.mark.parametrize(
+    ("killed", "runs"), [("after the fit", 1), ("at the end of the fit", 2), ("before the fit", 1)]
+)
+def test_what_a_killed_sweep_left(swept: Sweep, tmp_path: Path, killed: str, runs: int) -> None:
+    """The metrics of a fit that has ended are used. A fit that can't be resumed is repeated."""
     swept("--trials=1")
-    if recorded:
+    if killed == "before the fit":
+        study(tmp_path / "sweep").ask()  # a trial without settings
+    else:
         add_trial(tmp_path / "sweep", 0.125, state=TrialState.RUNNING, user_attrs={"alive": time.time() - 61})
         shutil.copytree("sweep/trial_0", "sweep/trial_1")
-    else:
-        study(tmp_path / "sweep").ask()
+    if killed == "at the end of the fit":
+        Path("sweep/trial_1/lightning_logs/version_0/model.pth").unlink()
     swept("--trials=2")
     trial = study(tmp_path / "sweep").trials[1]
     assert (trial.state, trial.value, trial.params) == (TrialState.COMPLETE, 0.25, {"optimizer.lr": 0.125})
+    assert len(list(run_dirs(Path("sweep/trial_1")))) == runs
 
 
 def test_a_trial_of_a_living_process_is_left_alone(
@@ -279,12 +291,47 @@ class TestMistakes:
         """The message is that of the real fit."""
         (tmp_path / "space.yaml").write_text("optimizer.lrr: {low: 1e-3, high: 1e-1, log: true}\n")
         arguments = [sys.executable, PROGRAM, "--space=space.yaml", "--config=smoke.yaml"]
-        done = subprocess.run(arguments, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(arguments, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=600)
         assert done.returncode == 1
         assert done.stderr.startswith(
             "sweep: error: mnist-amp: error: optimizer: Adam takes no lrr (did you mean lr?); "
         )
         assert done.stderr.count("\n") == 1
+
+    def test_a_refused_first_trial_is_forgotten(self, swept: Sweep, tmp_path: Path) -> None:
+        """The corrected command runs without any clean-up."""
+        message = "sweep: error: mnist-amp: error: the rate is negative."
+        assert error_of(swept, lr="{choices: [-1]}") == message
+        assert swept("--trials=1").startswith("trial 0 complete: val_accuracy 0.25 with {'optimizer.lr': 0.125}\n")
+        assert states(tmp_path / "sweep") == [TrialState.COMPLETE]
+
+    def test_another_process_is_refused_later(self, swept: Sweep, tmp_path: Path) -> None:
+        """The last one of them forgets the trials."""
+        Path("sweep").mkdir()
+        url = "sqlite:///sweep/sweep.db"
+        other = optuna.create_study(study_name="sweep", storage=url, direction="maximize")
+        other.ask().set_user_attr("alive", time.time())
+        message = "sweep: error: mnist-amp: error: the rate is negative."
+        assert error_of(swept, lr="{choices: [-1]}") == message
+        assert states(tmp_path / "sweep") == [TrialState.RUNNING, TrialState.FAIL]
+        other.tell(0, state=TrialState.FAIL)
+        assert error_of(swept, lr="{choices: [-1]}") == message
+        assert optuna.get_all_study_names(url) == []
+        assert not list(Path("sweep").glob("trial_*"))
+
+    def test_a_metric_that_fit_does_not_log(self, swept: Sweep, tmp_path: Path) -> None:
+        """It costs one training; the corrected command begins anew."""
+        message = "sweep: error: fit logged no val_acc. Use a --metric that it logged: train_loss, val_accuracy."
+        assert error_of(swept, "--metric=val_acc") == message
+        assert not Path("sweep/trial_0").exists()
+        swept("--trials=1", lr="{choices: [0.25]}")
+        assert [trial.value for trial in study(tmp_path / "sweep").trials] == [0.5]
+        assert len(list(run_dirs(Path("sweep/trial_0")))) == 1
+
+    def test_an_unexpected_error_keeps_its_traceback(self, swept: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sweep, "read_metric", lambda root, metric: {}[metric])
+        with pytest.raises(KeyError, match="val_accuracy"):
+            swept()
 
     def test_another_sweep_in_the_folder(self, swept: Sweep) -> None:
         swept("--trials=1")
@@ -302,7 +349,7 @@ class TestMistakes:
     @pytest.mark.parametrize("lr", ["{choices: []}", "{low: 1e-3}", "{low: 2, high: 1}", "{low: x, high: y}"])
     def test_a_range(self, swept: Sweep, lr: str) -> None:
         message = error_of(swept, lr=lr)
-        assert message.startswith("sweep: error: ")
+        assert message.startswith("sweep: error: space.yaml: optimizer.lr: ")
         assert "\n" not in message
         assert not Path("sweep").exists()
 
@@ -315,9 +362,8 @@ def test_the_order_and_the_form_of_options(tmp_path: Path) -> None:
         "optimizer: {choices: [{class_path: SGD}]}\noptimizer.lr: {low: 1e-4, high: 1, log: true}\n"
         "data.mean: [0.5, 0.5]\ncompile: true\nlr_scheduler: null\n"
     )
-    found = sweep.Sweep(space=space, passed=["--data.seed", "3", "--compile=false"])
     trial = optuna.create_study().ask()
-    assert found.settings(trial) == [
+    assert sweep_files.draw(trial, space, ["--data.seed", "3", "--compile=false"]) == [
         *("--data.seed", "3", "--compile=false"),
         *("--network=my.Net", '--optimizer={"class_path": "SGD"}', "--lr_scheduler=null"),
         f"--network.width={trial.params['network.width']}",
