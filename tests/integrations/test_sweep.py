@@ -320,7 +320,7 @@ class TestMistakes:
         assert not list(Path("sweep").glob("trial_*"))
 
     def test_a_metric_that_fit_does_not_log(self, swept: Sweep, tmp_path: Path) -> None:
-        """It costs one training; the corrected command begins anew."""
+        """It costs one training; the corrected command starts again."""
         message = "sweep: error: fit logged no val_acc. Use a --metric that it logged: train_loss, val_accuracy."
         assert error_of(swept, "--metric=val_acc") == message
         assert not Path("sweep/trial_0").exists()
