@@ -18,6 +18,7 @@ CHECKED = (
     "benchmarks",
     "docs",
     "configs",
+    "examples",
     ".ci/site.py",
     "README.md",
     "README.zh-CN.md",

@@ -14,6 +14,7 @@ import torch
 
 from mnist_amp.__main__ import main
 from tests.conftest import Run, started
+from tests.integrations.packages import needs
 from tests.project.documents import PAGES, ROOT, all_commands, blocks, commands
 
 QUICK = {
@@ -36,8 +37,13 @@ ONLY_PARSED = {
     "mnist-amp fit --data.dataset CIFAR10 --network CNN",
     "mnist-amp fit --data.dataset EMNIST --data.dataset_args '{split: letters}'",
     "mnist-amp fit --config configs/ddp-cpu.yaml",  # tests/cli/test_configs.py runs it
+    "python examples/sweep.py --space my_space.yaml --folder sweep-own --data.folder photos --data.image_size 32",
+    "python examples/sweep.py --folder sweep-loss --metric val_loss --mode minimize --trainer.max_epochs 10",
+    "python examples/sweep.py --folder sweep-shared --storage postgresql://user:password@host/sweeps",
+    "python examples/sweep.py --folder sweep-seeds --seeds 3",
     *(f"mnist-amp {name} --config configs/mlflow.yaml" for name in ("fit", "test")),  # test_trackers.py runs them
 }
+SWEEP = "examples/sweep.py"
 SLOW = ("mnist-amp compare", "mnist-amp demo", "mnist-amp profile")
 NEEDS_CUDA = ("configs/fp16-cuda.yaml", "configs/cuda.yaml")
 # run on exported files by tests/inference/test_export.py and tests/integrations/test_runtimes.py
@@ -82,6 +88,9 @@ def run_line(run: Run, line: str, folder: Path, monkeypatch: pytest.MonkeyPatch)
     assignments = [words.pop(0) for _ in range(len(words)) if "=" in words[0]]
     if words[0] == "cmp":
         subprocess.run(words, cwd=folder, check=True)
+    if words[:2] == ["python", SWEEP] and line not in ONLY_PARSED:
+        needs("optuna")
+        subprocess.run([sys.executable, str(ROOT / SWEEP), *words[2:], "--trials=2"], cwd=folder, check=True)
     if words[0] == "mnist-amp":
         with monkeypatch.context() as environment:
             for assignment in assignments:
@@ -163,6 +172,8 @@ def test_make_targets_exist(line: str) -> None:
 @pytest.mark.parametrize("line", sorted({line for line in all_commands() if line.startswith("python ")}))
 def test_benchmarks_take_these_options(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, script, *options = shlex.split(line)
+    if script == SWEEP:
+        needs("optuna")
     monkeypatch.setattr(sys, "argv", [script, *options, "--help"])
     with pytest.raises(SystemExit) as exit_info:
         runpy.run_path(str(ROOT / script), run_name="__main__")
@@ -171,7 +182,7 @@ def test_benchmarks_take_these_options(line: str, monkeypatch: pytest.MonkeyPatc
 
 def test_every_benchmark_is_documented() -> None:
     programs = {path.name for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text("utf-8")}
-    named = {Path(shlex.split(line)[1]).name for line in all_commands() if line.startswith("python ")}
+    named = {Path(shlex.split(line)[1]).name for line in all_commands() if line.startswith("python benchmarks")}
     # speed.py, own_modules.py, bigger_networks.py and gpu.py run them
     assert named == programs - {
         "contenders.py",
