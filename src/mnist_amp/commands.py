@@ -170,7 +170,7 @@ def _time(time: timedelta) -> str:
 
 
 def _name(named: Any) -> str:
-    """Return the name of a class or a function with its module, such as torch.optim.SGD, which is in torch.optim.sgd."""
+    """Return the name of a class or a function with its public module: torch.optim.SGD, for example."""
     own = named.__name__ if isinstance(named, BuiltinFunctionType) else named.__qualname__  # torch.relu has another one
     if "<" in own:  # <locals> or <lambda>
         raise RequestError(
