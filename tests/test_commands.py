@@ -137,7 +137,7 @@ def test_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         *((1e-9, "1.0e-09"), ([1e-9], "[1.0e-09]"), (["\U0001f600", "1", "on"], "[\U0001f600, '1', 'on']")),
         *((signal.SIGINT, "2"), ({"x": (1,) * 60}, "{x: [" + ", ".join("1" * 60) + "]}")),
         *((timedelta(days=1, minutes=65, seconds=5), "01:01:05:05"), ([timedelta(hours=2)], "['00:02:00:00']")),
-        *((nn.Linear, "torch.nn.modules.linear.Linear"), ([torch.relu], "[torch.relu]")),
+        *((nn.Linear, "torch.nn.Linear"), ([torch.relu], "[torch.relu]")),
         (Image.new, "PIL.Image.new"),
     ],
 )
@@ -175,7 +175,7 @@ def test_classes_and_times_reach_the_run() -> None:
         *SMOKE, *optimizer, "--network", networks.CNN, "--network.width", 4, "--trainer.max_time", timedelta(minutes=90)
     )
     config = parse_yaml((RUN / "config.yaml").read_text(), "")
-    assert config["network"] == {"class_path": "mnist_amp.networks.cnn.CNN", "init_args": {"width": 4, "dropout": 0.0}}
+    assert config["network"] == {"class_path": "mnist_amp.networks.CNN", "init_args": {"width": 4, "dropout": 0.0}}
     assert config["optimizer"]["class_path"] == "torch.optim.SGD"
     assert config["trainer"]["max_time"] == "00:01:30:00"
     assert commands.test("--trainer.limit_test_batches", 1).metrics["images"] == 64

@@ -170,14 +170,17 @@ def _time(time: timedelta) -> str:
 
 
 def _name(named: Any) -> str:
-    """Return the name of a class or a function with its module, as the command imports it."""
+    """Return the name of a class or a function with its public module: torch.optim.SGD, for example."""
     own = named.__name__ if isinstance(named, BuiltinFunctionType) else named.__qualname__  # torch.relu has another one
     if "<" in own:  # <locals> or <lambda>
         raise RequestError(
             f"{own} can't be imported by its name. Define it at the top level of a module or in a cell, "
             "and not within a function."
         )
-    return f"{named.__module__}.{own}"
+    parts = named.__module__.split(".")
+    modules = (".".join(parts[:length]) for length in range(1, len(parts)))
+    public = next((name for name in modules if getattr(sys.modules.get(name), own, None) is named), named.__module__)
+    return f"{public}.{own}"
 
 
 def _pass_on(stopped: signals.Stopped) -> None:
