@@ -152,6 +152,11 @@ class MnistAmpCLI(OpenCLI):
             self.weights = InitialWeights.find(own)
         inherited = [each.as_argument() for each in (self.start, self.weights) if each is not None]
         self.config = parser.parse_args([subcommand, *inherited, *restore_capitals(own, os.environ, inherited)])
+        trainer = self.config[subcommand].trainer
+        if isinstance(trainer.logger, list):
+            trainer.logger = list(map(without_environment, trainer.logger))
+        elif trainer.logger not in (None, True, False):
+            trainer.logger = without_environment(trainer.logger)
         if self.launch is not None:
             processes.use_all(self.launch, self.config[subcommand].trainer, own)
         if self.start is not None:
@@ -193,13 +198,11 @@ class MnistAmpCLI(OpenCLI):
     def instantiate_classes(self) -> None:
         trainer = self.config[self.subcommand].trainer
         has_loggers = trainer.logger not in (None, True, False)
-        if has_loggers:
-            trainer.logger = list(map(without_environment, run_callbacks.as_list(trainer.logger)))
-            self.logger_settings = trainer.logger
         if self.subcommand == "fit" or has_loggers:
             self.config_text = self._config_text()  # as it was given
         if has_loggers:
-            trainer.logger = [completed(logger, self.start, self.command) for logger in trainer.logger]
+            self.logger_settings = run_callbacks.as_list(trainer.logger)
+            trainer.logger = [completed(logger, self.start, self.command) for logger in self.logger_settings]
         super().instantiate_classes()
         log_no_hyperparameters(self.model, self.datamodule)
         if self.start:
