@@ -288,7 +288,8 @@ def test_precisions_of_torchs_new_interface_stay(chosen: str) -> None:
         backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision = initial
 
 
-def test_the_old_interface_stays() -> None:
+def test_the_old_interface_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # the default, which another test may have changed
     torch.set_float32_matmul_precision("high")
     try:
         fit(*SMOKE, "--matmul_precision", "highest")

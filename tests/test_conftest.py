@@ -25,7 +25,7 @@ def test_a_test_marked_drawn_gets_plots_from_matplotlib(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("run")
 def test_any_other_test_gets_a_stand_in(tmp_path: Path) -> None:
-    assert saved(tmp_path / "plot.png").read_bytes() == b"\x89PNG"
+    assert Image.open(saved(tmp_path / "plot.png")).size == (1, 1)
 
 
 def test_without_a_run_matplotlib_draws(tmp_path: Path) -> None:

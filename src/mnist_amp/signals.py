@@ -68,11 +68,12 @@ def kept_handlers() -> Iterator[None]:
 @contextmanager
 def keyboard_interrupts() -> Iterator[None]:
     """Have SIGINT and SIGTERM raise KeyboardInterrupt(signum) in this block, so that it can clean up."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     install_handlers(_interrupt)
     try:
         yield
     finally:
-        install_handlers()
+        set_handlers({signum: handler for signum, handler in before.items() if handler is not None})
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -84,8 +85,9 @@ def end_at_once(signum: int, frame: FrameType | None = None) -> None:
 
     A program that runs a command as a function is not ended: its own handler is called.
     """
-    if of_program is not None:
-        set_handlers({signal.Signals(signum): of_program[signal.Signals(signum)] or signal.SIG_DFL})
+    own = None if of_program is None else of_program[signal.Signals(signum)] or signal.SIG_DFL
+    if own not in (None, end_at_once):
+        set_handlers({signal.Signals(signum): own})
         signal.raise_signal(signum)
         return
     _print(f"mnist-amp: stopped by {signal.Signals(signum).name} at once.\n")
