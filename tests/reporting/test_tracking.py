@@ -27,7 +27,13 @@ def text(events: EventAccumulator, name: str) -> str:
 
 @pytest.mark.drawn
 def test_a_fit_in_tensorboard(run: Run) -> None:
-    run("fit", "--config=smoke.yaml", "--optimizer.lr=0.002", "--trainer.callbacks=LearningRateMonitor")
+    run(
+        "fit",
+        "--config=smoke.yaml",
+        "--optimizer.lr=0.002",
+        "--trainer.callbacks=LearningRateMonitor",
+        "--trainer.max_time=01:00:15:00",
+    )
     events = read(RUN)
     settings = text(events, "settings").splitlines()
     assert {
@@ -35,6 +41,7 @@ def test_a_fit_in_tensorboard(run: Run) -> None:
         *("| trainer.precision | 16-mixed |", "| effective.precision | bf16-mixed |", "| data.batch_size | 64 |"),
         "| trainer.callbacks | lightning.pytorch.callbacks.LearningRateMonitor |",
         f"| run_folder | {RUN.absolute()} |",
+        "| trainer.max_time | 01:00:15:00 |",  # YAML 1.1 would read a number
     } <= set(settings)
     assert text(events, "best_checkpoint") == str((RUN / "checkpoints" / "best.ckpt").absolute())
     indented = "\n".join(f"    {line}" for line in (RUN / "config.yaml").read_text().splitlines())

@@ -153,10 +153,7 @@ class MnistAmpCLI(OpenCLI):
         inherited = [each.as_argument() for each in (self.start, self.weights) if each is not None]
         self.config = parser.parse_args([subcommand, *inherited, *restore_capitals(own, os.environ, inherited)])
         trainer = self.config[subcommand].trainer
-        if isinstance(trainer.logger, list):
-            trainer.logger = list(map(without_environment, trainer.logger))
-        elif trainer.logger not in (None, True, False):
-            trainer.logger = without_environment(trainer.logger)
+        trainer.logger = without_environment(trainer.logger)
         if self.launch is not None:
             processes.use_all(self.launch, self.config[subcommand].trainer, own)
         if self.start is not None:

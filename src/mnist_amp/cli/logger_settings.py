@@ -24,11 +24,14 @@ MLFLOW_STORE = "sqlite:///mlflow.db"  # MLflow's own default, in the current fol
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "WANDB_INIT_TIMEOUT": "20"}
 
 
-def without_environment(logger: Namespace) -> Namespace:
-    """Return the settings of a logger without the address that Lightning took from the environment.
+def without_environment(logger: Any) -> Any:
+    """Return the setting `trainer.logger` without the addresses that Lightning took from the environment.
 
-    It is not a part of the configuration: it may hold a password, and the next command may have another environment.
+    They are not a part of the configuration: they may hold a password, and the next command may have another
+    environment.
     """
+    if isinstance(logger, list):
+        return list(map(without_environment, logger))
     ambient = os.environ.get(MLFLOW), default_of(MLFlowLogger, ADDRESS)
     if _name(logger) != "MLFlowLogger" or logger.init_args.get(ADDRESS) not in ambient:
         return logger

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar as LightningProgressBar
@@ -22,6 +21,7 @@ from mnist_amp.reporting.prediction_writer import PredictionWriter
 from mnist_amp.reporting.progress_bar import ProgressBar
 from mnist_amp.reporting.tracking import EvaluationTracking, FitTracking
 from mnist_amp.runs import checkpoint_contents, checkpoint_files, folders, resume
+from mnist_amp.runs.config_text import parse_yaml
 from mnist_amp.runs.model_checkpoint import RunCheckpoint
 from mnist_amp.runs.random_states import RandomStates
 from mnist_amp.runs.resumed_logs import ResumedLogs
@@ -165,7 +165,7 @@ def make_fit_tracking(run: RunFolder, callbacks: list[Callback], start: Starting
     """
     checkpoint = next((callback for callback in callbacks if isinstance(callback, RunCheckpoint)), None)
     origin = None if start is None else (str(start.path), checkpoint_contents.tracked_runs(start.content))
-    return FitTracking(run, checkpoint, flattened(yaml.safe_load(run.config)), origin)
+    return FitTracking(run, checkpoint, flattened(parse_yaml(run.config, "config.yaml")), origin)
 
 
 def make_evaluation_tracking(report: Callback, loggers: Any, config: str) -> list[Callback]:
@@ -178,7 +178,7 @@ def make_evaluation_tracking(report: Callback, loggers: Any, config: str) -> lis
     """
     if not isinstance(report, EvaluationReport) or not isinstance(loggers, list):
         return []
-    settings = {} if any(map(names_run, loggers)) else flattened(yaml.safe_load(config))
+    settings = {} if any(map(names_run, loggers)) else flattened(parse_yaml(config, "the configuration"))
     return [EvaluationTracking(settings and settings | {"checkpoint": report.checkpoint}, report)]
 
 

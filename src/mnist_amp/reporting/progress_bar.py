@@ -47,41 +47,19 @@ class ProgressBar(TQDMProgressBar):
             bar.n = trainer.fit_loop.batch_idx + 1
             bar.set_postfix(self.get_metrics(trainer, pl_module))
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if self._is_due(batch_idx + 1 == self.val_progress_bar.total):
-            super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+    # the arguments of these hooks end with the batch, its number and that of the DataLoader
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if self._is_due(batch_idx + 1 == self.test_progress_bar.total):
-            super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+    def on_validation_batch_end(self, *args: Any) -> None:
+        if self._is_due(args[4] + 1 == self.val_progress_bar.total):
+            super().on_validation_batch_end(*args)
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if self._is_due(batch_idx + 1 == self.predict_progress_bar.total):
-            super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+    def on_test_batch_end(self, *args: Any) -> None:
+        if self._is_due(args[4] + 1 == self.test_progress_bar.total):
+            super().on_test_batch_end(*args)
+
+    def on_predict_batch_end(self, *args: Any) -> None:
+        if self._is_due(args[4] + 1 == self.predict_progress_bar.total):
+            super().on_predict_batch_end(*args)
 
     def _is_due(self, is_last: bool) -> bool:
         """Whether to update a bar after this batch; a notebook keeps the text of each update of a command's bar."""
