@@ -28,6 +28,20 @@ def logger(kind: str, **settings: Any) -> Namespace:
     return Namespace(class_path=f"lightning.pytorch.loggers.{kind}", init_args=arguments)  # type: ignore[no-untyped-call]
 
 
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings are completed here without the packages."""
+    monkeypatch.setattr(logger_settings, "find_spec", lambda package: True)
+
+
+@pytest.mark.parametrize(("kind", "package"), [("MLFlowLogger", "mlflow"), ("WandbLogger", "wandb")])
+def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, kind: str, package: str) -> None:
+    monkeypatch.setattr(logger_settings, "find_spec", lambda package: None)
+    with pytest.raises(UsageError) as raised:
+        completed(logger(kind), None, "fit")
+    assert str(raised.value) == f"{kind} needs {package}. Install the extra: pip install 'mnist-amp[{package}]'."
+
+
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> StartingCheckpoint:
     """Return a checkpoint of a run with an MLFlowLogger and a WandbLogger."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from mnist_amp.runs.trust import is_inherited, logger_options
 
 # the parameters of Lightning's loggers that name a run of a tracker; the first is the one to set
 RUN_OPTIONS = {"MLFlowLogger": ("run_id",), "WandbLogger": ("id", "version"), "CometLogger": ("experiment_key",)}
+PACKAGES = {"MLFlowLogger": "mlflow", "WandbLogger": "wandb"}  # each is an extra of the same name
 ADDRESS, MLFLOW = "tracking_uri", "MLFLOW_TRACKING_URI"
 MLFLOW_STORE = "sqlite:///mlflow.db"  # MLflow's own default, in the current folder
 # a server that can't be reached delays a run by a part of a minute; with the packages' own settings by several
@@ -53,9 +55,12 @@ def completed(logger: Namespace, start: StartingCheckpoint | None, command: str)
         command: `fit`, `validate` or `test`.
 
     Raises:
-        UsageError: the address of an MLFlowLogger is not one, or does not have the run that is named.
+        UsageError: the logger's package is not installed; or the address of an MLFlowLogger is not one, or does not
+            have the run that is named.
     """
     own, logger, name = logger, logger.clone(), _name(logger)
+    if (package := PACKAGES.get(name)) is not None and find_spec(package) is None:
+        raise UsageError(f"{name} needs {package}. Install the extra: pip install 'mnist-amp[{package}]'.", "")
     for variable, value in PATIENCE.items():
         os.environ.setdefault(variable, value)
     if name == "WandbLogger":
