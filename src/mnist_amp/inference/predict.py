@@ -10,6 +10,7 @@ from mnist_amp.errors import RequestError, RunError
 from mnist_amp.inference.image_data import ImageDataModule
 from mnist_amp.inference.image_predictions import ImagePredictions
 from mnist_amp.inference.image_readers import preprocess_for
+from mnist_amp.inference.saved_images import SavedImages
 from mnist_amp.wording import counted, printable
 
 IMAGES = (
@@ -21,10 +22,15 @@ PREPROCESS = (
     "(resize); brought into MNIST's form, ink on paper (mnist); or images of that size, unchanged (none). "
     "auto is mnist for MNIST, QMNIST, EMNIST, KMNIST and USPS in 28 x 28 pixels, and resize for other data."
 )
+SAVE_IMAGES = (
+    "A new folder, to which the images are saved as the network saw them, in a folder for each guess; those with a note "
+    "are saved beside it, in FOLDER_check. Look at them, move what is wrong, and train on them: "
+    "fit --weights best --data.extra_folder FOLDER."
+)
 
 
 class PredictCLI(MnistAmpCLI):
-    """The command line of Lightning's `predict`, with the options `--images` and `--preprocess`."""
+    """The command line of Lightning's `predict`, with the options `--images`, `--preprocess` and `--save_images`."""
 
     images: ImageDataModule | None = None  # scored instead of the test images
 
@@ -34,11 +40,12 @@ class PredictCLI(MnistAmpCLI):
         parser.add_argument(
             "--preprocess", type=Literal["auto", "mnist", "resize", "none"], default="auto", help=PREPROCESS
         )
+        parser.add_argument("--save_images", type=Path | None, default=None, metavar="FOLDER", help=SAVE_IMAGES)
         super().add_command_arguments()
 
     def instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if not config.images and (config.images is not None or config.preprocess != "auto"):
+        if not config.images and (config.images is not None or config.preprocess != "auto" or config.save_images):
             raise RequestError("no images are given; name files or folders with --images.")
         super().instantiate_classes()
         self.datamodule = self.images or self.datamodule
@@ -56,7 +63,9 @@ class PredictCLI(MnistAmpCLI):
     def make_report(self) -> Callback:
         if self.images is None:
             return super().make_report()
-        return ImagePredictions(Path(self.config[self.subcommand].trainer.default_root_dir or "."), self.images)
+        config = self.config[self.subcommand]
+        saved = SavedImages(config.save_images, self.images.classes) if config.save_images else None
+        return ImagePredictions(Path(config.trainer.default_root_dir or "."), self.images, saved)
 
     def after_predict(self) -> None:
         """Fail if a file could not be read, after the others were scored."""
