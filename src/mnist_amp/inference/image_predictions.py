@@ -45,8 +45,9 @@ class ImagePredictions(Report):
         found = dict(zip(indices, scored.logits.double().softmax(dim=1).tolist(), strict=True))
         for index, image in enumerate(self.data.loaded):
             probabilities = None if image.error else found.get(index)
-            note = _note(probabilities, image.error)
-            self.rows.append(Tile(printable(image.path), channels_last(image.pixels), probabilities, note))
+            note = "; ".join(filter(None, [*image.notes, _note(probabilities, image.error)]))
+            name = printable(image.path) + (f" ({image.page})" if image.page else "")
+            self.rows.append(Tile(name, channels_last(image.pixels), probabilities, note))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
