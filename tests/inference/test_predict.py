@@ -11,6 +11,7 @@ from PIL import Image
 
 import own_digits
 from mnist_amp.data import mnist
+from mnist_amp.data.decoding import SUFFIXES
 from tests.conftest import Refused, Run, command, files
 from tests.inference.conftest import digits_of, rows
 
@@ -77,8 +78,7 @@ def test_wrong_requests_are_refused(refused: Refused, kept: Path, checkpoint: di
     )
     predict = functools.partial(refused, "predict", f"--ckpt_path={kept}")
     assert predict("--images", "scans/*.png") == (
-        "mnist-amp: error: scans/*.png matches no file; images end in .png, .jpg, .jpeg, .bmp, .gif, .tif, .tiff, "
-        ".webp.\n"
+        f"mnist-amp: error: scans/*.png matches no file; images end in {', '.join(SUFFIXES)}.\n"
     )
     nothing = "mnist-amp: error: no images are given; name files or folders with --images.\n"
     assert predict("--preprocess", "none") == nothing

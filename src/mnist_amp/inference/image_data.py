@@ -16,7 +16,8 @@ from tqdm import tqdm
 from mnist_amp.data.datamodule import MemoryDataModule
 from mnist_amp.data.image_set import DIGITS
 from mnist_amp.data.normalization import TO_UNIT, Normalization
-from mnist_amp.inference.image_files import find_images, read_frames
+from mnist_amp.inference import array_files
+from mnist_amp.inference.image_files import class_index, find_images, read_frames
 from mnist_amp.inference.image_readers import Preprocess, make_reader
 from mnist_amp.inference.mnist_form import ImageError, NoInkError
 from mnist_amp.wording import printable
@@ -49,7 +50,8 @@ class LoadedImage:
     @property
     def image(self) -> str:
         """The name of the image that it is, or that the digit is in."""
-        return printable(self.path) + (f", page {self.page}" if self.page else "")
+        part = "row" if self.path.suffix.lower() in array_files.SUFFIXES else "page"
+        return printable(self.path) + (f", {part} {self.page}" if self.page else "")
 
     @property
     def name(self) -> str:
@@ -66,6 +68,7 @@ class ImageDataModule(MemoryDataModule):
         image_shape: channels, height and width that the network takes.
         normalization: that the network was trained with.
         classes: names of the network's classes, in the order of the labels.
+        ink_on_paper: whether the network takes light ink on a dark background.
 
     Attributes:
         found: the files, and those of the folders that were left out.
@@ -89,9 +92,12 @@ class ImageDataModule(MemoryDataModule):
         image_shape: tuple[int, int, int] = (1, 28, 28),
         normalization: Normalization = TO_UNIT,
         classes: tuple[str, ...] = DIGITS,
+        *,
+        ink_on_paper: bool = False,
     ) -> None:
         super().__init__()
-        self.found, self.read, self.batch_size = find_images(paths), make_reader(preprocess, image_shape), batch_size
+        self.found, self.batch_size, self.shrink = find_images(paths, classes), batch_size, preprocess == "mnist"
+        self.read = make_reader(preprocess, image_shape, ink_on_paper=ink_on_paper)
         self.image_shape, self.normalization, self.classes = image_shape, normalization, classes
         self.loaded: list[LoadedImage] = []
 
@@ -114,11 +120,14 @@ class ImageDataModule(MemoryDataModule):
     def _load(self, path: Path) -> Iterator[LoadedImage]:
         """Read the images of a file, and the digits in them. An image that can't be used is one of zeros."""
         unusable = np.zeros(self.image_shape, dtype=np.uint8)
-        label, page = self._label(self.found.labels.get(path)), None
+        label, page = self.found.labels.get(path), None
         try:
-            for frame in read_frames(path):
-                page, label = frame.page, label if frame.label is None else self._label(frame.label)
+            for frame in read_frames(path, shrink=self.shrink):
+                page, label = frame.page, label if frame.label is None else class_index(frame.label, self.classes)
                 loaded = partial(LoadedImage, path, page, label=label)
+                if isinstance(frame.image, ImageError):
+                    yield loaded(None, unusable, error=frame.image)
+                    continue
                 try:
                     parts = self.read(frame.image)
                 except ImageError as error:
@@ -128,12 +137,6 @@ class ImageDataModule(MemoryDataModule):
                     yield loaded(digit if len(parts) > 1 else None, pixels, notes)
         except ImageError as error:  # the rest of the file can't be read
             yield LoadedImage(path, page and page + 1, None, unusable, label=label, error=error)
-
-    def _label(self, label: int | str | None) -> int | None:
-        """Return the index of a class that is given by its name or its index; None if there is no such class."""
-        if isinstance(label, str):
-            return self.classes.index(label) if label in self.classes else None
-        return label if label is not None and 0 <= label < len(self.classes) else None
 
     def unreadable(self) -> list[LoadedImage]:
         """Return the images that can't be scored for another reason than that they are empty."""

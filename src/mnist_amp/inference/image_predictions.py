@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from mnist_amp import signals
 from mnist_amp.errors import RequestError, RunError
+from mnist_amp.inference.array_files import submission
 from mnist_amp.inference.image_data import ImageDataModule, LoadedImage
 from mnist_amp.inference.labelled_images import FILES, LabelledImage, described_accuracy, write_plots
 from mnist_amp.inference.saved_images import SavedImages
@@ -107,7 +108,20 @@ class ImagePredictions(Report):
         if labelled := self._labelled():
             write_plots(labelled, folder, self.data.classes)
             files += FILES
+        if (submitted := self._submission()) is not None:
+            files.append("submission.csv")
+            write_table(folder / files[-1], submitted)
         return files
+
+    def _submission(self) -> list[list[Any]] | None:
+        """Return what Kaggle's "Digit Recognizer" takes, if the images are the rows of one table without labels."""
+        if {image.path.suffix.lower() for image in self.data.loaded} != {".csv"} or len(self.data.found.files) > 1:
+            return None
+        if any(image.label is not None for image in self.data.loaded):
+            return None
+        names, images = unique_names(self.data.classes), self._by_image().values()
+        guesses = (tiles[0].guess if len(tiles) == 1 else None for tiles in images)
+        return submission([None if guess is None else names[guess] for guess in guesses])
 
     def _write_table(self, path: Path) -> None:
         head = ["file", "page", "digit", "class", "guess", "probability", *probability_columns(self.data.classes)]

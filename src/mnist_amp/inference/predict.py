@@ -9,13 +9,14 @@ from mnist_amp.cli.lightning_cli import MnistAmpCLI, prepare
 from mnist_amp.errors import RequestError, RunError
 from mnist_amp.inference.image_data import ImageDataModule
 from mnist_amp.inference.image_predictions import ImagePredictions
-from mnist_amp.inference.image_readers import preprocess_for
+from mnist_amp.inference.image_readers import is_ink_on_paper, preprocess_for
 from mnist_amp.inference.saved_images import SavedImages
 from mnist_amp.wording import counted, printable
 
 IMAGES = (
     "Images to score instead of the test images: files, folders and patterns such as 'scans/*.png'; PNG, JPEG, BMP, "
-    "GIF, TIFF and WebP, of any size and in any colours. The predictions are written to lightning_logs/predict."
+    "GIF, TIFF, WebP, AVIF and HEIC, of any size and in any colours; arrays (.npy, .npz) and tables of pixels (.csv). "
+    "The predictions are written to lightning_logs/predict."
 )
 PREPROCESS = (
     "How the images are prepared: scaled to cover the height and width that the network takes, and cut at the edges "
@@ -56,7 +57,8 @@ class PredictCLI(MnistAmpCLI):
         if config.images:
             preprocess = preprocess_for(data, config.preprocess)
             self.images = ImageDataModule(
-                *(config.images, preprocess, data.batch_size, data.image_shape, data.normalization, data.classes)
+                *(config.images, preprocess, data.batch_size, data.image_shape, data.normalization, data.classes),
+                ink_on_paper=is_ink_on_paper(data),
             )
         return super().instantiate_trainer(**kwargs)
 
@@ -73,7 +75,7 @@ class PredictCLI(MnistAmpCLI):
             return
         self.trainer.strategy.barrier()  # a process that fails ends the others, and the first is still writing
         first = f"{printable(unreadable[0].path)}: {unreadable[0].error}"
-        rest = " The others were scored." if len(unreadable) < len(self.images.files) else ""
+        rest = " The others were scored." if len(unreadable) < len(self.images.loaded) else ""
         raise RunError(f"{counted(len(unreadable), 'file')} could not be scored; {first}.{rest}")
 
 
