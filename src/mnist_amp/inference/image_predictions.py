@@ -7,7 +7,6 @@ from typing import Any, cast
 from lightning.pytorch import LightningModule, Trainer
 
 from mnist_amp import signals
-from mnist_amp.errors import RequestError, RunError
 from mnist_amp.inference.array_files import submission
 from mnist_amp.inference.image_data import ImageDataModule, LoadedImage
 from mnist_amp.inference.labelled_images import FILES, LabelledImage, described_accuracy, write_plots
@@ -33,13 +32,13 @@ NAMED = 5  # files of those left out that are named
 class ImagePredictions(Report):
     """Writes `predictions.csv` and `predictions.png`, and prints a table of at most 30 images.
 
-    `predictions.csv` has a row for each image, or for each digit if several are found in an image, in reading order. Its
-    columns are `file`, `page` and `digit` (from 1; empty if there is only one), `class` (if the name of the folder or the
-    file tells it), `guess` (the name of a class), `probability` (of the guess), the probability of each class as with
+    `predictions.csv` has a row for each image or, if an image has several digits, for each digit in reading order. Its
+    columns are `file`, `page` and `digit` (from 1; empty if there is only one), `class` (if the folder or the file
+    tells it), `guess` (the name of a class), `probability` (of the guess), the probability of each class as with
     `PredictionWriter`, `number` (the guesses for all digits of the image, if there are several) and `note`.
 
-    If the names of folders or files tell the classes of images, it also writes `confusion_matrix.png` and
-    `misclassified.png`, and prints the accuracy.
+    If the classes of images are known, it also writes `confusion_matrix.png` and `misclassified.png`, and prints the
+    accuracy. For a table of pixels without labels, it also writes Kaggle's `submission.csv`.
 
     Args:
         root: folder of the runs; the files are written to a new folder `lightning_logs/predict/version_N` in it.

@@ -24,8 +24,8 @@ PREPROCESS = (
     "auto is mnist for MNIST, QMNIST, EMNIST, KMNIST and USPS in 28 x 28 pixels, and resize for other data."
 )
 SAVE_IMAGES = (
-    "A new folder, to which the images are saved as the network saw them, in a folder for each guess; those with a note "
-    "are saved beside it, in FOLDER_check. Look at them, move what is wrong, and train on them: "
+    "A new folder, to which the images are saved as the network saw them, in a folder for each guess; those with a "
+    "note are saved beside it, in FOLDER_check. Look at them, move what is wrong, and train on them: "
     "fit --weights best --data.extra_folder FOLDER."
 )
 
@@ -76,7 +76,7 @@ class PredictCLI(MnistAmpCLI):
         self.trainer.strategy.barrier()  # a process that fails ends the others, and the first is still writing
         first = f"{printable(unreadable[0].path)}: {unreadable[0].error}"
         rest = " The others were scored." if len(unreadable) < len(self.images.loaded) else ""
-        raise RunError(f"{counted(len(unreadable), 'file')} could not be scored; {first}.{rest}")
+        raise RunError(f"{counted(len(unreadable), 'image')} could not be scored; {first}.{rest}")
 
 
 def run(args: list[str]) -> PredictCLI:
