@@ -112,6 +112,6 @@ def test_the_form_of_mnist_is_for_ink_on_paper() -> None:
     with pytest.raises(RequestError) as error_info:
         preprocess_for(fashion, "mnist")
     assert str(error_info.value) == (
-        "preprocess is mnist, which is for MNIST, QMNIST, EMNIST, KMNIST, USPS in images of 1 x 28 x 28, but the "
-        "network takes images of FashionMNIST of 1 x 28 x 28. Leave preprocess out, and the images are resized."
+        "preprocess is mnist, which is for images like those of MNIST, QMNIST, EMNIST, KMNIST, USPS, of 1 x 28 x 28, "
+        "but the network takes images of FashionMNIST of 1 x 28 x 28. Leave preprocess out, and the images are resized."
     )

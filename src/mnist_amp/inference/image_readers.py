@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from mnist_amp.data.decoding import pixels
 from mnist_amp.data.image_form import ImageForm
 from mnist_amp.errors import RequestError
+from mnist_amp.inference.data_form import NAMED, is_ink_on_paper
 from mnist_amp.inference.image_files import read_image, read_upright
 from mnist_amp.inference.mnist_form import SIDE, ImageError, mnist_form
 
 if TYPE_CHECKING:
     from mnist_amp.data import ClassificationDataModule
 
-INK_ON_PAPER = ("MNIST", "QMNIST", "EMNIST", "KMNIST", "USPS")  # data sets of light ink on a dark background
 Preprocess = Literal["mnist", "resize", "none"]
 Shape = tuple[int, int, int]
 Reader = Callable[[Path], NDArray[np.uint8]]  # returns pixels (C, H, W); raises ImageError
@@ -47,13 +47,13 @@ def preprocess_for(data: "ClassificationDataModule", given: Preprocess | Literal
         RequestError: it is `mnist`, but the network does not take ink on paper of 28 x 28 pixels.
     """
     name = data.hparams["dataset"] if data.hparams["folder"] is None else data.hparams["folder"]
-    is_ink = data.hparams["folder"] is None and name in INK_ON_PAPER and data.image_shape == (1, SIDE, SIDE)
+    is_ink = given != "none" and given != "resize" and is_ink_on_paper(data)
     if given == "auto":
         return "mnist" if is_ink else "resize"
     if given == "mnist" and not is_ink:
         raise RequestError(
-            f"preprocess is mnist, which is for {', '.join(INK_ON_PAPER)} in images of 1 x {SIDE} x {SIDE}, but the "
-            f"network takes images of {name} of {' x '.join(map(str, data.image_shape))}. Leave preprocess out, and "
+            f"preprocess is mnist, which is for images like those of {', '.join(NAMED)}, of 1 x {SIDE} x {SIDE}, but "
+            f"the network takes images of {name} of {' x '.join(map(str, data.image_shape))}. Leave preprocess out, and "
             "the images are resized."
         )
     return given

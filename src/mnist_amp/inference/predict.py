@@ -19,7 +19,8 @@ IMAGES = (
 PREPROCESS = (
     "How the images are prepared: scaled to cover the height and width that the network takes, and cut at the edges "
     "(resize); brought into MNIST's form, ink on paper (mnist); or images of that size, unchanged (none). "
-    "auto is mnist for MNIST, QMNIST, EMNIST, KMNIST and USPS in 28 x 28 pixels, and resize for other data."
+    "auto is mnist for MNIST, QMNIST, EMNIST, KMNIST, USPS and images of your own that have MNIST's form, in 28 x 28 "
+    "pixels, and resize for other data."
 )
 
 
