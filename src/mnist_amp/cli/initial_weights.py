@@ -111,7 +111,7 @@ class InitialWeights:
         if self.strict and missing and len(classes) == len(self.classes) - len(missing):
             raise RequestError(
                 f"{self.path} was trained on {counted(len(self.classes), 'class')}, and the data have no images of "
-                f"{', '.join(missing[:SHOWN])}. Add some; or train on your images beside the data set of the file, with "
+                f"{', '.join(missing[:SHOWN])}. Add some; or train on yours beside the data set of the file, with "
                 "--data.extra_folder instead of --data.folder."
             )
         for label, name in enumerate(self.classes):

@@ -53,8 +53,8 @@ def preprocess_for(data: "ClassificationDataModule", given: Preprocess | Literal
     if given == "mnist" and not is_ink:
         raise RequestError(
             f"preprocess is mnist, which is for images like those of {', '.join(NAMED)}, of 1 x {SIDE} x {SIDE}, but "
-            f"the network takes images of {name} of {' x '.join(map(str, data.image_shape))}. Leave preprocess out, and "
-            "the images are resized."
+            f"the network takes images of {name} of {' x '.join(map(str, data.image_shape))}. Leave preprocess out, "
+            "and the images are resized."
         )
     return given
 
