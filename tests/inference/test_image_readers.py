@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from mnist_amp.data import ClassificationDataModule
 from mnist_amp.data.sources import make_source
 from mnist_amp.errors import RequestError
+from mnist_amp.inference.data_form import is_ink_on_paper
 from mnist_amp.inference.image_files import read_frames
 from mnist_amp.inference.image_readers import (
     DARK_ON_LIGHT,
@@ -160,6 +161,6 @@ def test_the_form_of_mnist_is_for_ink_on_paper() -> None:
     with pytest.raises(RequestError) as error_info:
         preprocess_for(fashion, "mnist")
     assert str(error_info.value) == (
-        "preprocess is mnist, which is for MNIST, QMNIST, EMNIST, KMNIST, USPS in images of 1 x 28 x 28, but the "
-        "network takes images of FashionMNIST of 1 x 28 x 28. Leave preprocess out, and the images are resized."
+        "preprocess is mnist, which is for images like those of MNIST, QMNIST, EMNIST, KMNIST, USPS, of 1 x 28 x 28, "
+        "but the network takes images of FashionMNIST of 1 x 28 x 28. Leave preprocess out, and the images are resized."
     )

@@ -162,6 +162,7 @@ def test_a_network_of_colour_images(run: Run, refused: Refused, tmp_path: Path) 
     run("predict", "--images", "mine.png", "photos/test/blue/0.png")
     assert [row["guess"] for row in rows()] == ["red", "blue"]
     assert refused("predict", "--images", "mine.png", "--preprocess=mnist") == (
-        "mnist-amp: error: preprocess is mnist, which is for MNIST, QMNIST, EMNIST, KMNIST, USPS in images of 1 x 28 x "
-        "28, but the network takes images of photos of 3 x 16 x 16. Leave preprocess out, and the images are resized.\n"
+        "mnist-amp: error: preprocess is mnist, which is for images like those of MNIST, QMNIST, EMNIST, KMNIST, USPS, "
+        "of 1 x 28 x 28, but the network takes images of photos of 3 x 16 x 16. Leave preprocess out, and the images "
+        "are resized.\n"
     )

@@ -13,6 +13,7 @@ from mnist_amp.errors import RequestError, UsageError, warn
 from mnist_amp.runs import checkpoint_files, resume
 from mnist_amp.runs.config_text import to_yaml
 from mnist_amp.runs.trust import trusted_settings
+from mnist_amp.wording import counted
 
 SHOWN = 8  # layers in a message
 
@@ -25,6 +26,7 @@ class InitialWeights:
         path: the file: a checkpoint, weights alone, or a .safetensors file.
         weights: by their names in the module.
         network: class_path and init_args of the network in the file; None if it is unknown.
+        classes: names of the classes that it was trained on, in the order of the labels; none if they are unknown.
         strict: whether all layers must fit.
         fresh: layers of the network that the file does not have in their shape, so they stay random.
         unused: layers of the file that the network does not have.
@@ -33,6 +35,7 @@ class InitialWeights:
     path: Path
     weights: dict[str, Tensor]
     network: dict[str, Any] | None
+    classes: list[str] = field(default_factory=list)
     strict: bool = True
     fresh: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
@@ -72,7 +75,9 @@ class InitialWeights:
         content = checkpoint_files.read(path)
         network = {"network": content["hyper_parameters"]["network"]}
         trusted = trusted_settings(path, network, is_given=lambda option: peek(args, option) is not None)
-        return cls(path, content["state_dict"], trusted.get("network"))
+        classes = (content.get("datamodule_hyper_parameters") or {}).get("classes")
+        names = list(map(str, classes)) if isinstance(classes, list | tuple) else []
+        return cls(path, content["state_dict"], trusted.get("network"), names)
 
     def as_argument(self) -> str:
         """Return the network as an argument, weaker than the arguments that follow it."""
@@ -95,6 +100,25 @@ class InitialWeights:
                 f"{self.path} holds another network (file -> now): {', '.join(differ)}. Leave "
                 f"{', '.join(change.partition(' ')[0] for change in differ)} out{alternative}."
             )
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Compare the classes of the file with those of the data, in the order of the labels.
+
+        Raises:
+            RequestError: all layers must fit, and the data have only some of the classes.
+        """
+        missing = [name for name in self.classes if name not in classes]
+        if self.strict and missing and len(classes) == len(self.classes) - len(missing):
+            raise RequestError(
+                f"{self.path} was trained on {counted(len(self.classes), 'class')}, and the data have no images of "
+                f"{', '.join(missing[:SHOWN])}. Add some; or train on yours beside the data set of the file, with "
+                "--data.extra_folder instead of --data.folder."
+            )
+        for label, name in enumerate(self.classes):
+            if name in classes and classes.index(name) != label:
+                now = classes.index(name)
+                warn(f"class {label} of {self.path}, {name}, is class {now} of the data, so it is learned again.")
+                return
 
     def load_into(self, module: nn.Module) -> None:
         """Copy the weights into a module.

@@ -236,6 +236,7 @@ class MnistAmpCLI(OpenCLI):
     def _callbacks(self) -> list[Callback]:
         init = self.config_init[self.subcommand]
         if self.weights is not None:
+            self.weights.check_classes(self.datamodule.classes)
             self.weights.load_into(self.model)
         lines = {"processes": self.launch, "weights": self.weights}
         texts = {name: str(line) for name, line in lines.items() if line is not None}

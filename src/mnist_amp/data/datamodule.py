@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -15,6 +15,9 @@ from mnist_amp.data.sources import make_source
 from mnist_amp.errors import RequestError
 from mnist_amp.number_types import NonNegativeInt, PositiveFloat, PositiveInt, Seed
 from mnist_amp.wording import counted
+
+if TYPE_CHECKING:
+    from mnist_amp.data.extra_folder import ExtraFolder
 
 VALIDATION_SHARE = 12  # by default, one of 12 training images is held out; of MNIST, 5,000
 
@@ -71,6 +74,8 @@ class ClassificationDataModule(MemoryDataModule):
         dataset_args: more arguments of the data set's class, such as `{split: letters}` of EMNIST
         folder: a folder with your own images instead of a data set: CLASS/*.png, or train/CLASS/*.png and
             test/CLASS/*.png, or four files of MNIST's format
+        extra_folder: a folder with more training images by class, CLASS/*.png, such as your own digits beside MNIST.
+            They are a tenth of the images of an epoch, repeated if they are fewer. None of them is held out
         image_size: height and width that the images are resized to; one number for a square. By default they must all
             have the same size
         channels: 1 for grey images, 3 for colour; by default as the images are
@@ -85,7 +90,8 @@ class ClassificationDataModule(MemoryDataModule):
         classes: names of the classes.
         num_classes: their number.
         image_shape: channels, height and width.
-        train_size: number of training images, with those held out.
+        set_size: number of the data set's training images, with those held out.
+        train_size: the same, with the extra images.
 
     Raises:
         RequestError: a size is out of range, or the data set can't be read.
@@ -103,6 +109,7 @@ class ClassificationDataModule(MemoryDataModule):
         dataset: str = "MNIST",
         dataset_args: dict[str, Any] | None = None,
         folder: str | None = None,
+        extra_folder: str | None = None,
         image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None,
         channels: Literal[1, 3] | None = None,
         mean: float | list[float] = 0.5,
@@ -117,9 +124,11 @@ class ClassificationDataModule(MemoryDataModule):
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         own = None if folder is None else Path(folder)
         self.source = make_source(Path(data_dir), dataset, dataset_args, own, image_size, channels, split_seed)
-        self.classes, self.image_shape, self.train_size, _ = self.source.facts()
+        self.classes, self.image_shape, self.set_size, _ = self.source.facts()
+        self.extra = None if extra_folder is None else self._extra(Path(extra_folder), resize=image_size is not None)
+        self.train_size = self.set_size + (0 if self.extra is None else len(self.extra))
         self.num_classes = len(self.classes)
-        val_size = self.train_size // VALIDATION_SHARE if val_size is None else val_size
+        val_size = self.set_size // VALIDATION_SHARE if val_size is None else val_size
         self._check(batch_size, val_size, mean, std)
         self.batch_size, self.val_size, self.seed = batch_size, val_size, seed
         self.normalization = Normalization(mean, std)
@@ -129,13 +138,18 @@ class ClassificationDataModule(MemoryDataModule):
         # facts of the data, which a checkpoint compares with those of a later command
         self.hparams.update(classes=list(self.classes), train_size=self.train_size)
 
+    def _extra(self, folder: Path, *, resize: bool) -> "ExtraFolder":
+        from mnist_amp.data.extra_folder import ExtraFolder  # imports Pillow
+
+        return ExtraFolder(folder, self.classes, self.image_shape, resize=resize)
+
     def _check(self, batch_size: int, val_size: int, mean: float | list[float], std: float | list[float]) -> None:
         if not 1 <= batch_size <= self.train_size:
             bound = f"at most {self.train_size}, the number of training images" if batch_size > 1 else "at least 1"
             raise RequestError(f"data.batch_size is {batch_size}; it must be {bound}.")
-        if not 0 <= val_size < self.train_size:
+        if not 0 <= val_size < self.set_size:
             raise RequestError(
-                f"data.val_size is {val_size}; it must be at least 0 and leave some of the {self.train_size:,} images "
+                f"data.val_size is {val_size}; it must be at least 0 and leave some of the {self.set_size:,} images "
                 "to train on."
             )
         for number in mean if isinstance(mean, list) else [mean]:
@@ -173,9 +187,11 @@ class ClassificationDataModule(MemoryDataModule):
         device, train = self.trainer.strategy.root_device, stage in ("fit", "validate")
         facts = self.source.facts()
         if not self.source.is_read(train=train):
-            number = facts.train_size if train else facts.test_size
+            # a data set is copied once to append images to it
+            number = (2 if self.extra else 1) * facts.train_size if train else facts.test_size
             check_memory(number, facts.image_shape, device, self.trainer.num_devices)
-        images, labels = self.source.load(train=train)
+        found = self.source.load(train=train)
+        images, labels = self.extra.append_to(found) if train and self.extra else found
         self.images, self.labels = images.to(device), labels.to(device)
 
     def train_dataloader(self) -> ShuffledLoader:
@@ -201,6 +217,13 @@ class ClassificationDataModule(MemoryDataModule):
         return self.predict_dataloader()
 
     def split(self) -> tuple[Tensor, Tensor]:
-        """Return the indices of the images to train on and of those held out, (train_size - V,) and (V,)."""
-        order = torch.randperm(self.train_size, generator=generator(self.seed, -1))
-        return order[self.val_size :].sort().values, order[: self.val_size].sort().values
+        """Return the indices of the images to train on and of those held out, (N,) and (V,).
+
+        Those of extra images come last, and more than once if they are few. The images held out of a data set are the
+        same with and without them, so weights that were trained on it have seen none of these.
+        """
+        order = torch.randperm(self.set_size, generator=generator(self.seed, -1))
+        train, held_out = order[self.val_size :].sort().values, order[: self.val_size].sort().values
+        if self.extra is not None:
+            train = torch.cat([train, self.extra.indices(self.set_size, len(train))])
+        return train, held_out

@@ -53,16 +53,7 @@ class FolderSource(Source):
 
     def load(self, *, train: bool) -> ImageSet:
         samples = self._listing.train if train else self._listing.test
-        channels, height, width = self._facts.image_shape
-        form = ImageForm((height, width), 1 if channels == 1 else 3)
-        images = torch.empty(len(samples), channels, height, width, dtype=torch.uint8)
-
-        def read(index: int) -> None:
-            images[index] = form.apply(read_pixels(samples[index].path).unsqueeze(0))[0]
-
-        for _ in map_in_threads(read, range(len(samples))):
-            pass
-        return ImageSet(images, torch.tensor([sample.label for sample in samples]))
+        return read_samples(samples, self._facts.image_shape)
 
     @cached_property
     def _listing(self) -> Listing:
@@ -85,3 +76,17 @@ class FolderSource(Source):
                 examples[header.height, header.width] = sample.path.relative_to(self.folder).as_posix()
             raise different_sizes(str(self.folder), examples)
         return self.form.shape(1 if all(header.grey for header in headers) else 3, *next(iter(examples)))
+
+
+def read_samples(samples: list[Sample], image_shape: tuple[int, int, int]) -> ImageSet:
+    """Read images into memory, converted to a shape (C, H, W)."""
+    channels, height, width = image_shape
+    form = ImageForm((height, width), 1 if channels == 1 else 3)
+    images = torch.empty(len(samples), *image_shape, dtype=torch.uint8)
+
+    def read(index: int) -> None:
+        images[index] = form.apply(read_pixels(samples[index].path).unsqueeze(0))[0]
+
+    for _ in map_in_threads(read, range(len(samples))):
+        pass
+    return ImageSet(images, torch.tensor([sample.label for sample in samples]))

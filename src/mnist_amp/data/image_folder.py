@@ -52,6 +52,36 @@ def list_images(folder: Path, seed: int) -> Listing:
         ) from error
 
 
+def list_extra(folder: Path, classes: tuple[str, ...]) -> list[Sample]:
+    """List the images of FOLDER/CLASS/IMAGE, where the folders are named by some of the classes of a data set.
+
+    A folder may be empty, and a class may have no folder. `/` in the name of a class is `-` in that of its folder.
+
+    Raises:
+        RequestError: a folder is named by none of the classes, or there are no images.
+    """
+    labels = {name.replace("/", "-"): label for label, name in enumerate(classes)}
+    try:
+        by_class = {path.name: _images(path) for path in _folders(folder)}
+    except OSError as error:
+        raise RequestError(
+            f"{folder} can't be read: {error.strerror}. Name the folder of your images with --data.extra_folder, or "
+            "leave them out with --data.extra_folder null."
+        ) from error
+    unknown = next((name for name, paths in by_class.items() if name not in labels), None)
+    if unknown is not None:
+        raise RequestError(
+            f"{folder / unknown} is none of the classes of the data set: {', '.join(labels)}. Rename the folder, or "
+            "move it away."
+        )
+    if not any(by_class.values()):
+        raise RequestError(
+            f"{folder} has no images by class. Put them into folders that are named by their classes, such as "
+            f"{folder / next(iter(labels)) / 'a.png'} ({', '.join(SUFFIXES)})."
+        )
+    return [Sample(path, labels[name]) for name, paths in by_class.items() for path in paths]
+
+
 def _list_two(train: Path, test: Path) -> Listing:
     by_class = _by_class(train)
     classes = tuple(by_class)

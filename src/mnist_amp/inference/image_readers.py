@@ -11,13 +11,13 @@ from PIL import Image
 from mnist_amp.data.decoding import pixels
 from mnist_amp.data.image_form import ImageForm
 from mnist_amp.errors import RequestError
+from mnist_amp.inference.data_form import NAMED, is_ink_on_paper
 from mnist_amp.inference.image_files import plain
 from mnist_amp.inference.mnist_form import SIDE, ImageError, mnist_form
 
 if TYPE_CHECKING:
     from mnist_amp.data import ClassificationDataModule
 
-INK_ON_PAPER = ("MNIST", "QMNIST", "EMNIST", "KMNIST", "USPS")  # data sets of light ink on a dark background
 Preprocess = Literal["mnist", "resize", "none"]
 Shape = tuple[int, int, int]
 DARK_ON_LIGHT = "dark on light, but the network takes light ink on a dark background; leave out --preprocess none"
@@ -40,7 +40,7 @@ def make_reader(preprocess: Preprocess, image_shape: Shape, *, ink_on_paper: boo
         preprocess: `mnist` brings the ink into MNIST's form; `resize` scales the image to cover the network's height
             and width, and cuts off the rest, as the data sets do; `none` takes images of this size only.
         image_shape: channels, height and width that the network takes.
-        ink_on_paper: whether the network takes light ink on a dark background, see `is_ink_on_paper`. `none` then notes
+        ink_on_paper: whether the network takes light ink on a dark background, see `data_form`. `none` then notes
             an image that is dark on light.
 
     Examples:
@@ -54,12 +54,6 @@ def make_reader(preprocess: Preprocess, image_shape: Shape, *, ink_on_paper: boo
     return partial(_unchanged, image_shape=image_shape, ink_on_paper=ink_on_paper)
 
 
-def is_ink_on_paper(data: "ClassificationDataModule") -> bool:
-    """Return whether a network that is trained on these data takes ink on paper in MNIST's form."""
-    given = data.hparams
-    return given["folder"] is None and given["dataset"] in INK_ON_PAPER and data.image_shape == (1, SIDE, SIDE)
-
-
 def preprocess_for(data: "ClassificationDataModule", given: Preprocess | Literal["auto"]) -> Preprocess:
     """Return how images are prepared for a network that is trained on these data.
 
@@ -67,14 +61,14 @@ def preprocess_for(data: "ClassificationDataModule", given: Preprocess | Literal
         RequestError: it is `mnist`, but the network does not take ink on paper of 28 x 28 pixels.
     """
     name = data.hparams["dataset"] if data.hparams["folder"] is None else data.hparams["folder"]
-    is_ink = is_ink_on_paper(data)
+    is_ink = given != "none" and given != "resize" and is_ink_on_paper(data)
     if given == "auto":
         return "mnist" if is_ink else "resize"
     if given == "mnist" and not is_ink:
         raise RequestError(
-            f"preprocess is mnist, which is for {', '.join(INK_ON_PAPER)} in images of 1 x {SIDE} x {SIDE}, but the "
-            f"network takes images of {name} of {' x '.join(map(str, data.image_shape))}. Leave preprocess out, and "
-            "the images are resized."
+            f"preprocess is mnist, which is for images like those of {', '.join(NAMED)}, of 1 x {SIDE} x {SIDE}, but "
+            f"the network takes images of {name} of {' x '.join(map(str, data.image_shape))}. Leave preprocess out, "
+            "and the images are resized."
         )
     return given
 

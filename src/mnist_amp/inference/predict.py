@@ -7,9 +7,10 @@ from lightning.pytorch import Callback, Trainer
 
 from mnist_amp.cli.lightning_cli import MnistAmpCLI, prepare
 from mnist_amp.errors import RequestError, RunError
+from mnist_amp.inference.data_form import is_ink_on_paper
 from mnist_amp.inference.image_data import ImageDataModule
 from mnist_amp.inference.image_predictions import ImagePredictions
-from mnist_amp.inference.image_readers import is_ink_on_paper, preprocess_for
+from mnist_amp.inference.image_readers import preprocess_for
 from mnist_amp.inference.saved_images import SavedImages
 from mnist_amp.wording import counted, printable
 
@@ -21,7 +22,8 @@ IMAGES = (
 PREPROCESS = (
     "How the images are prepared: scaled to cover the height and width that the network takes, and cut at the edges "
     "(resize); brought into MNIST's form, ink on paper (mnist); or images of that size, unchanged (none). "
-    "auto is mnist for MNIST, QMNIST, EMNIST, KMNIST and USPS in 28 x 28 pixels, and resize for other data."
+    "auto is mnist for MNIST, QMNIST, EMNIST, KMNIST, USPS and images of your own that have MNIST's form, in 28 x 28 "
+    "pixels, and resize for other data."
 )
 SAVE_IMAGES = (
     "A new folder, to which the images are saved as the network saw them, in a folder for each guess; those with a "
@@ -58,7 +60,7 @@ class PredictCLI(MnistAmpCLI):
             preprocess = preprocess_for(data, config.preprocess)
             self.images = ImageDataModule(
                 *(config.images, preprocess, data.batch_size, data.image_shape, data.normalization, data.classes),
-                ink_on_paper=is_ink_on_paper(data),
+                ink_on_paper=preprocess == "none" and is_ink_on_paper(data),  # `none` alone needs to know
             )
         return super().instantiate_trainer(**kwargs)
 

@@ -73,9 +73,9 @@ def _data(trainer: Trainer) -> dict[str, str]:
     if not isinstance(data, ClassificationDataModule):
         return {}
     name = data.hparams["folder"] or data.hparams["dataset"]
-    return {
-        "data": f"{name}, images of {' x '.join(map(str, data.image_shape))} in {counted(data.num_classes, 'class')}"
-    }
+    extra = f" and {counted(len(data.extra), 'image')} of {data.hparams['extra_folder']}" if data.extra else ""
+    shape = " x ".join(map(str, data.image_shape))
+    return {"data": f"{name}{extra}, images of {shape} in {counted(data.num_classes, 'class')}"}
 
 
 def _network(module: LightningModule) -> str:

@@ -17,7 +17,7 @@ from mnist_amp.wording import counted
 
 # the images, their order, and the position in an epoch depend on these
 ORDER = (
-    *("data.dataset", "data.folder", "data.image_size", "data.channels", "data.mean", "data.std"),
+    *("data.dataset", "data.folder", "data.extra_folder", "data.image_size", "data.channels", "data.mean", "data.std"),
     *("data.batch_size", "data.val_size", "data.seed", "seed_everything"),
     *("trainer.accumulate_grad_batches", "trainer.limit_train_batches", "trainer.overfit_batches"),
 )

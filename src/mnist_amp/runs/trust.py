@@ -45,7 +45,8 @@ TRACKERS: dict[str, tuple[type[Logger], set[str]]] = {
 }
 LOG_RUNS = ("version", "run_id", "id")  # that exist; a resumed run gets one of its own
 GROUPS = ("trainer", "model", "data", "scaler", "checkpoint")
-READ_ONLY = ("data.data_dir", "data.folder")  # only data sets are read there, and their published files written
+# only images are read there, and the published files of data sets written
+READ_ONLY = ("data.data_dir", "data.folder", "data.extra_folder")
 BASES = {"network": nn.Module, "data.dataset": Dataset}  # options that may name a subclass of these, of any package
 MODELS = "torchvision.models"
 OF_PROGRAM = "__main__."  # a class that the running notebook or program has defined itself: it needs no import
