@@ -20,7 +20,6 @@ from mnist_amp.inference.image_readers import (
     Preprocess,
     Shape,
     is_dark_on_light,
-    is_ink_on_paper,
     make_reader,
     preprocess_for,
 )
