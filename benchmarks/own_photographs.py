@@ -105,7 +105,7 @@ def scores(root: Path) -> dict[str, float]:
     newest = next(folders.run_dirs(root))
     tested = json.loads((newest / "test_best" / "metrics.json").read_text(encoding="utf-8"))
     command("predict", "--images", "held_out", cwd=root)
-    guesses = defaultdict(str)
+    guesses: dict[str, str] = defaultdict(str)
     for row in predictions(root):
         guesses[row["file"]] += row["guess"]
     right = sum(guess == Path(file).parent.name for file, guess in guesses.items())

@@ -1,8 +1,10 @@
 """`--weights` of fit, and weights alone as the `--ckpt_path` of every other command."""
 
+import itertools
 import json
 import os
 import re
+import shutil
 import signal
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from mnist_amp.runs import checkpoint_files
 from mnist_amp.runs.weights_file import without_prefixes
 from plain_loop import PlainLoop, Settings
 from tests.conftest import ROOT, Refused, Run, files, simple_nn, started
+from tests.data.image_files import write_image
 from tests.runs.test_resume import flat
 from tests.runs.test_weights_file import KINDS, RUN, SMOKE, network
 
@@ -110,6 +113,26 @@ def test_another_width(run: Run, fitted: Run, refused: Refused, monkeypatch: pyt
     assert files(Path()) == before
     random = "random: model.fc1.weight, model.fc1.bias, model.fc2.weight"
     assert f"\nweights    from {RUN}/model.pth; {random}\n" in run(*args, "--weights_strict=false", ONE_STEP)
+
+
+def test_images_of_other_classes(run: Run, fitted: Run, refused: Refused, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder without a 6 would shift the labels; another set of ten classes is learned, with a warning."""
+    fitted(*SMOKE)
+    for digit, number in itertools.product(range(10), range(3)):
+        write_image(Path("digits", str(digit), f"{number}.png"), 20 * digit, (28, 28))
+    args = (*FIT, f"--weights={RUN}/checkpoints/best.ckpt", "--data.folder=digits", "--data.batch_size=4", ONE_STEP)
+    run(*args)
+    assert "mnist-amp: warning: class" not in capsys.readouterr().err
+    shutil.move("digits/6", "six")
+    assert refused(*args) == (
+        f"mnist-amp: error: {RUN}/checkpoints/best.ckpt was trained on 10 classes, and the data have no images of 6. "
+        "Add some; or train on yours beside the data set of the file, with --data.extra_folder instead of "
+        "--data.folder.\n"
+    )
+    shutil.move("six", "digits/six")
+    main(list(args))
+    warning = f"class 7 of {RUN}/checkpoints/best.ckpt, 7, is class 6 of the data, so it is learned again.\n"
+    assert f"mnist-amp: warning: {warning}" in capsys.readouterr().err
 
 
 def test_strict_without_weights(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:

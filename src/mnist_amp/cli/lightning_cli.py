@@ -50,6 +50,7 @@ from mnist_amp.runs.trackers import tracker_of
 from mnist_amp.training import gradient_scaler
 from mnist_amp.training.loss_scale_monitor import LossScaleMonitor
 from mnist_amp.training.precision import set_matmul_precision
+from mnist_amp.wording import counted
 
 if TYPE_CHECKING:
     from mnist_amp.reporting.result import Result
@@ -217,6 +218,10 @@ class MnistAmpCLI(OpenCLI):
                 f"the data have {data.train_size:,} training images, and had {saved['train_size']:,}: the run is not "
                 "continued exactly. The new validation images may have been trained on."
             )
+        extra = saved.get("extra_size", 0)
+        if self.command == "fit" and extra and data.extra_size not in (0, extra):
+            images = counted(data.extra_size, "image")
+            warn(f"{data.hparams['extra_folder']} has {images}, and had {extra}: the run is not continued exactly.")
         if self.name == "validate" and "val_size" in saved:
             seed = "seed_everything" if self.config[self.subcommand].data.seed is None else "data.seed"
             resume.check_held_out(start.path, start.content, data.train_size, data.val_size, data.seed, seed)

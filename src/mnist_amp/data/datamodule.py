@@ -90,8 +90,8 @@ class ClassificationDataModule(MemoryDataModule):
         classes: names of the classes.
         num_classes: their number.
         image_shape: channels, height and width.
-        set_size: number of the data set's training images, with those held out.
-        train_size: the same, with the extra images.
+        train_size: number of the data set's training images, with those held out.
+        extra_size: number of the extra images.
 
     Raises:
         RequestError: a size is out of range, or the data set can't be read.
@@ -124,11 +124,11 @@ class ClassificationDataModule(MemoryDataModule):
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         own = None if folder is None else Path(folder)
         self.source = make_source(Path(data_dir), dataset, dataset_args, own, image_size, channels, split_seed)
-        self.classes, self.image_shape, self.set_size, _ = self.source.facts()
+        self.classes, self.image_shape, self.train_size, _ = self.source.facts()
         self.extra = None if extra_folder is None else self._extra(Path(extra_folder), resize=image_size is not None)
-        self.train_size = self.set_size + (0 if self.extra is None else len(self.extra))
+        self.extra_size = 0 if self.extra is None else len(self.extra)
         self.num_classes = len(self.classes)
-        val_size = self.set_size // VALIDATION_SHARE if val_size is None else val_size
+        val_size = self.train_size // VALIDATION_SHARE if val_size is None else val_size
         self._check(batch_size, val_size, mean, std)
         self.batch_size, self.val_size, self.seed = batch_size, val_size, seed
         self.normalization = Normalization(mean, std)
@@ -136,7 +136,7 @@ class ClassificationDataModule(MemoryDataModule):
         self.ahead = {"epoch": 0, IMAGES_AHEAD: 0}
         self.save_hyperparameters()
         # facts of the data, which a checkpoint compares with those of a later command
-        self.hparams.update(classes=list(self.classes), train_size=self.train_size)
+        self.hparams.update(classes=list(self.classes), train_size=self.train_size, extra_size=self.extra_size)
 
     def _extra(self, folder: Path, *, resize: bool) -> "ExtraFolder":
         from mnist_amp.data.extra_folder import ExtraFolder  # imports Pillow
@@ -147,9 +147,9 @@ class ClassificationDataModule(MemoryDataModule):
         if not 1 <= batch_size <= self.train_size:
             bound = f"at most {self.train_size}, the number of training images" if batch_size > 1 else "at least 1"
             raise RequestError(f"data.batch_size is {batch_size}; it must be {bound}.")
-        if not 0 <= val_size < self.set_size:
+        if not 0 <= val_size < self.train_size:
             raise RequestError(
-                f"data.val_size is {val_size}; it must be at least 0 and leave some of the {self.set_size:,} images "
+                f"data.val_size is {val_size}; it must be at least 0 and leave some of the {self.train_size:,} images "
                 "to train on."
             )
         for number in mean if isinstance(mean, list) else [mean]:
@@ -188,7 +188,7 @@ class ClassificationDataModule(MemoryDataModule):
         facts = self.source.facts()
         if not self.source.is_read(train=train):
             # a data set is copied once to append images to it
-            number = (2 if self.extra else 1) * facts.train_size if train else facts.test_size
+            number = (2 if self.extra_size else 1) * facts.train_size if train else facts.test_size
             check_memory(number, facts.image_shape, device, self.trainer.num_devices)
         found = self.source.load(train=train)
         images, labels = self.extra.append_to(found) if train and self.extra else found
@@ -222,8 +222,8 @@ class ClassificationDataModule(MemoryDataModule):
         Those of extra images come last, and more than once if they are few. The images held out of a data set are the
         same with and without them, so weights that were trained on it have seen none of these.
         """
-        order = torch.randperm(self.set_size, generator=generator(self.seed, -1))
+        order = torch.randperm(self.train_size, generator=generator(self.seed, -1))
         train, held_out = order[self.val_size :].sort().values, order[: self.val_size].sort().values
         if self.extra is not None:
-            train = torch.cat([train, self.extra.indices(self.set_size, len(train))])
+            train = torch.cat([train, self.extra.indices(self.train_size, len(train))])
         return train, held_out
