@@ -12,8 +12,9 @@ from mnist_amp.data.decoding import pixels
 from mnist_amp.data.image_form import ImageForm
 from mnist_amp.errors import RequestError
 from mnist_amp.inference.data_form import NAMED, is_ink_on_paper
+from mnist_amp.inference.digit_finder import find_digits
 from mnist_amp.inference.image_files import plain
-from mnist_amp.inference.mnist_form import SIDE, ImageError, mnist_form
+from mnist_amp.inference.mnist_form import SIDE, ImageError
 
 if TYPE_CHECKING:
     from mnist_amp.data import ClassificationDataModule
@@ -48,7 +49,7 @@ def make_reader(preprocess: Preprocess, image_shape: Shape, *, ink_on_paper: boo
         [(3, 32, 32)]
     """
     if preprocess == "mnist":
-        return lambda image: [Prepared(mnist_form(plain(image))[np.newaxis])]
+        return lambda image: [Prepared(digit.pixels[np.newaxis], digit.notes) for digit in find_digits(plain(image))]
     if preprocess == "resize":
         return lambda image: [Prepared(resized(image, image_shape))]
     return partial(_unchanged, image_shape=image_shape, ink_on_paper=ink_on_paper)
