@@ -74,7 +74,7 @@ def main() -> None:
         ckpt = [] if args.ckpt_path is None else [f"--ckpt_path={args.ckpt_path.absolute()}"]
         if not ckpt:
             command("fit", cwd=root)
-        kinds = {kind: measured(kind, args.seed, args.count, root, ckpt) for kind in args.kinds}
+        kinds = measured(args.kinds, args.seed, args.count, root, ckpt)
         plain = measured_plain(args.plain, root, ckpt) if args.plain else None
         speed = reading_speed([root / slug(kind) for kind in args.kinds if kind in TIMED])
     shown = f"photographs.py --seed {args.seed} --count {args.count}"
@@ -104,25 +104,30 @@ def slug(kind: str) -> str:
     return re.sub("[^a-z]+", "-", kind)
 
 
-def measured(kind: str, seed: int, count: int, root: Path, options: list[str]) -> dict[str, Any]:
-    labels = photograph_sets.save(kind, seed, count, root / slug(kind))
-    return counted(labels, predicted(root / slug(kind), *options))
+def measured(kinds: list[str], seed: int, count: int, root: Path, options: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the counts of each kind."""
+    labels = {kind: photograph_sets.save(kind, seed, count, root / slug(kind)) for kind in kinds}
+    found = predicted(root, list(map(slug, kinds)), *options)
+    return {kind: counted(labels[kind], found[slug(kind)]) for kind in kinds}
 
 
-def predicted(folder: Path, *options: str) -> list[Reading]:
-    """Predict the images of a folder, with the newest run beside it unless a checkpoint is given."""
-    command("predict", "--images", folder.name, *options, cwd=folder.parent)
-    newest = next(folders.run_dirs(folder.parent, "predict"))
+def predicted(root: Path, names: list[str], *options: str) -> dict[str, list[Reading]]:
+    """Predict the images of folders, with the newest run beside them unless a checkpoint is given."""
+    command("predict", "--images", *names, *options, cwd=root)
+    newest = next(folders.run_dirs(root, "predict"))
     with (newest / "predictions.csv").open(encoding="utf-8", newline="") as file:
         return readings(csv.DictReader(file))
 
 
-def readings(rows: Iterable[dict[str, str]]) -> list[Reading]:
-    """Return the predictions for each file in the order of the names; a file has a row for each digit, in order."""
+def readings(rows: Iterable[dict[str, str]]) -> dict[str, list[Reading]]:
+    """Return the predictions by folder, for each file in the order of their names; a file has a row for each digit."""
     by_file = defaultdict(list)
     for row in rows:
         by_file[row["file"]].append(row)
-    return [reading(found) for _, found in sorted(by_file.items())]
+    by_folder = defaultdict(list)
+    for file, found in sorted(by_file.items()):
+        by_folder[Path(file).parent.name].append(reading(found))
+    return by_folder
 
 
 def reading(rows: list[dict[str, str]]) -> Reading:
@@ -154,9 +159,9 @@ def measured_plain(count: int, root: Path, options: list[str]) -> dict[str, Any]
     folder.mkdir()
     for index, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{index:05}.png")
-    labels, found = [str(digit) for digit in digits], predicted(folder, *options)
+    labels, found = [str(digit) for digit in digits], predicted(root, ["plain"], *options)["plain"]
     right = [one for label, one in zip(labels, found, strict=True) if label == one.guess]
-    unchanged = predicted(folder, "--preprocess", "none", *options)
+    unchanged = predicted(root, ["plain"], "--preprocess", "none", *options)["plain"]
     return {
         "images": len(found),
         "right": len(right),
