@@ -52,8 +52,11 @@ HAND: dict[int, list[Stroke]] = {
 }
 SLANT = -0.35  # of the hand: how far to the right the top of a digit is, as a share of its height
 WAYS = {
-    "beside MNIST": ("--data.extra_folder",),
-    "alone": ("--optimizer.lr=3e-4", "--trainer.max_epochs=20", "--data.val_size=0", "--data.folder"),
+    "beside MNIST": ("--optimizer.lr=3e-4", "--data.extra_folder"),
+    "alone": (
+        *("--optimizer.lr=3e-4", "--trainer.max_epochs=20", "--data.batch_size=16", "--data.val_size=0"),
+        "--data.folder",
+    ),
 }
 
 

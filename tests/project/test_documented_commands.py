@@ -36,6 +36,10 @@ ONLY_PARSED = {
     "mnist-amp fit --data.dataset FashionMNIST",  # these are downloads
     "mnist-amp fit --data.dataset CIFAR10 --network CNN",
     "mnist-amp fit --data.dataset EMNIST --data.dataset_args '{split: letters}'",
+    # the reader's own digits, corrected; tests/data/test_extra_folder.py and tests/cli/test_weights.py train on some
+    "mnist-amp fit --weights best --data.extra_folder my_digits --optimizer.lr 3e-4",
+    "mnist-amp fit --weights best --data.folder my_digits --data.val_size 0 --data.batch_size 16 --optimizer.lr 3e-4 "
+    "--trainer.max_epochs 20",
     "mnist-amp fit --config configs/ddp-cpu.yaml",  # tests/cli/test_configs.py runs it
     "python examples/sweep.py --space my_space.yaml --folder sweep-own --data.folder photos --data.image_size 32",
     "python examples/sweep.py --folder sweep-loss --metric val_loss --mode minimize --trainer.max_epochs 10",
