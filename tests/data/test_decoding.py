@@ -9,6 +9,7 @@ from PIL import Image
 from mnist_amp.data import decoding
 from mnist_amp.data.decoding import KNOWN_FORMATS, Header, is_image, read_header, read_pixels
 from mnist_amp.errors import RequestError
+from tests.data.image_files import HAS_AVIF
 
 
 def saved(path: Path, image: Image.Image, **options: Any) -> Path:
@@ -108,6 +109,7 @@ def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
     assert [is_image(tmp_path / name) for name in ("text", "empty", "folder", "missing", "a.pdf")] == [False] * 5
 
 
+@pytest.mark.skipif(not HAS_AVIF, reason="needs Pillow 11.3")
 def test_avif(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.avif", Image.new("RGB", (8, 6), (0, 200, 0)), quality=100)
     assert read_header(path) == Header(6, 8, False)

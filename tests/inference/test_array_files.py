@@ -83,10 +83,22 @@ def test_arrays_that_are_unclear_are_refused(tmp_path: Path, array: NDArray[Any]
     assert str(error_info.value) == message
 
 
-def test_pickled_objects_are_not_loaded(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.array([{}]), allow_pickle=True)
-    with pytest.raises(ImageError, match=r"^can't be read: ."):
-        list(read_frames(tmp_path / "a.npy"))
+def test_files_that_numpy_did_not_save(tmp_path: Path) -> None:
+    """Pickled objects are not loaded: that would run code of the file."""
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    np.savez(tmp_path / "objects.npz", np.array([{}]), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("text", encoding="utf-8")
+    (tmp_path / "empty.npz").touch()
+    np.savez(tmp_path / "cut.npz", GREY)
+    content = (tmp_path / "cut.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(content[:2000])
+    np.savez_compressed(tmp_path / "overwritten.npz", GREY)
+    content = (tmp_path / "overwritten.npz").read_bytes()
+    (tmp_path / "overwritten.npz").write_bytes(content[:100] + b"7" * 100 + content[200:])
+    for name in ("overwritten.npz", "objects.npy", "objects.npz", "text.npy", "empty.npz", "cut.npz"):
+        with pytest.raises(ImageError) as error_info:
+            list(read_frames(tmp_path / name))
+        assert str(error_info.value) == "damaged or not an array of numbers; save one with np.save or np.savez", name
 
 
 @pytest.mark.parametrize(
@@ -161,9 +173,10 @@ def test_tables_of_pixels(
     assert images.labels == labels
 
 
-def test_a_table_of_one_row(tmp_path: Path) -> None:
-    images = read_arrays(write_csv(tmp_path / "a.CSV", KAGGLE, PIXELS[:1]))
-    np.testing.assert_array_equal(levels(images), GREY[:1])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_tables_of_few_rows(tmp_path: Path, rows: int) -> None:
+    images = read_arrays(write_csv(tmp_path / "a.CSV", KAGGLE, PIXELS[:rows]))
+    np.testing.assert_array_equal(levels(images), GREY[:rows])
 
 
 def test_tables_of_something_else_are_refused(tmp_path: Path) -> None:
@@ -171,6 +184,7 @@ def test_tables_of_something_else_are_refused(tmp_path: Path) -> None:
     for header, rows, message in (
         (["file", "guess"], PIXELS[:, :2], f"5 rows of 2 columns; {wanted}"),
         (["id", *KAGGLE], np.hstack([LABELS, PIXELS]), f"5 rows of 785 columns; {wanted}"),
+        (KAGGLE, np.hstack([LABELS, PIXELS]), "784 columns in the header, but 785 in the rows"),
         (KAGGLE, PIXELS + 1, "pixels and labels must be whole numbers from 0 to 255: "),
         (KAGGLE, PIXELS / 255, "pixels and labels must be whole numbers from 0 to 255: "),
     ):

@@ -16,8 +16,17 @@ from PIL import Image, TiffImagePlugin
 
 from mnist_amp.data import decoding
 from mnist_amp.errors import RequestError
-from mnist_amp.inference.image_files import Frame, class_index, find_images, plain, read_frames, read_image
+from mnist_amp.inference.image_files import (
+    Frame,
+    class_index,
+    find_images,
+    left_out_files,
+    plain,
+    read_frames,
+    read_image,
+)
 from mnist_amp.inference.mnist_form import ImageError, NoInkError, mnist_form
+from tests.data.image_files import HAS_AVIF
 from tests.inference.test_mnist_form import SEVEN, apart, apart_except_a_shift, seven
 
 
@@ -45,7 +54,7 @@ def reread(content: bytes) -> Image.Image:
         ("WEBP", {"lossless": True}),
         ("WEBP", {}),
         ("JPEG", {"quality": 95}),
-        ("AVIF", {"quality": 95}),
+        pytest.param("AVIF", {"quality": 95}, marks=pytest.mark.skipif(not HAS_AVIF, reason="needs Pillow 11.3")),
     ],
 )
 def test_file_formats(kind: str, options: dict[str, Any]) -> None:
@@ -132,7 +141,7 @@ def page_files(*pages: Image.Image) -> list[tuple[str, bytes]]:
     """Return files with these pages, in each format that has several."""
     several: dict[str, Any] = {"save_all": True, "append_images": pages[1:]}
     lossless: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "AVIF": {"quality": 95}}
-    kinds = ("TIFF", "GIF", "WEBP", "PNG", "AVIF")
+    kinds = ("TIFF", "GIF", "WEBP", "PNG", *(["AVIF"] if HAS_AVIF else []))
     return [(kind, encoded(pages[0], kind, **several, **lossless.get(kind, {}))) for kind in kinds]
 
 
@@ -196,6 +205,14 @@ def test_a_damaged_page_is_an_error_of_its_own(tmp_path: Path) -> None:
     assert str(frames[1].image).startswith("can't be read: ")
     assert usable(frames[0]).tobytes() == pages[0].tobytes()
     assert usable(frames[2]).tobytes() == pages[2].tobytes()
+
+
+def test_each_page_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 9_999)
+    (tmp_path / "a.tif").write_bytes(encoded(seven(50), "TIFF", save_all=True, append_images=[seven(100)]))
+    assert [str(frame.image) for frame in read_frames(tmp_path / "a.tif")][1:] == [
+        "more than 9,999 pixels; scale it down"
+    ]
 
 
 def test_a_large_jpeg_is_decoded_at_a_fraction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +282,7 @@ def test_a_file_with_more_pixels_than_pillow_reads() -> None:
 @given(
     place=st.integers(0, 10_000),
     byte=st.integers(0, 255),
-    kind=st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"]),
+    kind=st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", *(["AVIF"] if HAS_AVIF else [])]),
 )
 def test_damaged_files_give_an_image_or_an_image_error(place: int, byte: int, kind: str) -> None:
     content = bytearray(encoded(seven(40), kind))
@@ -320,6 +337,13 @@ def test_files_that_are_left_out_are_returned(tmp_path: Path, monkeypatch: pytes
         *(("a/pixels.npz", named), ("a/scan.pdf", unknown), ("a/train.csv", named), ("a/zlink", "a link to a folder")),
     ]
     assert find_images(["a/scan.pdf", "a/pixels.npz", "a/*.csv"]).left_out == []
+    assert left_out_files(found.left_out) == (
+        "7 left out: a/LICENSE, a/b/film.MP4, a/b/notes.txt and 1 more (not an image in a known format), "
+        "a/pixels.npz, a/train.csv (images in an array or a table are read if the file is named), a/zlink (a link to a "
+        "folder)"
+    )
+    with pytest.raises(RequestError, match=r"^a/b holds no images \(2 left out: a/b/film.MP4, a/b/notes.txt \(not an"):
+        find_images(["a/b"])
 
 
 def test_folders_named_by_a_class_give_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,9 +83,18 @@ def open_image(path: Path, side: int | None = None) -> Iterator[ImageFile]:
         fitting = next((shorter // part for part in (1, 2, 4) if _fits(image, part)), shorter // 8)
         if (wanted := min(fitting, side or fitting)) < shorter:
             image.draft(None, (wanted, wanted))
-        if not _fits(image):
-            raise FormatError(f"more than {MAX_PIXELS:,} pixels; scale it down")
+        check_size(image)
         yield image
+
+
+def check_size(image: Image.Image) -> None:
+    """Check the size of an image or of its current frame, before it is decoded.
+
+    Raises:
+        FormatError: there are too many pixels.
+    """
+    if not _fits(image):
+        raise FormatError(f"more than {MAX_PIXELS:,} pixels; scale it down")
 
 
 def is_image(path: Path) -> bool:

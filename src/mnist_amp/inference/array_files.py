@@ -58,16 +58,12 @@ def read_arrays(path: Path) -> Images:
     """
     if path.suffix.lower() == ".csv":
         return _read_csv(path)
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return _images(loaded, None)
-    with loaded:
-        names = {name.lower(): name for name in loaded.files}
-        found = next((names[name] for name in IMAGES if name in names), None)
-        if found is None and len(names) != 1:
-            raise ImageError(f"name one of its arrays {IMAGES[0]}; it has {', '.join(loaded.files) or 'none'}")
-        labels = next((loaded[names[name]] for name in LABELS if name in names), None)
-        return _images(loaded[found or loaded.files[0]], labels)
+    try:
+        return _read_numpy(path)
+    except (ImageError, OSError, MemoryError):
+        raise
+    except Exception as error:  # damaged files cause errors of many types
+        raise ImageError("damaged or not an array of numbers; save one with np.save or np.savez") from error
 
 
 def submission(guesses: Sequence[str | None]) -> list[list[Any]]:
@@ -81,6 +77,19 @@ def submission(guesses: Sequence[str | None]) -> list[list[Any]]:
     [['ImageId', 'Label'], [1, '7'], [2, '2']]
     """
     return [["ImageId", "Label"], *([row, guess or "0"] for row, guess in enumerate(guesses, 1))]
+
+
+def _read_numpy(path: Path) -> Images:
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return _images(loaded, None)
+    with loaded:
+        names = {name.lower(): name for name in loaded.files}
+        found = next((names[name] for name in IMAGES if name in names), None)
+        if found is None and len(names) != 1:
+            raise ImageError(f"name one of its arrays {IMAGES[0]}; it has {', '.join(loaded.files) or 'none'}")
+        labels = next((loaded[names[name]] for name in LABELS if name in names), None)
+        return _images(loaded[found or loaded.files[0]], labels)
 
 
 def _read_csv(path: Path) -> Images:
@@ -99,9 +108,11 @@ def _read_csv(path: Path) -> Images:
         values = np.loadtxt(rows, np.uint8, delimiter=",", ndmin=2)
     except ValueError as error:
         raise ImageError(f"pixels and labels must be whole numbers from 0 to 255: {error}") from error
+    if values.shape[1] != len(first):
+        raise ImageError(f"{len(first)} columns in the header, but {values.shape[1]} in the rows")
     labels = values[:, labelled[0]] if labelled else None
     pixels = np.delete(values, labelled, axis=1) if labelled else values
-    return _images(pixels.reshape(-1, SIDE, SIDE), labels)
+    return _images(pixels.reshape(-1, SIDE, SIDE, 1), labels)
 
 
 def _images(pixels: Array, labels: Array | None) -> Images:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from mnist_amp.data.decoding import SUFFIXES, FormatError, is_image, open_image
+from mnist_amp.data.decoding import SUFFIXES, FormatError, check_size, is_image, open_image
 from mnist_amp.errors import RequestError
 from mnist_amp.inference import array_files
 from mnist_amp.inference.array_files import Label, read_arrays
@@ -18,6 +18,7 @@ from mnist_amp.inference.mnist_form import MAX_SIDE, ImageError
 from mnist_amp.wording import printable
 
 HIDDEN = ("desktop.ini", "thumbs.db")  # files of Windows, which marks them as hidden in no name
+NAMED = 3  # files left out for one reason that a message names
 TIFF_KIND = 254  # the tag of a page's kind
 SMALLER_OR_MASK = 1 | 4  # bits of this tag: the page is a smaller copy of another page, or its mask
 
@@ -85,10 +86,28 @@ def find_images(paths: Iterable[str], classes: Sequence[str] = ()) -> FoundFiles
             found = [path] if given else []
         if not found:
             problem = "is not a name" if not given else "holds no images" if is_folder else "matches no file"
+            if is_folder and left_out:
+                problem += f" ({left_out_files(left_out)})"
             raise RequestError(f"{printable(given) or repr('')} {problem}; images end in {', '.join(SUFFIXES)}.")
         for file in found:
             files.setdefault(os.path.realpath(file), file)
     return FoundFiles(list(files.values()), all_left_out, labels)
+
+
+def left_out_files(left_out: Sequence[tuple[Path, str]]) -> str:
+    """Return the number, the first names and the reasons of files that are left out, see `FoundFiles`.
+
+    >>> left_out_files([(Path("a.pdf"), "not an image in a known format"), (Path("old"), "a link to a folder")])
+    '2 left out: a.pdf (not an image in a known format), old (a link to a folder)'
+    """
+    names: dict[str, list[str]] = {}
+    for file, reason in left_out:
+        names.setdefault(reason, []).append(printable(file))
+    parts = [
+        ", ".join(group[:NAMED]) + (f" and {len(group) - NAMED:,} more" if len(group) > NAMED else "") + f" ({reason})"
+        for reason, group in names.items()
+    ]
+    return f"{len(left_out):,} left out: {', '.join(parts)}"
 
 
 def class_index(label: Label, classes: Sequence[str]) -> int | None:
@@ -211,6 +230,7 @@ def _read_page(path: Path, image: Image.Image, page: int) -> Frame | None:
     """Return a page of an image that is open; None if it is a smaller copy or a mask of another page."""
     try:
         image.seek(page - 1)
+        check_size(image)
         kind = getattr(image, "tag_v2", {}).get(TIFF_KIND, 0)
         return None if page > 1 and kind & SMALLER_OR_MASK else Frame(_upright(image), page)
     except Exception as error:  # damaged files cause errors of many types
