@@ -15,7 +15,8 @@ from mnist_amp.wording import counted, printable
 class SavedImages:
     """Two folders with a folder for each class: images without a note, and beside it `FOLDER_check`, those with one.
 
-    `FOLDER` can be trained on once its images are in the folders of their true classes. It has a folder for each class.
+    An image is saved by its class, if that is known, else by its guess. `FOLDER` can be trained on once its images are
+    in the folders of their true classes. It has a folder for each class.
 
     Args:
         folder: to write to; it must not exist, or be empty.
@@ -50,9 +51,12 @@ class SavedImages:
             for row, (image, tile) in enumerate(zip(images, tiles, strict=True), 1):
                 if tile.guess is None:
                     continue
-                folder = self.check if tile.note else self.folder
+                # of several digits in an image of one class, one at most is of this class
+                is_clear = not tile.note and (image.label is None or image.digit is None)
+                folder = self.folder if is_clear else self.check
                 counts[folder] += 1
-                file = folder / self.names[tile.guess] / f"{row:04}-{_file_name(image)}"
+                label = tile.guess if image.label is None or image.digit else image.label
+                file = folder / self.names[label] / f"{row:04}-{_file_name(image)}"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(tile.image).save(file)
         noted = f", {printable(self.check)}/ ({counted(counts[self.check], 'image')} with a note)"
