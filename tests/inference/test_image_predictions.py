@@ -3,12 +3,14 @@
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 import own_digits
 from mnist_amp.inference.image_predictions import ImagePredictions
-from tests.conftest import Run, files
+from mnist_amp.inference.out_of_distribution import Reference
+from tests.conftest import Refused, Run, files
 from tests.inference.conftest import digits_of, rows
 
 
@@ -17,6 +19,7 @@ def test_of_many_images_those_with_a_note_are_printed(
 ) -> None:
     monkeypatch.setattr("mnist_amp.inference.image_predictions.SHEET", 20)
     monkeypatch.setattr("mnist_amp.inference.image_predictions.SURE", 0.0)
+    monkeypatch.setattr(Reference, "of", lambda *_: None)  # no image is unlike the training images
     images, digits = digits_of(data_dir, 31)
     folder = own_digits.written(images, digits.numpy(), "as PNG files", Path("own"))
     Image.new("L", (9, 9)).save(folder / "blank.png")
@@ -66,3 +69,73 @@ def test_nothing_is_overwritten_and_a_failure_leaves_nothing(
         # the results are printed if they can't be written
         assert capsys.readouterr().out.endswith(" 0 not scored)\n")
     assert sorted(path.name for path in Path("lightning_logs/predict").iterdir()) == ["version_0", "version_1"]
+
+
+def test_folders_named_by_class_give_the_accuracy(predict: Run, data_dir: Path) -> None:
+    """An image that is not read counts as wrong; other files in the folders are counted and named."""
+    images, digits = digits_of(data_dir, 12)
+    for index, (image, digit) in enumerate(zip(images, digits.tolist(), strict=True)):
+        Path("own", str(digit)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(f"own/{digit}/{index}.png")
+    Image.new("L", (9, 9)).save(f"own/{digits[0]}/blank.png")
+    Path("own/notes.txt").write_text("written in May\n", encoding="utf-8")
+    printed = predict("--images", "own")
+    table = rows()
+    assert [row["class"] for row in table] == [Path(row["file"]).parent.name for row in table]
+    right = sum(row["guess"] == row["class"] for row in table)
+    lines = printed.splitlines()
+    assert f"accuracy  {right / 13:.2%} of 13 images with a known class (1 not read as one image)" in lines
+    assert "left out  1 file (own/notes.txt: not an image in a known format)" in lines
+    assert {"confusion_matrix.png", "misclassified.png"} <= files(Path("lightning_logs/predict/version_0"))
+
+
+def test_a_row_of_digits_has_a_row_for_each(predict: Run, data_dir: Path) -> None:
+    images, _ = digits_of(data_dir, 3)
+    page = Image.new("L", (280, 100), 255)
+    for index, image in enumerate(images):
+        page.paste(ImageOps.invert(Image.fromarray(image).resize((84, 84))), (8 + 90 * index, 8))
+    blank = Image.new("L", page.size, 255)
+    page.save("two.tif", save_all=True, append_images=[blank])
+    printed = predict("--images", "two.tif")
+    table = rows()
+    where = [(row["file"], row["page"], row["digit"]) for row in table]
+    assert where == [("two.tif", "1", "1"), ("two.tif", "1", "2"), ("two.tif", "1", "3"), ("two.tif", "2", "")]
+    number = "".join(row["guess"] for row in table)
+    assert [row["number"] for row in table] == [number] * 3 + [""]
+    assert len(number) == 3
+    assert f"\ntwo.tif, page 1    {number}" in printed
+    assert table[3]["note"] == "no ink: nothing stands out from the background"
+
+
+def test_a_table_of_pixels_has_a_submission_for_kaggle(predict: Run, data_dir: Path) -> None:
+    images, _ = digits_of(data_dir, 4)
+    head = ",".join(f"pixel{index}" for index in range(784))
+    lines = [",".join(map(str, image.flatten().tolist())) for image in images]
+    Path("test.csv").write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+    assert "submission.csv)" in predict("--images", "test.csv")
+    guesses = [row["guess"] for row in rows()]
+    wanted = "ImageId,Label\r\n" + "".join(f"{row},{guess}\r\n" for row, guess in enumerate(guesses, 1))
+    assert Path("lightning_logs/predict/version_0/submission.csv").read_bytes() == wanted.encode()
+
+
+def test_images_are_saved_by_guess_or_by_their_known_class(
+    predict: Run, refused: Refused, kept: Path, data_dir: Path
+) -> None:
+    images, digits = digits_of(data_dir, 4)
+    own_digits.written(images[:3], digits[:3].numpy(), "as PNG files", Path("own"))
+    Path("known/8").mkdir(parents=True)
+    Image.fromarray(images[3]).save("known/8/a.png")
+    Image.new("L", (9, 9)).save("own/blank.png")
+    printed = predict("--images", "own", "known", "--save_images", "mine")
+    saved = {*files(Path("mine")), *files(Path("mine_check"))}
+    wanted = {f"{row['guess']}/{at:04}-{Path(row['file']).stem}.png" for at, row in enumerate(rows()[:3], 1)}
+    assert saved == {*wanted, "8/0005-a.png"}
+    assert {path.name for path in Path("mine").iterdir()} == set("0123456789")
+    noted = len(files(Path("mine_check")))
+    assert f"mine/ ({4 - noted} image" in printed
+    found = next(path for path in (Path("mine/8/0005-a.png"), Path("mine_check/8/0005-a.png")) if path.exists())
+    np.testing.assert_array_equal(np.asarray(Image.open(found)), images[3])
+    assert refused("predict", f"--ckpt_path={kept}", "--images", "own", "--save_images", "mine") == (
+        "mnist-amp: error: mine is not empty. Name a new folder with --save_images, so that no image that you have "
+        "moved is overwritten.\n"
+    )

@@ -15,6 +15,7 @@ from mnist_amp.cli.lightning_cli import MnistAmpCLI
 from mnist_amp.errors import RequestError
 from mnist_amp.inference.drawing_reader import REPEATS, SIZE, DrawingReader
 from mnist_amp.inference.mnist_form import SIDE as IMAGE_SIDE
+from mnist_amp.inference.out_of_distribution import Reference
 from mnist_amp.inference.pixel_network import DTYPES
 from mnist_amp.number_types import Port
 from mnist_amp.reporting import tables
@@ -104,7 +105,8 @@ def demo(cli: "DemoCLI", port: Port = 8000) -> None:
     # an image is too little work to share: on 2 busy cores, emulated bfloat16 took 20 ms with 2 threads, 0.06 ms with 1
     torch.set_num_threads(1)
     about = describe(cli)
-    reader = DrawingReader(cli.model.model, cli.datamodule.normalization, cli.trainer.strategy.root_device)
+    data, device = cli.datamodule, cli.trainer.strategy.root_device
+    reader = DrawingReader(cli.model.model, data.normalization, device, Reference.of(cli.model.model, data))
     server = DemoServer(make_app(asdict(about), list(DTYPES), SIZE, lambda *request: asdict(reader(*request))))
     with listen(port) as listener:
         stopped_by = stop_on_signals(server)

@@ -46,7 +46,9 @@ def find_digits(image: Image.Image) -> list[Digit]:
             l, t, r, b = box
             part = ink[t:b, l:r] * np.isin(labels[t:b, l:r], np.array(g) + 1)
             notes = note + ("may be several digits that touch",) * ((r - l) > 1.4 * (b - t))
-            out.append(Digit(mf.placed(part / np.float32(255)), (int(l * f), int(t * f), int(r * f), int(b * f)), notes))
+            out.append(
+                Digit(mf.placed(part / np.float32(255)), (int(l * f), int(t * f), int(r * f), int(b * f)), notes)
+            )
     if not out:
         raise NoInkError("no ink: nothing stands out from the background")
     return out
@@ -55,6 +57,7 @@ def find_digits(image: Image.Image) -> list[Digit]:
 def _ink(levels):
     """Return ink 0 to 255 and the mask of paper"""
     import cv2
+
     edge = mf.border(levels)
     colour, _ = mf.commonest(edge)
     if (np.abs(edge - colour) <= 2).all(axis=1).mean() > mf.PLAIN:
@@ -83,6 +86,7 @@ def _ink(levels):
 
 def _shrunk(levels, factor):
     import cv2
+
     if factor < 1:
         levels = cv2.resize(levels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     return levels.reshape(*levels.shape[:2], -1)
@@ -91,13 +95,15 @@ def _shrunk(levels, factor):
 def _paper(small):
     """1 where the paper is, 0 on the table around it."""
     import cv2
+
     bright = small.max(axis=2)
     bright = cv2.medianBlur(bright, 3)
     level, mask = cv2.threshold(bright, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     everything = np.ones_like(mask)
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     largest = max(contours, key=cv2.contourArea, default=None)
-    if largest is None or len(largest) < 4: return everything
+    if largest is None or len(largest) < 4:
+        return everything
     hull = cv2.convexHull(largest)
     area, full = cv2.contourArea(largest), cv2.contourArea(hull)
     paper = np.zeros_like(mask)
@@ -111,12 +117,18 @@ def _paper(small):
 def _contrast(small, paper):
     """Weights of the channels, negative for light ink."""
     import cv2
+
     small = small.copy()
     small[paper == 0] = np.median(small[paper > 0], axis=0)
     k = np.ones((int(max(small.shape) * STROKE) // 2 * 2 + 1,) * 2, np.uint8)
-    closed, opened = (cv2.morphologyEx(small, kind, k).reshape(small.shape) for kind in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN))
+    closed, opened = (
+        cv2.morphologyEx(small, kind, k).reshape(small.shape) for kind in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN)
+    )
     # Without its ink, paper is smooth
-    rough = [np.array(cv2.mean(cv2.morphologyEx(x, cv2.MORPH_GRADIENT, np.ones((3, 3))))[: small.shape[2]]) for x in (closed, opened)]
+    rough = [
+        np.array(cv2.mean(cv2.morphologyEx(x, cv2.MORPH_GRADIENT, np.ones((3, 3))))[: small.shape[2]])
+        for x in (closed, opened)
+    ]
     dark = rough[0] <= rough[1]
     hats = np.where(dark, closed - small, small - opened)
     axis = (np.quantile(hats.reshape(-1, small.shape[2])[::3], 0.98, axis=0) + 1) * np.where(dark, 1, -1)
@@ -126,6 +138,7 @@ def _contrast(small, paper):
 def _line(k, angle):
     """A kernel."""
     import cv2
+
     r = k // 2
     d = round(r * np.tan(np.radians(angle)))
     m = np.zeros((2 * abs(d) + 1, 2 * r + 1), np.uint8)
@@ -135,6 +148,7 @@ def _line(k, angle):
 
 def _without_lines(ink, paper):
     import cv2
+
     mask = (ink > INK).astype(np.uint8)
     side = max(mask.shape)
     small = (cv2.resize(mask * 255, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
@@ -143,14 +157,21 @@ def _without_lines(ink, paper):
     wide = cv2.dilate(cv2.morphologyEx(small, cv2.MORPH_OPEN, np.ones((k, k), np.uint8)), near)
     small = cv2.dilate(small, near)
     edge = 1 - (cv2.resize(paper, small.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0).astype(np.uint8)
-    edge = cv2.dilate(cv2.copyMakeBorder(edge, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1), np.ones((9, 9), np.uint8))[1:-1, 1:-1]
+    edge = cv2.dilate(cv2.copyMakeBorder(edge, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1), np.ones((9, 9), np.uint8))[
+        1:-1, 1:-1
+    ]
     segs = _segments(small, wide, mask), _segments(small.T, wide.T, mask.T)
     while True:
         runs = [_drawn(segs[0], small.shape, 9), _drawn(segs[1], small.shape[::-1], 9)]
-        kept = [x for x in segs[0] if _stops(x, runs[1].T | edge)], [x for x in segs[1] if _stops(x, runs[0].T | edge.T)]
-        if [len(k) for k in kept] == [len(k) for k in segs]: break
+        kept = (
+            [x for x in segs[0] if _stops(x, runs[1].T | edge)],
+            [x for x in segs[1] if _stops(x, runs[0].T | edge.T)],
+        )
+        if [len(k) for k in kept] == [len(k) for k in segs]:
+            break
         segs = kept
-    if not (kept[0] or kept[1]): return ink
+    if not (kept[0] or kept[1]):
+        return ink
     n = int(min(np.quantile([x[4] for k in kept for x in k], 0.8), LINE * side)) + 3
     thin = mask & ~cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((n, n), np.uint8))
     lines = (_drawn(kept[0], mask.shape, n + 4, 2) | _drawn(kept[1], mask.shape[::-1], n + 4, 2).T) & thin
@@ -168,37 +189,54 @@ def _stops(seg, edge):
 
 def _drawn(segs, shape, width, scale=1):
     import cv2
+
     m = np.zeros(shape, np.uint8)
     for x0, y0, x1, y1, _ in segs:
-        cv2.line(m, *((round(x * scale + scale / 2 - 0.5), round(y * scale + scale / 2 - 0.5)) for x, y in ((x0, y0), (x1, y1))), 1, width)
+        cv2.line(
+            m,
+            *(
+                (round(x * scale + scale / 2 - 0.5), round(y * scale + scale / 2 - 0.5))
+                for x, y in ((x0, y0), (x1, y1))
+            ),
+            1,
+            width,
+        )
     return m
 
 
 def _segments(small, thick, full):
     import cv2
+
     runs = _runs(np.ascontiguousarray(small), int(RUN * max(small.shape)))
     n, labels, stats, _ = cv2.connectedComponentsWithStats(runs)
     out = []
     for i in range(1, n):
         l, t, w, h, _ = stats[i]
-        part = (labels[t:t+h, l:l+w] == i) & (thick[t:t+h, l:l+w] == 0)
+        part = (labels[t : t + h, l : l + w] == i) & (thick[t : t + h, l : l + w] == 0)
         rows, columns = np.nonzero(part)
-        if np.count_nonzero(part.any(axis=0)) < 0.5 * w: continue
-        there = full[2*t:2*(t+h), 2*l:2*(l+w)]
-        there = there & part.repeat(2, 0).repeat(2, 1)[:there.shape[0], :there.shape[1]]
+        if np.count_nonzero(part.any(axis=0)) < 0.5 * w:
+            continue
+        there = full[2 * t : 2 * (t + h), 2 * l : 2 * (l + w)]
+        there = there & part.repeat(2, 0).repeat(2, 1)[: there.shape[0], : there.shape[1]]
         wide = there.sum(axis=0)
         wide = float(np.median(wide[wide > 0])) if wide.any() else 1.0
-        vx, vy, x, y = cv2.fitLine(np.stack([columns, rows], axis=1).astype(np.float32), cv2.DIST_HUBER, 0, 0.01, 0.01).ravel()
+        vx, vy, x, y = cv2.fitLine(
+            np.stack([columns, rows], axis=1).astype(np.float32), cv2.DIST_HUBER, 0, 0.01, 0.01
+        ).ravel()
         slope = vy / vx if vx else 9.0
         off = np.abs(rows - y - slope * (columns - x))
-        if abs(slope) > 0.25 or np.median(off) > 3: continue
+        if abs(slope) > 0.25 or np.median(off) > 3:
+            continue
         out.append((l, t + y - slope * x, l + w - 1, t + y + slope * (w - 1 - x), wide))
     return out
 
 
 def _runs(mask, length):
     import cv2
-    runs = [cv2.morphologyEx(mask, cv2.MORPH_OPEN, _line(length, angle), borderType=cv2.BORDER_REPLICATE) for angle in TILT]
+
+    runs = [
+        cv2.morphologyEx(mask, cv2.MORPH_OPEN, _line(length, angle), borderType=cv2.BORDER_REPLICATE) for angle in TILT
+    ]
     best = int(np.argmax([cv2.countNonZero(run) for run in runs]))
     out = runs[best]
     for run in runs[max(best - 1, 0) : best + 2]:
@@ -208,6 +246,7 @@ def _runs(mask, length):
 
 def _parts(ink, paper):
     import cv2
+
     mask = (ink > INK).astype(np.uint8)
     n, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     boxes = np.stack([stats[:, 0], stats[:, 1], stats[:, 0] + stats[:, 2], stats[:, 1] + stats[:, 3]], axis=1)
@@ -216,8 +255,10 @@ def _parts(ink, paper):
     if paper.max() < 2:
         inner = cv2.erode(paper, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
         cut = np.unique(labels[paper > inner])
-        rest = amounts.copy(); rest[cut] = 0
-        if rest.max() > 0: amounts = rest
+        rest = amounts.copy()
+        rest[cut] = 0
+        if rest.max() > 0:
+            amounts = rest
     keep = amounts > 0.02 * amounts.max()
     if keep.sum() > MANY:
         keep = amounts >= np.sort(amounts)[-MANY]
@@ -231,14 +272,15 @@ def _groups(boxes):
     while True:
         joined = np.array([_joined(boxes[g]) for g in groups])
         pair = np.argwhere(np.triu(_same(joined), 1))
-        if len(pair) == 0: return groups
+        if len(pair) == 0:
+            return groups
         i, j = pair[0]
         groups[i] += groups.pop(j)
 
 
 def _same(boxes):
     left, top, right, bottom = boxes.T[:, :, None]
-    tall = np.median(np.sort((bottom - top)[:, 0])[-max(len(boxes) // 2, 1):])
+    tall = np.median(np.sort((bottom - top)[:, 0])[-max(len(boxes) // 2, 1) :])
     over = np.minimum(right, right.T) - np.maximum(left, left.T)
     down = np.maximum(top, top.T) - np.minimum(bottom, bottom.T)
     narrow = np.minimum(right - left, (right - left).T)
@@ -264,10 +306,14 @@ def _rows(groups, boxes):
 
 
 def _without_separators(row, labels):
-    tall = np.median(sorted(b[3] - b[1] for b, _ in row)[-(len(row) // 2 + 1):])
+    tall = np.median(sorted(b[3] - b[1] for b, _ in row)[-(len(row) // 2 + 1) :])
     digits = [(b, g) for b, g in row if b[3] - b[1] > 0.45 * tall]
     tall = np.median([b[3] - b[1] for b, _ in digits])
-    kept = [(b, g) for k, (b, g) in enumerate(digits) if not (2 < len(digits) and 0 < k < len(digits) - 1 and b[3] - b[1] > 1.1 * tall and _slash(labels, b, g))]
+    kept = [
+        (b, g)
+        for k, (b, g) in enumerate(digits)
+        if not (2 < len(digits) and 0 < k < len(digits) - 1 and b[3] - b[1] > 1.1 * tall and _slash(labels, b, g))
+    ]
     return kept, ("a stroke between the digits was taken for a slash",) * (len(kept) < len(digits))
 
 

@@ -1,15 +1,21 @@
 """The predictions of `predict --images`."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
+from torch import nn
 
 from mnist_amp import signals
+from mnist_amp.data.datamodule import ClassificationDataModule
 from mnist_amp.inference.array_files import submission
 from mnist_amp.inference.image_data import ImageDataModule, LoadedImage
 from mnist_amp.inference.labelled_images import FILES, LabelledImage, described_accuracy, write_plots
+from mnist_amp.inference.out_of_distribution import NOTE as UNLIKE
+from mnist_amp.inference.out_of_distribution import Reference
 from mnist_amp.inference.saved_images import SavedImages
 from mnist_amp.reporting.channels import channels_last
 from mnist_amp.reporting.class_names import unique_names
@@ -35,7 +41,7 @@ class ImagePredictions(Report):
     `predictions.csv` has a row for each image or, if an image has several digits, for each digit in reading order. Its
     columns are `file`, `page` and `digit` (from 1; empty if there is only one), `class` (if the folder or the file
     tells it), `guess` (the name of a class), `probability` (of the guess), the probability of each class as with
-    `PredictionWriter`, `number` (the guesses for all digits of the image, if there are several) and `note`.
+    `PredictionWriter`, `distance` (from the training images, see `Reference`; over 1 is noted), `number` (the guesses for all digits of the image, if there are several) and `note`.
 
     If the classes of images are known, it also writes `confusion_matrix.png` and `misclassified.png`, and prints the
     accuracy. For a table of pixels without labels, it also writes Kaggle's `submission.csv`.
@@ -43,20 +49,41 @@ class ImagePredictions(Report):
     Args:
         root: folder of the runs; the files are written to a new folder `lightning_logs/predict/version_N` in it.
         data: the images that are scored; its `classes` are the name of each class, in the order of the labels.
+        training: the data that the network was trained with, to compare with.
         saved: the folders that the images are saved in as well; None if they are not.
     """
 
-    def __init__(self, root: Path, data: ImageDataModule, saved: SavedImages | None = None) -> None:
-        self.root, self.data, self.saved = root, data, saved
+    def __init__(
+        self,
+        root: Path,
+        data: ImageDataModule,
+        training: ClassificationDataModule,
+        saved: SavedImages | None = None,
+    ) -> None:
+        self.root, self.data, self.training, self.saved = root, data, training, saved
+        self.reference: Reference | None = None
+        self.distances: list[float | None] = []
         self.tiles: list[Tile] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.reference = Reference.of(cast(nn.Module, pl_module.model), self.training)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         scored = cast(Scores, pl_module.scores).scored()  # on every process, because it gathers from all
-        indices = scored.indices.reshape(-1).tolist()  # the index of a single image is a scalar
-        found = dict(zip(indices, scored.logits.double().softmax(dim=1).tolist(), strict=True))
+        temperature, distances = 1.0, torch.full((len(scored.indices),), math.nan)
+        if self.reference:
+            temperature, pixels = (
+                self.reference.temperature,
+                self.data.images[scored.indices.to(self.data.images.device)],
+            )
+            distances = self.reference.distances(pixels, scored.logits.argmax(dim=1))
+        probabilities = (scored.logits.double() / temperature).softmax(dim=1)
+        columns = zip(probabilities.tolist(), distances.tolist(), strict=True)
+        found = dict(zip(scored.indices.tolist(), columns, strict=True))
         for index, image in enumerate(self.data.loaded):
-            probabilities = None if image.error else found.get(index)
-            self.tiles.append(Tile(image.name, channels_last(image.pixels), probabilities, _note(probabilities, image)))
+            each, distance = (None, math.nan) if image.error else found.get(index, (None, math.nan))
+            self.distances.append(None if math.isnan(distance) else distance)
+            self.tiles.append(Tile(image.name, channels_last(image.pixels), each, _note(each, distance, image)))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -124,15 +151,16 @@ class ImagePredictions(Report):
 
     def _write_table(self, path: Path) -> None:
         head = ["file", "page", "digit", "class", "guess", "probability", *probability_columns(self.data.classes)]
-        write_table(path, [[*head, "number", "note"], *self._rows()])
+        write_table(path, [[*head, "distance", "number", "note"], *self._rows()])
 
     def _rows(self) -> Iterator[list[Any]]:
         names, images = unique_names(self.data.classes), self._by_image()
-        for image, tile in zip(self.data.loaded, self.tiles, strict=True):
+        for image, tile, distance in zip(self.data.loaded, self.tiles, self.distances, strict=True):
             digits = images[image.image]
             yield [
                 *(printable(image.path), image.page, image.digit, "" if image.label is None else names[image.label]),
                 *_guess_cells(tile, names),
+                "" if distance is None else f"{distance:.3f}",
                 *(number(digits, names) if len(digits) > 1 else "", tile.note),
             ]
 
@@ -143,10 +171,11 @@ def _guess_cells(tile: Tile, names: list[str]) -> list[str]:
     return [names[tile.guess], *csv_cells([max(tile.probabilities), *tile.probabilities])]
 
 
-def _note(probabilities: list[float] | None, image: LoadedImage) -> str:
+def _note(probabilities: list[float] | None, distance: float, image: LoadedImage) -> str:
     """Return the note on an image; most images have none."""
     if image.error is not None:
         return str(image.error)
     if probabilities is None:
         return "not scored: trainer.limit_predict_batches is too low"
-    return "; ".join([*image.notes, *(["unsure"] if max(probabilities) < SURE else [])])
+    unlike = [UNLIKE] if distance > 1 else []
+    return "; ".join([*image.notes, *unlike, *(["unsure"] if max(probabilities) < SURE else [])])

@@ -69,7 +69,7 @@ class PredictCLI(MnistAmpCLI):
             return super().make_report()
         config = self.config[self.subcommand]
         saved = SavedImages(config.save_images, self.images.classes) if config.save_images else None
-        return ImagePredictions(Path(config.trainer.default_root_dir or "."), self.images, saved)
+        return ImagePredictions(Path(config.trainer.default_root_dir or "."), self.images, self.datamodule, saved)
 
     def after_predict(self) -> None:
         """Fail if a file could not be read, after the others were scored."""
