@@ -138,7 +138,7 @@ def edges(images: Tensor) -> Tensor:
         grey = F.interpolate(grey, (SIDE, SIDE), mode="bilinear", antialias=True)
     derivatives, directions, parts = (each.to(grey.device) for each in _filters())
     slopes = F.conv2d(grey, derivatives, padding=derivatives.shape[-1] // 2)
-    slopes = torch.cat([slopes, slopes.norm(dim=1, keepdim=True)], dim=1)
+    slopes = torch.cat([slopes, slopes.square().sum(dim=1, keepdim=True).sqrt()], dim=1)  # norm() takes far longer
     by_direction = torch.einsum("dc,nchw->ndhw", directions, slopes).relu()
     return F.normalize((parts @ by_direction @ parts.T).flatten(1).sqrt(), dim=1)
 
