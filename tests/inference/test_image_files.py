@@ -98,7 +98,7 @@ def test_transparency() -> None:
     ("orientation", "stored"),
     [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90), (8, Image.Transpose.ROTATE_270)],
 )
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", *(["AVIF"] if HAS_AVIF else [])])
 def test_exif_rotation(orientation: int, stored: Image.Transpose, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
