@@ -3,7 +3,7 @@
 # make test-lowest  run it with the lowest versions that pyproject.toml allows, in .venv-lowest; needs Python 3.11 or 3.12
 # make check        ruff (lint, format), mypy in strict mode, import-linter (who may import whom), the words of .ci/words.toml
 # make docs         build the site of docs/ into build/site; it works offline
-# make integrations  install also what the tests of tests/integrations start: MLflow, W&B, Optuna, Jupyter's kernel, OpenCV
+# make integrations  install also what the tests of tests/integrations start: MLflow, W&B, Optuna, Jupyter's kernel
 # make setup        only make .venv and install into it; the others do that first, once
 
 PYTHON ?= python3

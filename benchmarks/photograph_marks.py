@@ -247,12 +247,14 @@ def separator(draw: Draw, character: str, height: float) -> Plane:
 
 
 def touching_row(draw: Draw, count: int, height: float) -> tuple[Plane, str]:
-    """Return a row of digits, each of which touches the next, and its label."""
-    masks, tops, label = several(draw, count, height)
-    lefts = [0]
-    for (first, second), (above, below) in zip(pairwise(masks), pairwise(tops), strict=True):
-        lefts.append(lefts[-1] + contact(first, second, below - above) - round(0.02 * height))
-    return joined(masks, lefts, tops), label
+    """Return a row of digits, each of which touches the next but does not hide in it, and its label."""
+    while True:
+        masks, tops, label = several(draw, count, height)
+        pairs = zip(pairwise(masks), pairwise(tops), strict=True)
+        shifts = [contact(first, second, below - above) for (first, second), (above, below) in pairs]
+        if all(shift > 0.75 * mask.shape[1] for shift, mask in zip(shifts, masks, strict=False)):
+            lefts = np.cumsum([0, *(shift - round(0.02 * height) for shift in shifts)])
+            return joined(masks, lefts.tolist(), tops), label
 
 
 def contact(first: Plane, second: Plane, lower: int) -> int:

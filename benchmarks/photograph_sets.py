@@ -66,10 +66,10 @@ def placed(draw: Draw, ink: Plane, shape: tuple[int, int], margin: int = 12) -> 
 
 
 def put(draw: Draw, plane: Plane, ink: Plane, box: scenes.Box) -> None:
-    """Put a mark on a plane somewhere in a form's box, at most so near to a line that it touches it."""
+    """Put a mark on a plane in a form's box, mostly near to its middle; it may touch a line."""
     left, top, right, bottom = box
     free = np.array([bottom - top, right - left]) - ink.shape
-    row, column = (draw.uniform(0, 1, 2) * free + (top, left)).round().astype(int)
+    row, column = (draw.beta(2, 2, 2) * free + (top, left)).round().astype(int)
     part = plane[row : row + ink.shape[0], column : column + ink.shape[1]]
     np.maximum(part, ink, out=part)
 
@@ -78,10 +78,10 @@ def digit_size(draw: Draw) -> float:
     return float(draw.uniform(90, 240))
 
 
-def written(draw: Draw, sheet: Sheet) -> tuple[Sheet, str]:
+def written(draw: Draw, sheet: Sheet, margin: int = 12) -> tuple[Sheet, str]:
     """Write a digit somewhere on a sheet."""
     ink, label = marks.digit(draw, digit_size(draw))
-    return scenes.handwritten(draw, sheet, placed(draw, ink, sheet.shape[:2])), label
+    return scenes.handwritten(draw, sheet, placed(draw, ink, sheet.shape[:2], margin)), label
 
 
 def plain(draw: Draw) -> Photograph:
@@ -116,7 +116,7 @@ def shadowed(draw: Draw, softness: float) -> Photograph:
 
 
 def on_table(draw: Draw) -> Photograph:
-    sheet, label = written(draw, scenes.blank(draw, shape_of(draw)))
+    sheet, label = written(draw, scenes.blank(draw, shape_of(draw)), margin=60)  # the paper's corners may be cut off
     return scenes.photograph(draw, scenes.on_table(draw, sheet)), label
 
 
@@ -206,7 +206,7 @@ def several(draw: Draw) -> Photograph:
 def two_lines(draw: Draw, width: int) -> tuple[Plane, str]:
     """Return two rows of 2 to 4 digits of about the same height, and the label in reading order."""
     height = draw.uniform(60, 85)
-    (first, label), (second, more) = (row_to_fit(draw, int(draw.integers(2, 5)), width, height) for _ in range(2))
+    (first, label), (second, more) = (row_to_fit(draw, int(draw.integers(2, 5)), width - 30, height) for _ in range(2))
     gap = round(height * draw.uniform(0.4, 0.8))
     return marks.joined([first, second], [0, int(draw.integers(0, 30))], [0, len(first) + gap]), label + more
 
@@ -239,7 +239,8 @@ def in_cells(draw: Draw, sheet: Sheet) -> Photograph:
 def touching(draw: Draw) -> Photograph:
     """Photograph 2 to 4 digits, each of which touches the next."""
     shape = shape_of(draw, wide=True)
-    ink, label = marks.touching_row(draw, int(draw.integers(2, 5)), draw.uniform(60, 110))
+    count = int(draw.integers(2, 5))
+    ink, label = marks.touching_row(draw, count, draw.uniform(60, min(110, 320 / count)))
     sheet = scenes.handwritten(draw, scenes.blank(draw, shape), placed(draw, ink, shape))
     return scenes.photograph(draw, sheet), label
 

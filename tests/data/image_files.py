@@ -2,10 +2,13 @@
 
 import gzip
 import struct
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+HAS_AVIF = find_spec("PIL.AvifImagePlugin") is not None  # from Pillow 11.3 on
 
 
 def write_idx(path: Path, array: np.ndarray, kind: int = 8) -> None:

@@ -6,8 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist_amp.data.decoding import FORMATS, Header, read_header, read_pixels
+from mnist_amp.data import decoding
+from mnist_amp.data.decoding import KNOWN_FORMATS, Header, is_image, read_header, read_pixels
 from mnist_amp.errors import RequestError
+from tests.data.image_files import HAS_AVIF
 
 
 def saved(path: Path, image: Image.Image, **options: Any) -> Path:
@@ -95,14 +97,52 @@ def test_exif_orientation_is_applied(tmp_path: Path, suffix: str, orientation: i
     assert read_header(path)[:2] == (2, 3)
 
 
+def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
+    image = Image.new("L", (3, 2), 7)
+    for name, kind in (("a", "PNG"), ("b.jfif", "PNG"), ("c.heic", "JPEG"), ("d.JPG", "WEBP")):
+        image.save(tmp_path / name, kind)
+        assert is_image(tmp_path / name)
+        assert read_header(tmp_path / name)[:2] == (2, 3)
+    (tmp_path / "text").write_text("text", encoding="utf-8")
+    (tmp_path / "empty").touch()
+    (tmp_path / "folder").mkdir()
+    assert [is_image(tmp_path / name) for name in ("text", "empty", "folder", "missing", "a.pdf")] == [False] * 5
+
+
+@pytest.mark.skipif(not HAS_AVIF, reason="needs Pillow 11.3")
+def test_avif(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.avif", Image.new("RGB", (8, 6), (0, 200, 0)), quality=100)
+    assert read_header(path) == Header(6, 8, False)
+    assert (read_pixels(path)[:, 3, 3] - torch.tensor([0, 200, 0])).abs().max() <= 3
+
+
+def test_heic(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif").from_pillow(Image.new("RGB", (64, 66), (0, 200, 0))).save(tmp_path / "a.heic")
+    assert read_header(tmp_path / "a.heic") == Header(66, 64, False)
+    assert (read_pixels(tmp_path / "a.heic")[:, 3, 3] - torch.tensor([0, 200, 0])).abs().max() <= 3
+
+
+def test_a_jpeg_of_too_many_pixels_is_read_at_a_fraction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 99)
+    path = saved(tmp_path / "a.jpg", Image.new("L", (24, 16), 128))
+    assert read_header(path) == Header(8, 12, True)
+    assert read_pixels(path).tolist() == [[[128] * 12] * 8]
+    with pytest.raises(RequestError) as error:
+        read_header(saved(tmp_path / "a.png", Image.new("L", (10, 10))))
+    assert str(error.value) == (
+        f"{tmp_path / 'a.png'} can't be read as an image: more than 99 pixels; scale it down. Repair it or move it "
+        "away."
+    )
+
+
 @pytest.mark.parametrize("read", [read_header, read_pixels])
 def test_a_file_that_is_no_image_is_named(tmp_path: Path, read: object) -> None:
     (tmp_path / "a.png").write_bytes(b"text")
     with pytest.raises(RequestError) as error:
         read(tmp_path / "a.png")  # type: ignore[operator]
     assert str(error.value) == (
-        f"{tmp_path / 'a.png'} can't be read as an image: it is none of {', '.join(FORMATS)}. Repair it or move "
-        "it away."
+        f"{tmp_path / 'a.png'} can't be read as an image: not an image in a known format ({KNOWN_FORMATS}). "
+        "Repair it or move it away."
     )
 
 

@@ -9,6 +9,7 @@ from mnist_amp.data.decoding import SUFFIXES
 from mnist_amp.data.image_folder import list_images
 from mnist_amp.data.sources import Facts, Source, make_source
 from mnist_amp.errors import RequestError
+from mnist_amp.inference.image_files import find_images
 from tests.data.image_files import write_image
 
 
@@ -42,6 +43,18 @@ def test_reads_train_and_test(two: Path) -> None:
     assert labels.tolist() == [0, 1, 1]
     images, labels = data.load(train=False)
     assert (images[:, 0, 0, 0].tolist(), labels.tolist()) == ([9], [1])
+
+
+def test_files_of_any_name_that_predict_reads(two: Path) -> None:
+    for name, value in {"a": 21, "b.jfif": 22, "c.JPE": 23, "d.hif": 24}.items():
+        write_image(two / "train" / "dog" / "written.png", value)
+        (two / "train" / "dog" / "written.png").rename(two / "train" / "dog" / name)
+    (two / "train" / "dog" / "LICENSE").write_text("no image", encoding="utf-8")
+    (two / "train" / "dog" / "old").mkdir()
+    assert source(two).load(train=True).images[:, 0, 0, 0].tolist() == [1, 21, 3, 22, 4, 23, 24]
+    assert [path.name for path in find_images([str(two / "train" / "dog")]).files] == [
+        *("a", "a.bmp", "b.jfif", "b.png", "c.JPE", "d.hif"),
+    ]
 
 
 def test_one_colour_image_makes_all_of_them_rgb(two: Path) -> None:

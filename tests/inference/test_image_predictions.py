@@ -25,7 +25,7 @@ def test_of_many_images_those_with_a_note_are_printed(
     assert lines[2:] == [
         "own/blank.png                      no ink: nothing stands out from the background",
         "",
-        "images  32 (0 unsure, 1 not scored)",
+        "images  32 (0 with a note, 1 not scored)",
         "files   lightning_logs/predict/version_0/ (predictions.csv, predictions.png, predictions-2.png)",
     ]
     assert files(Path("lightning_logs/predict/version_0")) == {
@@ -64,5 +64,5 @@ def test_nothing_is_overwritten_and_a_failure_leaves_nothing(
             predict("--images", "own")
         assert exit_info.value.code == status
         # the results are printed if they can't be written
-        assert capsys.readouterr().out.endswith(" 0 not scored)\n") == (instead is full)
+        assert capsys.readouterr().out.endswith(" 0 not scored)\n")
     assert sorted(path.name for path in Path("lightning_logs/predict").iterdir()) == ["version_0", "version_1"]

@@ -7,13 +7,38 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mnist_amp.data import ClassificationDataModule
 from mnist_amp.data.sources import make_source
 from mnist_amp.errors import RequestError
-from mnist_amp.inference.image_readers import make_reader, preprocess_for
+from mnist_amp.inference.data_form import is_ink_on_paper
+from mnist_amp.inference.image_files import read_frames
+from mnist_amp.inference.image_readers import (
+    DARK_ON_LIGHT,
+    Prepared,
+    Preprocess,
+    Shape,
+    is_dark_on_light,
+    make_reader,
+    preprocess_for,
+)
 from mnist_amp.inference.mnist_form import ImageError
+from tests.inference.test_mnist_form import SEVEN
+
+
+def prepared(path: Path, preprocess: Preprocess, shape: Shape, *, ink_on_paper: bool = False) -> Prepared:
+    """Return the only image of a file as a reader prepares it."""
+    image = next(read_frames(path, shrink=False)).image
+    assert isinstance(image, Image.Image)
+    (found,) = make_reader(preprocess, shape, ink_on_paper=ink_on_paper)(image)
+    return found
+
+
+def pixels_of(path: Path, preprocess: Preprocess, shape: Shape) -> NDArray[np.uint8]:
+    found = prepared(path, preprocess, shape)
+    assert found.notes == ()
+    return found.pixels
 
 
 def channels_first(image: Image.Image) -> NDArray[np.uint8]:
@@ -29,7 +54,7 @@ def gradient(height: int, width: int) -> Image.Image:
 
 def test_resize_covers_the_size_and_cuts_what_stands_out(tmp_path: Path) -> None:
     gradient(100, 200).save(tmp_path / "wide.png")
-    pixels = make_reader("resize", (3, 50, 50))(tmp_path / "wide.png")
+    pixels = pixels_of(tmp_path / "wide.png", "resize", (3, 50, 50))
     assert pixels.shape == (3, 50, 50)
     assert pixels.dtype == np.uint8
     # columns 50 to 149 are left; a pixel is the mean of about two
@@ -41,7 +66,7 @@ def test_resize_is_antialiased(tmp_path: Path) -> None:
     """A pattern finer than a pixel becomes grey."""
     levels = (np.indices((320, 320)).sum(axis=0) % 2 * 255).astype(np.uint8)
     Image.fromarray(levels).save(tmp_path / "fine.png")
-    pixels = make_reader("resize", (1, 32, 32))(tmp_path / "fine.png")
+    pixels = pixels_of(tmp_path / "fine.png", "resize", (1, 32, 32))
     assert pixels.shape == (1, 32, 32)
     assert np.abs(pixels.astype(int) - 127).max() <= 3
 
@@ -51,7 +76,7 @@ def test_resize_turns_an_image_as_its_camera_noted(tmp_path: Path) -> None:
     exif[0x0112] = 6
     gradient(40, 40).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif.tobytes())
     np.testing.assert_array_equal(
-        make_reader("resize", (3, 40, 40))(tmp_path / "turned.png"), channels_first(gradient(40, 40))
+        pixels_of(tmp_path / "turned.png", "resize", (3, 40, 40)), channels_first(gradient(40, 40))
     )
 
 
@@ -69,31 +94,53 @@ def test_resize_gives_the_pixels_that_training_on_a_folder_gives(
             image.rotate(90 * number).convert(mode).save(tmp_path / name / "1.png")
     source = make_source(tmp_path, folder=tmp_path, image_size=(20, 30), channels=channels)
     images = source.load(train=False).images
-    read = make_reader("resize", (channels, 20, 30))
     for index, name in enumerate(("test/a", "test/b")):
-        np.testing.assert_array_equal(read(tmp_path / name / "1.png"), images[index])
+        np.testing.assert_array_equal(pixels_of(tmp_path / name / "1.png", "resize", (channels, 20, 30)), images[index])
 
 
 def test_none_takes_images_of_the_size_only(tmp_path: Path) -> None:
     gradient(32, 24).save(tmp_path / "image.png")
     np.testing.assert_array_equal(
-        make_reader("none", (3, 32, 24))(tmp_path / "image.png"), channels_first(gradient(32, 24))
+        pixels_of(tmp_path / "image.png", "none", (3, 32, 24)), channels_first(gradient(32, 24))
     )
-    grey = make_reader("none", (1, 32, 24))(tmp_path / "image.png")
+    grey = pixels_of(tmp_path / "image.png", "none", (1, 32, 24))
     np.testing.assert_array_equal(grey[0], gradient(32, 24).convert("L"))
     with pytest.raises(ImageError, match=r"^not 24 x 32 pixels; leave out --preprocess none$"):
-        make_reader("none", (3, 24, 32))(tmp_path / "image.png")
-    gradient(32, 24).convert("RGBA").save(tmp_path / "clear.png")
+        pixels_of(tmp_path / "image.png", "none", (3, 24, 32))
+    opaque = gradient(32, 24).convert("RGBA")
+    opaque.save(tmp_path / "opaque.png")
+    np.testing.assert_array_equal(
+        pixels_of(tmp_path / "opaque.png", "none", (3, 32, 24)), channels_first(gradient(32, 24))
+    )
+    opaque.putpixel((3, 3), (0, 0, 0, 254))
+    opaque.save(tmp_path / "clear.png")
     with pytest.raises(ImageError, match=r"^transparent parts; leave out --preprocess none$"):
-        make_reader("none", (3, 32, 24))(tmp_path / "clear.png")
+        pixels_of(tmp_path / "clear.png", "none", (3, 32, 24))
+
+
+def test_none_notes_dark_ink_on_light_paper(tmp_path: Path) -> None:
+    digit = Image.fromarray(SEVEN)
+    digit.save(tmp_path / "light.png")
+    ImageOps.invert(digit).save(tmp_path / "dark.png")
+    for name, ink_on_paper, notes in (
+        *(("light", True, ()), ("dark", False, ())),
+        ("dark", True, (DARK_ON_LIGHT,)),
+    ):
+        assert prepared(tmp_path / f"{name}.png", "none", (1, 28, 28), ink_on_paper=ink_on_paper).notes == notes
+
+
+def test_no_image_of_mnist_is_dark_on_light(data_dir: Path) -> None:
+    images = make_source(data_dir).load(train=False).images.numpy()
+    assert np.mean([is_dark_on_light(image) for image in images]) < 0.005
+    assert np.mean([is_dark_on_light(255 - image) for image in images]) > 0.995
 
 
 def test_files_that_are_not_images(tmp_path: Path) -> None:
     (tmp_path / "torn.png").write_bytes(b"torn")
     with pytest.raises(ImageError, match=r"^not an image in a known format"):
-        make_reader("resize", (3, 8, 8))(tmp_path / "torn.png")
+        pixels_of(tmp_path / "torn.png", "resize", (3, 8, 8))
     with pytest.raises(ImageError, match=r"^no such file$"):
-        make_reader("resize", (3, 8, 8))(tmp_path / "none.png")
+        pixels_of(tmp_path / "none.png", "resize", (3, 8, 8))
 
 
 def of_set(name: str) -> Any:
@@ -104,6 +151,7 @@ def of_set(name: str) -> Any:
 def test_the_form_of_mnist_is_for_ink_on_paper() -> None:
     mnist, large = ClassificationDataModule(), ClassificationDataModule(image_size=32)
     letters, fashion = of_set("KMNIST"), of_set("FashionMNIST")
+    assert [is_ink_on_paper(data) for data in (mnist, letters, fashion, large)] == [True, True, False, False]
     assert [preprocess_for(data, "auto") for data in (mnist, letters, fashion, large)] == [
         *("mnist", "mnist", "resize", "resize")
     ]

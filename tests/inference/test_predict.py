@@ -11,6 +11,7 @@ from PIL import Image
 
 import own_digits
 from mnist_amp.data import mnist
+from mnist_amp.data.decoding import SUFFIXES
 from tests.conftest import Refused, Run, command, files
 from tests.inference.conftest import digits_of, rows
 
@@ -77,8 +78,7 @@ def test_wrong_requests_are_refused(refused: Refused, kept: Path, checkpoint: di
     )
     predict = functools.partial(refused, "predict", f"--ckpt_path={kept}")
     assert predict("--images", "scans/*.png") == (
-        "mnist-amp: error: scans/*.png matches no file; images end in .png, .jpg, .jpeg, .bmp, .gif, .tif, .tiff, "
-        ".webp.\n"
+        f"mnist-amp: error: scans/*.png matches no file; images end in {', '.join(SUFFIXES)}.\n"
     )
     nothing = "mnist-amp: error: no images are given; name files or folders with --images.\n"
     assert predict("--preprocess", "none") == nothing
@@ -117,11 +117,13 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
     assert exit_info.value.code == 1
     printed = capsys.readouterr()
     assert printed.err == (
-        "mnist-amp: error: 2 files could not be scored; own/torn.png: can't be read: image file is truncated. "
+        "mnist-amp: error: 2 images could not be scored; own/torn.png: can't be read: image file is truncated. "
         "The others were scored.\n"
     )
     table = rows()
-    assert list(table[0]) == ["file", "guess", "probability", *(f"p{digit}" for digit in range(10)), "note"]
+    probabilities = [f"p{digit}" for digit in range(10)]
+    head = ["file", "page", "digit", "class", "guess", "probability", *probabilities, "number", "note"]
+    assert list(table[0]) == head
     assert [(row["file"], row["note"]) for row in table] == [
         ("own/a.png", "unsure"),
         ("own/b.bmp", "unsure"),
@@ -130,9 +132,9 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
         ("nothing.tif", "no such file"),
     ]
     for row in table[:2]:
-        probabilities = [float(row[f"p{digit}"]) for digit in range(10)]
-        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
-        assert probabilities[int(row["guess"])] == max(probabilities) == float(row["probability"]) < 0.8
+        found = [float(row[name]) for name in probabilities]
+        assert sum(found) == pytest.approx(1, abs=1e-5)
+        assert found[int(row["guess"])] == max(found) == float(row["probability"]) < 0.8
     assert {row[name] for row in table[2:] for name in ("guess", "probability", "p0", "p9")} == {""}
     assert files(Path("lightning_logs/predict")) == {"version_0/predictions.csv", "version_0/predictions.png"}
     lines = printed.out[printed.out.index("\nfile ") :].splitlines()
@@ -141,7 +143,7 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
         ["own/b.bmp", table[1]["guess"]],
     ]
     assert lines[-2:] == [
-        "images  5 (2 unsure, 3 not scored)",
+        "images  5 (2 with a note, 3 not scored)",
         "files   lightning_logs/predict/version_0/ (predictions.csv, predictions.png)",
     ]
 

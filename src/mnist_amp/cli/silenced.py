@@ -45,6 +45,8 @@ def silence() -> None:
     """Silence them in this process."""
     for pattern in WARNINGS if os.environ.get(DEBUG) else (*WARNINGS, ANOMALY):
         warnings.filterwarnings("ignore", pattern)
+    # on damaged metadata of image files; here, because a thread that reads one can't set filters for itself alone
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler prints that it starts, and that there is no GPU
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from mnist_amp.data.decoding import SUFFIXES
+from mnist_amp.data.decoding import SUFFIXES, is_image
 from mnist_amp.errors import RequestError
 
 TEST_SHARE = 10  # one image in this many is a test image, if the folder has no folder `test`
@@ -30,7 +30,7 @@ def list_images(folder: Path, seed: int) -> Listing:
 
     The folder has the form FOLDER/train/CLASS/IMAGE and FOLDER/test/CLASS/IMAGE, or FOLDER/CLASS/IMAGE. In the second
     form, a tenth of the images of each class is the test set; which ones depends on the seed and the names alone.
-    Hidden files and folders are left out, and so are files that are no images by their suffix.
+    Hidden files and folders are left out, and so are files that are no images, see `decoding.is_image`.
 
     Raises:
         RequestError: the folder doesn't have this form, a class has no images, or there is only one class.
@@ -150,6 +150,4 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_image(path))

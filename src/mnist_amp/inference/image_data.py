@@ -1,19 +1,61 @@
 """The user's image files as a LightningDataModule, for `predict`."""
 
+import os
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mnist_amp.data.datamodule import MemoryDataModule
 from mnist_amp.data.image_set import DIGITS
 from mnist_amp.data.normalization import TO_UNIT, Normalization
-from mnist_amp.inference.image_files import LoadedImage, find_images, load_image
+from mnist_amp.inference import array_files
+from mnist_amp.inference.image_files import class_index, find_images, read_frames
 from mnist_amp.inference.image_readers import Preprocess, make_reader
-from mnist_amp.inference.mnist_form import NoInkError
+from mnist_amp.inference.mnist_form import ImageError, NoInkError
+from mnist_amp.wording import printable
 
 PROGRESS_BAR = 100  # files from which on a progress bar is shown
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """What the network scores: an image, or one of the digits in it.
+
+    Attributes:
+        path: of the file.
+        page: of the file, or row of its array, from 1; None if the file has one image.
+        digit: in reading order, from 1; None if the image is scored as a whole.
+        pixels: (C, H, W) uint8; zeros if the image can't be used.
+        notes: what may be wrong with the image; mostly empty.
+        label: the index of its class, as its folder or file tells; None if it does not.
+        error: why the image can't be used; None if it can.
+    """
+
+    path: Path
+    page: int | None
+    digit: int | None
+    pixels: NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
+    label: int | None = None
+    error: ImageError | None = None
+
+    @property
+    def image(self) -> str:
+        """The name of the image that it is, or that the digit is in."""
+        part = "row" if self.path.suffix.lower() in array_files.SUFFIXES else "page"
+        return printable(self.path) + (f", {part} {self.page}" if self.page else "")
+
+    @property
+    def name(self) -> str:
+        return self.image + (f", digit {self.digit}" if self.digit else "")
 
 
 class ImageDataModule(MemoryDataModule):
@@ -26,10 +68,11 @@ class ImageDataModule(MemoryDataModule):
         image_shape: channels, height and width that the network takes.
         normalization: that the network was trained with.
         classes: names of the network's classes, in the order of the labels.
+        ink_on_paper: whether the network takes light ink on a dark background.
 
     Attributes:
-        files: paths of the N files.
-        loaded: the N files with their images, or the reasons why these can't be used; set by `setup`.
+        found: the files, and those of the folders that were left out.
+        loaded: the N images and digits of the files, or the reasons why these can't be used; set by `setup`.
         images: (N, C, H, W) uint8; zeros for an image that can't be used.
 
     Raises:
@@ -49,22 +92,52 @@ class ImageDataModule(MemoryDataModule):
         image_shape: tuple[int, int, int] = (1, 28, 28),
         normalization: Normalization = TO_UNIT,
         classes: tuple[str, ...] = DIGITS,
+        *,
+        ink_on_paper: bool = False,
     ) -> None:
         super().__init__()
-        self.files, self.read, self.batch_size = find_images(paths), make_reader(preprocess, image_shape), batch_size
+        self.found, self.batch_size, self.shrink = find_images(paths, classes), batch_size, preprocess == "mnist"
+        self.read = make_reader(preprocess, image_shape, ink_on_paper=ink_on_paper)
         self.image_shape, self.normalization, self.classes = image_shape, normalization, classes
         self.loaded: list[LoadedImage] = []
 
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
+        files = self.found.files
         # None: shown only in a terminal
-        hidden = None if len(self.files) >= PROGRESS_BAR and self.trainer.is_global_zero else True
-        files = tqdm(self.files, "Reading", unit="image", disable=hidden, file=sys.stderr)
-        self.loaded = [load_image(file, self.read, self.image_shape) for file in files]
+        hidden = None if len(files) >= PROGRESS_BAR and self.trainer.is_global_zero else True
+        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+        try:  # the libraries that decode images let other threads work
+            loaded = pool.map(lambda path: list(self._load(path)), files)
+            shown = tqdm(loaded, "Reading", len(files), unit="image", disable=hidden, file=sys.stderr)
+            self.loaded = [image for images in shown for image in images]
+        finally:
+            pool.shutdown(cancel_futures=True)
         pixels = torch.from_numpy(np.stack([image.pixels for image in self.loaded]))
         self.images = pixels.to(self.trainer.strategy.root_device)
-        self.labels = torch.zeros(len(pixels), dtype=torch.int64, device=self.images.device)  # they are not known
+        self.labels = torch.zeros(len(pixels), dtype=torch.int64, device=self.images.device)  # the Trainer needs them
+
+    def _load(self, path: Path) -> Iterator[LoadedImage]:
+        """Read the images of a file, and the digits in them. An image that can't be used is one of zeros."""
+        unusable = np.zeros(self.image_shape, dtype=np.uint8)
+        label, page = self.found.labels.get(path), None
+        try:
+            for frame in read_frames(path, shrink=self.shrink):
+                page, label = frame.page, label if frame.label is None else class_index(frame.label, self.classes)
+                loaded = partial(LoadedImage, path, page, label=label)
+                if isinstance(frame.image, ImageError):
+                    yield loaded(None, unusable, error=frame.image)
+                    continue
+                try:
+                    parts = self.read(frame.image)
+                except ImageError as error:
+                    yield loaded(None, unusable, error=error)
+                    continue
+                for digit, (pixels, notes) in enumerate(parts, 1):
+                    yield loaded(digit if len(parts) > 1 else None, pixels, notes)
+        except ImageError as error:  # the rest of the file can't be read
+            yield LoadedImage(path, page and page + 1, None, unusable, label=label, error=error)
 
     def unreadable(self) -> list[LoadedImage]:
-        """Return the files that can't be scored for another reason than that their image is empty."""
+        """Return the images that can't be scored for another reason than that they are empty."""
         return [image for image in self.loaded if image.error and not isinstance(image.error, NoInkError)]

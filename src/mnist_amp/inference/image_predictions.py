@@ -1,43 +1,54 @@
 """The predictions of `predict --images`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 
 from mnist_amp import signals
-from mnist_amp.errors import RequestError, RunError
-from mnist_amp.inference.image_data import ImageDataModule
+from mnist_amp.inference.array_files import submission
+from mnist_amp.inference.image_data import ImageDataModule, LoadedImage
+from mnist_amp.inference.labelled_images import FILES, LabelledImage, described_accuracy, write_plots
+from mnist_amp.inference.saved_images import SavedImages
 from mnist_amp.reporting.channels import channels_last
 from mnist_amp.reporting.class_names import unique_names
 from mnist_amp.reporting.contact_sheet import Tile, contact_sheet
-from mnist_amp.reporting.prediction_table import prediction_table
+from mnist_amp.reporting.prediction_table import image_counts, number, prediction_table
 from mnist_amp.reporting.prediction_writer import csv_cells, probability_columns
 from mnist_amp.reporting.report_folder import Report
+from mnist_amp.reporting.tables import facts
 from mnist_amp.runs import folders
 from mnist_amp.runs.atomic_files import atomic_write, write_table
 from mnist_amp.signals import Stopped
 from mnist_amp.training.metrics import Scores
-from mnist_amp.wording import printable
+from mnist_amp.wording import counted, printable
 
 SURE = 0.8  # a guess with a lower probability is unsure
 SHEET = 1000  # images on a sheet
+NAMED = 5  # files of those left out that are named
 
 
 class ImagePredictions(Report):
     """Writes `predictions.csv` and `predictions.png`, and prints a table of at most 30 images.
 
-    The columns of `predictions.csv` are `file`, `guess` (the name of a class), `probability` (of the guess), the
-    probability of each class as with `PredictionWriter`, and `note`.
+    `predictions.csv` has a row for each image or, if an image has several digits, for each digit in reading order. Its
+    columns are `file`, `page` and `digit` (from 1; empty if there is only one), `class` (if the folder or the file
+    tells it), `guess` (the name of a class), `probability` (of the guess), the probability of each class as with
+    `PredictionWriter`, `number` (the guesses for all digits of the image, if there are several) and `note`.
+
+    If the classes of images are known, it also writes `confusion_matrix.png` and `misclassified.png`, and prints the
+    accuracy. For a table of pixels without labels, it also writes Kaggle's `submission.csv`.
 
     Args:
         root: folder of the runs; the files are written to a new folder `lightning_logs/predict/version_N` in it.
         data: the images that are scored; its `classes` are the name of each class, in the order of the labels.
+        saved: the folders that the images are saved in as well; None if they are not.
     """
 
-    def __init__(self, root: Path, data: ImageDataModule) -> None:
-        self.root, self.data = root, data
-        self.rows: list[Tile] = []
+    def __init__(self, root: Path, data: ImageDataModule, saved: SavedImages | None = None) -> None:
+        self.root, self.data, self.saved = root, data, saved
+        self.tiles: list[Tile] = []
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         scored = cast(Scores, pl_module.scores).scored()  # on every process, because it gathers from all
@@ -45,49 +56,97 @@ class ImagePredictions(Report):
         found = dict(zip(indices, scored.logits.double().softmax(dim=1).tolist(), strict=True))
         for index, image in enumerate(self.data.loaded):
             probabilities = None if image.error else found.get(index)
-            note = _note(probabilities, image.error)
-            self.rows.append(Tile(printable(image.path), channels_last(image.pixels), probabilities, note))
+            self.tiles.append(Tile(image.name, channels_last(image.pixels), probabilities, _note(probabilities, image)))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
+        print(prediction_table(self._by_image(), self.data.classes))  # first, because the files may fail to be written
+        lines = {"images": image_counts(self._by_image()), **self._left_out()}
+        if labelled := self._labelled():
+            lines["accuracy"] = described_accuracy(labelled)
         try:
             with signals.keyboard_interrupts(), folders.transactional_run_dir(self.root, "predict") as folder:
-                files = self._write(folder)
+                lines["files"] = f"{folder}/ ({', '.join(self._write(folder))})"
             self.written = folder
+            if self.saved:
+                lines["images saved"] = self.saved.write(self.data.loaded, self.tiles)
         except KeyboardInterrupt as interrupt:
             raise Stopped(interrupt.args[0], "before the predictions were written.") from None
-        except (OSError, RequestError, RunError):
-            print(prediction_table(self.rows, None, [], self.data.classes), flush=True)
-            raise
-        print(prediction_table(self.rows, str(folder), files, self.data.classes), flush=True)
+        finally:
+            print(facts(lines), flush=True)
+
+    def _by_image(self) -> dict[str, list[Tile]]:
+        """Return the tiles of each image, by its name."""
+        images: dict[str, list[Tile]] = {}
+        for image, tile in zip(self.data.loaded, self.tiles, strict=True):
+            images.setdefault(image.image, []).append(tile)
+        return images
+
+    def _labelled(self) -> list[LabelledImage]:
+        labels = {image.image: image.label for image in self.data.loaded}
+        known = ((labels[name], tiles) for name, tiles in self._by_image().items())
+        return [LabelledImage(label, tiles) for label, tiles in known if label is not None]
+
+    def _left_out(self) -> dict[str, str]:
+        """Return the line on the files of the folders that are no images; empty if there are none."""
+        if not (files := self.data.found.left_out):
+            return {}
+        named = [f"{printable(path)}: {reason}" for path, reason in files[:NAMED]]
+        more = ["..."] if len(files) > NAMED else []
+        return {"left out": f"{counted(len(files), 'file')} ({', '.join(named + more)})"}
 
     def _write(self, folder: Path) -> list[str]:
         """Write the files; returns their names."""
         files = ["predictions.csv"]
         self._write_table(folder / files[0])
-        for start in range(0, len(self.rows), SHEET):
+        for start in range(0, len(self.tiles), SHEET):
             files.append(f"predictions-{start // SHEET + 1}.png" if start else "predictions.png")
             with atomic_write(folder / files[-1]) as temporary:
-                contact_sheet(self.rows[start : start + SHEET], temporary, self.data.classes)
+                contact_sheet(self.tiles[start : start + SHEET], temporary, self.data.classes)
+        if labelled := self._labelled():
+            write_plots(labelled, folder, self.data.classes)
+            files += FILES
+        if (submitted := self._submission()) is not None:
+            files.append("submission.csv")
+            write_table(folder / files[-1], submitted)
         return files
 
+    def _submission(self) -> list[list[Any]] | None:
+        """Return what Kaggle's "Digit Recognizer" takes, if the images are the rows of one table without labels."""
+        if {image.path.suffix.lower() for image in self.data.loaded} != {".csv"} or len(self.data.found.files) > 1:
+            return None
+        if any(image.label is not None for image in self.data.loaded):
+            return None
+        names, images = unique_names(self.data.classes), self._by_image().values()
+        guesses = (tiles[0].guess if len(tiles) == 1 else None for tiles in images)
+        return submission([None if guess is None else names[guess] for guess in guesses])
+
     def _write_table(self, path: Path) -> None:
-        names, columns = unique_names(self.data.classes), probability_columns(self.data.classes)
-        head = ["file", "guess", "probability", *columns, "note"]
-        write_table(path, [head, *(_cells(row, names) for row in self.rows)])
+        head = ["file", "page", "digit", "class", "guess", "probability", *probability_columns(self.data.classes)]
+        write_table(path, [[*head, "number", "note"], *self._rows()])
+
+    def _rows(self) -> Iterator[list[Any]]:
+        names, images = unique_names(self.data.classes), self._by_image()
+        for image, tile in zip(self.data.loaded, self.tiles, strict=True):
+            digits = images[image.image]
+            yield [
+                *(printable(image.path), image.page, image.digit, "" if image.label is None else names[image.label]),
+                *_guess_cells(tile, names),
+                *(number(digits, names) if len(digits) > 1 else "", tile.note),
+            ]
 
 
-def _cells(row: Tile, names: list[str]) -> list[Any]:
-    if row.guess is None or row.probabilities is None:
-        return [row.name, *[""] * (len(names) + 2), row.note]
-    return [row.name, names[row.guess], *csv_cells([max(row.probabilities), *row.probabilities]), row.note]
+def _guess_cells(tile: Tile, names: list[str]) -> list[str]:
+    if tile.guess is None or tile.probabilities is None:
+        return [""] * (len(names) + 2)
+    return [names[tile.guess], *csv_cells([max(tile.probabilities), *tile.probabilities])]
 
 
-def _note(probabilities: list[float] | None, error: Exception | None) -> str:
+def _note(probabilities: list[float] | None, image: LoadedImage) -> str:
     """Return the note on an image; most images have none."""
-    if error is not None:
-        return str(error)
+    if image.error is not None:
+        return str(image.error)
     if probabilities is None:
         return "not scored: trainer.limit_predict_batches is too low"
-    return "unsure" if max(probabilities) < SURE else ""
+    return "; ".join([*image.notes, *(["unsure"] if max(probabilities) < SURE else [])])

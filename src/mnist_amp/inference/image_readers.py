@@ -1,43 +1,58 @@
-"""Image files read in the form that a network takes: as MNIST's ink on paper, resized, or unchanged."""
+"""Images in the form that a network takes: as MNIST's ink on paper, resized, or unchanged."""
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from mnist_amp.data.decoding import pixels
 from mnist_amp.data.image_form import ImageForm
 from mnist_amp.errors import RequestError
 from mnist_amp.inference.data_form import NAMED, is_ink_on_paper
-from mnist_amp.inference.image_files import read_image, read_upright
-from mnist_amp.inference.mnist_form import SIDE, ImageError, mnist_form
+from mnist_amp.inference.digit_finder import find_digits
+from mnist_amp.inference.image_files import plain
+from mnist_amp.inference.mnist_form import SIDE, ImageError
 
 if TYPE_CHECKING:
     from mnist_amp.data import ClassificationDataModule
 
 Preprocess = Literal["mnist", "resize", "none"]
 Shape = tuple[int, int, int]
-Reader = Callable[[Path], NDArray[np.uint8]]  # returns pixels (C, H, W); raises ImageError
+DARK_ON_LIGHT = "dark on light, but the network takes light ink on a dark background; leave out --preprocess none"
 
 
-def make_reader(preprocess: Preprocess, image_shape: Shape) -> Reader:
-    """Return a function that reads an image file in the form that a network takes.
+class Prepared(NamedTuple):
+    """An image in the form that a network takes: pixels (C, H, W) uint8, and notes on what may be wrong with it."""
+
+    pixels: NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
+
+
+Reader = Callable[[Image.Image], list[Prepared]]  # raises ImageError
+
+
+def make_reader(preprocess: Preprocess, image_shape: Shape, *, ink_on_paper: bool = False) -> Reader:
+    """Return a function that brings an image, upright and in any mode, into the form that a network takes.
 
     Args:
         preprocess: `mnist` brings the ink into MNIST's form; `resize` scales the image to cover the network's height
             and width, and cuts off the rest, as the data sets do; `none` takes images of this size only.
         image_shape: channels, height and width that the network takes.
+        ink_on_paper: whether the network takes light ink on a dark background, see `data_form`. `none` then notes
+            an image that is dark on light.
 
     Examples:
-        >>> make_reader("resize", (3, 32, 32))(Path("photo.jpg")).shape
-        (3, 32, 32)
+        >>> [prepared.pixels.shape for prepared in make_reader("resize", (3, 32, 32))(Image.new("L", (90, 60)))]
+        [(3, 32, 32)]
     """
     if preprocess == "mnist":
-        return lambda path: mnist_form(read_image(path))[np.newaxis]
-    return partial(resized if preprocess == "resize" else unchanged, image_shape=image_shape)
+        return lambda image: [Prepared(digit.pixels[np.newaxis], digit.notes) for digit in find_digits(plain(image))]
+    if preprocess == "resize":
+        return lambda image: [Prepared(resized(image, image_shape))]
+    return partial(_unchanged, image_shape=image_shape, ink_on_paper=ink_on_paper)
 
 
 def preprocess_for(data: "ClassificationDataModule", given: Preprocess | Literal["auto"]) -> Preprocess:
@@ -59,25 +74,36 @@ def preprocess_for(data: "ClassificationDataModule", given: Preprocess | Literal
     return given
 
 
-def resized(path: Path, image_shape: Shape) -> NDArray[np.uint8]:
-    """Read an image, scaled to cover the height and width, and cut at two opposite sides to have exactly these."""
+def resized(image: Image.Image, image_shape: Shape) -> NDArray[np.uint8]:
+    """Return an image scaled to cover the height and width, and cut at two opposite sides to have exactly these.
+
+    Raises:
+        ImageError: its pixels have 32 bits.
+    """
     channels, height, width = image_shape
     try:
-        return ImageForm((height, width), 1 if channels == 1 else 3).apply(pixels(read_upright(path))[None])[0].numpy()
-    except (ValueError, OSError) as error:
-        raise error if isinstance(error, ImageError) else ImageError(f"can't be read: {error}") from error
+        return ImageForm((height, width), 1 if channels == 1 else 3).apply(pixels(image)[None])[0].numpy()
+    except ValueError as error:
+        raise ImageError(f"can't be read: {error}") from error
 
 
-def unchanged(path: Path, image_shape: Shape) -> NDArray[np.uint8]:
-    """Read an image that has the height and width already.
+def is_dark_on_light(image: NDArray[np.uint8]) -> bool:
+    """Return whether the border of an image (C, H, W) is lighter than the image is on average."""
+    inner = np.zeros(image.shape, dtype=bool)
+    inner[:, 1:-1, 1:-1] = True
+    return bool(np.median(image[~inner]) > image.mean())
+
+
+def _unchanged(image: Image.Image, image_shape: Shape, ink_on_paper: bool) -> list[Prepared]:
+    """Take an image that has the height and width already.
 
     Raises:
         ImageError: it has another size, or transparent parts.
     """
     _, height, width = image_shape
-    image = read_image(path, shrink=False)
     if image.size != (width, height):
         raise ImageError(f"not {height} x {width} pixels; leave out --preprocess none")
-    if image.mode == "RGBA":
+    if plain(image).mode == "RGBA":
         raise ImageError("transparent parts; leave out --preprocess none")
-    return resized(path, image_shape)
+    taken = resized(image, image_shape)
+    return [Prepared(taken, (DARK_ON_LIGHT,) if ink_on_paper and is_dark_on_light(taken) else ())]

@@ -50,26 +50,34 @@ def mnist_form(image: Image.Image) -> NDArray[np.uint8]:
         >>> mnist_form(image).shape
         (28, 28)
     """
-    if (factor := MAX_SIDE / max(image.size)) < 1:
-        size = max(round(image.width * factor), 1), max(round(image.height * factor), 1)
-        image = image.resize(size, Image.Resampling.BOX, reducing_gap=2)
-    scaled = _scaled(_cropped(_ink(_opaque(image))))
+    return placed(_cropped(ink(opaque(reduced(image)))))
+
+
+def reduced(image: Image.Image) -> Image.Image:
+    if (factor := MAX_SIDE / max(image.size)) >= 1:
+        return image
+    size = max(round(image.width * factor), 1), max(round(image.height * factor), 1)
+    return image.resize(size, Image.Resampling.BOX, reducing_gap=2)
+
+
+def placed(ink: Levels) -> NDArray[np.uint8]:
+    scaled = _scaled(ink)
     rows, columns = (scaled.sum(axis=axis) for axis in (1, 0))
-    placed = np.zeros((SIDE, SIDE), dtype=np.float32)
+    form = np.zeros((SIDE, SIDE), dtype=np.float32)
     top, left = _shift(rows), _shift(columns)
-    placed[top : top + len(rows), left : left + len(columns)] = scaled
-    return (placed * 255).round().astype(np.uint8)
+    form[top : top + len(rows), left : left + len(columns)] = scaled
+    return (form * 255).round().astype(np.uint8)
 
 
-def _opaque(image: Image.Image) -> Levels:
+def opaque(image: Image.Image) -> Levels:
     """Return levels (height, width, channels), where a paper that the ink stands out from replaces transparency.
 
     The visible part of a transparent image is its ink. If most of the image is visible, in several colours, the visible
     part includes the paper.
     """
-    levels = np.asarray(image, dtype=np.float32)
     if image.mode != "RGBA":
-        return levels.reshape(*levels.shape[:2], -1)
+        return np.asarray(image).reshape(image.height, image.width, -1)
+    levels = np.asarray(image, dtype=np.float32)
     colours, alpha = levels[..., :3], levels[..., 3:] / 255
     seen = colours[alpha[..., 0] > 0.5]
     if alpha.mean() > 0.5 and np.ptp(seen, axis=0).max() >= VISIBLE:
@@ -78,15 +86,16 @@ def _opaque(image: Image.Image) -> Levels:
         paper = np.full(3, 255.0 if len(seen) == 0 or seen.mean() < 128 else 0.0)
     opaque = colours * alpha + paper * (1 - alpha)
     around = np.pad(opaque - paper, ((1, 1), (1, 1), (0, 0))) + paper  # the image may end where its ink ends
-    return np.asarray(around, dtype=np.float32)
+    return around.round().astype(np.uint8)
 
 
-def _ink(levels: Levels) -> Levels:
+def ink(levels: Levels) -> Levels:
     """Return the amount of ink in each pixel, 0 to 1: the difference from the paper, whichever of them is darker."""
+    levels = levels.astype(np.float32)
     paper = _paper(levels)
     difference = functools.reduce(np.maximum, np.moveaxis(np.abs(levels - paper), 2, 0))
     # the standard deviation of normally distributed noise, even if most of the border is ink
-    noise = float(np.quantile(_border(difference), 0.25)) / 0.319
+    noise = float(np.quantile(border(difference), 0.25)) / 0.319
     largest = float(difference.max())
     if largest < max(VISIBLE, NOISE * noise):
         raise NoInkError("no ink: nothing stands out from the background")
@@ -96,35 +105,35 @@ def _ink(levels: Levels) -> Levels:
 
 def _paper(levels: Levels) -> Levels:
     """Return the paper's levels: one colour, or, if the border has several, a smooth shade over the image."""
-    border = _border(levels)
-    colour, share = _commonest(border)
+    edge = border(levels)
+    colour, share = commonest(edge)
     if share > PLAIN:
         return colour
     height, width = levels.shape[:2]
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=2).astype(np.float32)
-    step = max(len(border) // 2000, 1)
-    near, border = _border(terms)[::step], border[::step]
-    weights = np.ones((len(border), 1), dtype=np.float32)
+    step = max(len(edge) // 2000, 1)
+    near, edge = border(terms)[::step], edge[::step]
+    weights = np.ones((len(edge), 1), dtype=np.float32)
     # otherwise an image of a single row, which has no vertical shade, has no solution
     ridge = np.eye(6, dtype=np.float32) / 1000
     for _ in range(8):  # least absolute differences, by weighted least squares, because the digit may reach the border
         weighted = near * weights
-        shade: Levels = np.linalg.solve(weighted.T @ near + ridge, weighted.T @ border)
-        weights = 1 / np.abs(near @ shade - border).max(axis=1, keepdims=True).clip(1)
+        shade: Levels = np.linalg.solve(weighted.T @ near + ridge, weighted.T @ edge)
+        weights = 1 / np.abs(near @ shade - edge).max(axis=1, keepdims=True).clip(1)
     return terms @ shade
 
 
-def _commonest(border: Levels) -> tuple[Levels, float]:
+def commonest(border: Levels) -> tuple[Levels, float]:
     """Return the border's most common colour, and the share of the border that has nearly this colour, 0 to 1."""
     bins = (border // (2 * NEAR)).astype(np.int64) @ np.array([1, 256, 65536])[: border.shape[1]]
     values, counts = np.unique(bins, return_counts=True)
     colour = np.median(border[bins == values[counts.argmax()]], axis=0)
-    near = (np.abs(border - colour) <= NEAR).all(axis=1)
+    near = (np.abs(border.astype(np.float32) - colour) <= NEAR).all(axis=1)
     return np.asarray(np.median(border[near], axis=0), dtype=np.float32), float(near.mean())
 
 
-def _border(values: Levels) -> Levels:
+def border(values: Levels) -> Levels:
     """Return the values along the four sides, (n, ...)."""
     depth = max(min(values.shape[:2]) // 28, 1)
     sides = values[:depth], values[-depth:], values[:, :depth], values[:, -depth:]

@@ -1,4 +1,4 @@
-"""The callback of `validate` and `test`: it writes `metrics.json` and two plots, and prints the metrics."""
+"""The callback of `validate` and `test`: it writes `metrics.json` and three plots, and prints the metrics."""
 
 import dataclasses
 import json
@@ -16,10 +16,11 @@ from mnist_amp.reporting.class_names import shortened, unique_names
 from mnist_amp.reporting.report_folder import Report, report_folder, unused_folder
 from mnist_amp.reporting.tables import facts, table
 from mnist_amp.runs.atomic_files import atomic_write
+from mnist_amp.training.calibration import calibration_error, fit_temperature, reliability, score_held_out
 from mnist_amp.training.metrics import ClassMetrics, Scored, Scores, evaluation_metrics
 from mnist_amp.training.precision import described_precision, device_name, versions
 
-FILES = ("metrics.json", "confusion_matrix.png", "misclassified.png")
+FILES = ("metrics.json", "confusion_matrix.png", "misclassified.png", "reliability.png")
 MAX_ROWS, NAME = 12, 30  # classes in the terminal, and characters of their names
 
 
@@ -40,6 +41,10 @@ class Evaluation:
         accuracy: 0 to 1.
         per_class: a row for each class, in the order of the labels.
         confusion_matrix: number of images by true class (row) and guess (column).
+        temperature: that makes the probabilities of the validation images right, see `training.calibration`; None without
+            validation images.
+        calibration_error: the expected calibration error of the probabilities, 0 to 1.
+        calibration_error_at_temperature: of the probabilities at this temperature.
     """
 
     command: str
@@ -54,6 +59,9 @@ class Evaluation:
     accuracy: float
     per_class: list[ClassMetrics]
     confusion_matrix: list[list[int]]
+    temperature: float | None = None
+    calibration_error: float | None = None
+    calibration_error_at_temperature: float | None = None
 
     def to_json(self) -> str:
         """Return the text of `metrics.json`, with a line for each class and for each row of the confusion matrix."""
@@ -68,7 +76,7 @@ def _json(value: Any) -> str:
 
 
 class EvaluationReport(Report):
-    """Writes `metrics.json`, `confusion_matrix.png` and `misclassified.png`, and prints the metrics.
+    """Writes `metrics.json`, `confusion_matrix.png`, `misclassified.png` and `reliability.png`, and prints the metrics.
 
     The LightningModule must have an attribute `scores`, a `mnist_amp.training.metrics.Scores` that its validation or
     test step updates. The LightningDataModule must have the attributes `images`, (N, C, H, W) or (N, H, W) uint8, and
@@ -100,12 +108,16 @@ class EvaluationReport(Report):
         self.folder, self.command, self.checkpoint, self.epochs, self.step = folder, command, checkpoint, epochs, step
         self.trained_precision = trained_precision
         self.scored: Scored
+        self.temperature: float | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.scored = cast(Scores, pl_module.scores).scored()  # on every process, because it gathers from all of them
+        self.temperature = fit_temperature(self.scored.logits, self.scored.labels)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.scored = cast(Scores, pl_module.scores).scored()
+        held_out = score_held_out(trainer, pl_module, trainer.datamodule)  # type: ignore[attr-defined]
+        self.temperature = None if held_out is None else fit_temperature(held_out.logits, held_out.labels)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._report(trainer)
@@ -134,6 +146,9 @@ class EvaluationReport(Report):
             plots.confusion_matrix(evaluation.confusion_matrix, temporary, classes)
         with atomic_write(folder / "misclassified.png") as temporary:
             plots.misclassified(most_confident_mistakes(self.scored, images, classes), temporary)
+        with atomic_write(folder / "reliability.png") as temporary:
+            before, after = (None if each is None else reliability(self.scored, each) for each in (1.0, self.temperature))
+            plots.reliability(before or [], after, f"ECE {calibration_line(evaluation)}", temporary)
 
     def _evaluation(self, trainer: Trainer, classes: Sequence[str]) -> Evaluation:
         return Evaluation(
@@ -145,6 +160,11 @@ class EvaluationReport(Report):
             precision=described_precision(trainer),
             versions=versions(),
             **vars(evaluation_metrics(self.scored, classes)),
+            temperature=self.temperature,
+            calibration_error=calibration_error(self.scored),
+            calibration_error_at_temperature=(
+                None if self.temperature is None else calibration_error(self.scored, self.temperature)
+            ),
         )
 
 
@@ -174,6 +194,16 @@ def most_confident_mistakes(scored: Scored, images: torch.Tensor, classes: Seque
     ]
 
 
+def calibration_line(evaluation: Evaluation) -> str | None:
+    """Return how far the probabilities are from the accuracy, and what the temperature makes of it."""
+    if evaluation.calibration_error is None:
+        return None
+    text = f"{evaluation.calibration_error:.2%} (expected calibration error)"
+    if (after := evaluation.calibration_error_at_temperature) is None:
+        return text
+    return f"{text}; {after:.2%} at temperature {evaluation.temperature:.3g}"
+
+
 def describe(evaluation: Evaluation, folder: str) -> str:
     """Lay out the metrics for the terminal.
 
@@ -186,6 +216,7 @@ def describe(evaluation: Evaluation, folder: str) -> str:
     lines = {
         "loss": f"{evaluation.loss:.4f} (mean cross-entropy)",
         "accuracy": f"{evaluation.accuracy:.2%} of {evaluation.images:,} images",
+        **({"ECE": line} if (line := calibration_line(evaluation)) else {}),
         "files": f"{folder}/ ({', '.join(FILES)})",
     }
     return "\n".join(["", *_class_lines(evaluation.per_class), "", facts(lines)])

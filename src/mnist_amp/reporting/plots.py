@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Bin = tuple[float, float, int]  # mean confidence and accuracy of some images, 0 to 1, and their number
 MAX_MISTAKES = 25  # a grid of 5 x 5
 MAX_NUMBERED, MAX_NAMED = 20, 30  # classes of a confusion matrix with numbers in its cells, and with all names
 MAX_PAIRS, PAIRS_WIDTH = 15, 3.2  # the list of confused classes beside it, in lines and inches
@@ -132,6 +133,31 @@ def _class_ticks(axes: "Axes", names: list[str]) -> None:
     axes.set_yticks(ticks, named, parse_math=False, fontsize=size)
     of_all = f" (1 in {step} is named)" if step > 1 else ""
     axes.set(xlabel=f"predicted class{of_all}", ylabel=f"true class{of_all}")
+
+
+def reliability(bins: Sequence[Bin], calibrated: Sequence[Bin] | None, title: str, path: Path) -> None:
+    """Draw accuracy against confidence, and below it the number of images of each bin.
+
+    Args:
+        bins: of the probabilities of the network, without empty bins.
+        calibrated: of its probabilities at the fitted temperature; None if there is none.
+        title: of the plot.
+        path: file to write.
+    """
+    figure = new_figure(5.6, 5.6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    above.plot((0, 1), (0, 1), "k:", label="calibrated perfectly")
+    for label, style, points in (("softmax(logits)", "s--", bins), ("softmax(logits / temperature)", "o-", calibrated)):
+        if points:
+            confidence, accuracy, images = zip(*points, strict=True)
+            (line,) = above.plot(confidence, accuracy, style, label=label)
+            below.plot(confidence, images, style, color=line.get_color())
+    above.set(ylabel="accuracy", title=title, xlim=(0, 1), ylim=(0, 1.02))
+    below.set(xlabel="confidence: the probability of the guess", ylabel="images", yscale="log")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    above.legend()
+    figure.savefig(path)
 
 
 def misclassified(mistakes: list[Mistake], path: Path) -> None:

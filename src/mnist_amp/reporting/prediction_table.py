@@ -1,50 +1,88 @@
 """The text that `predict --images` prints. Without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mnist_amp.reporting.class_names import shortened, unique_names
 from mnist_amp.reporting.contact_sheet import Tile
-from mnist_amp.reporting.tables import facts, table
+from mnist_amp.reporting.tables import table
 
 MAX_LISTED = 30  # of more images, only those with a note are listed, at most this many
 FEW = 10  # classes, with which the next guesses are not listed
 NAME = 24  # characters of the name of a class
 
 
-def prediction_table(tiles: list[Tile], folder: str | None, files: list[str], classes: Sequence[str]) -> str:
-    """Lay out the predictions for image files.
+def prediction_table(images: Mapping[str, list[Tile]], classes: Sequence[str]) -> str:
+    """Lay out the predictions for image files; empty if none is listed.
 
     Up to 30 images are all listed. Of more, only those with a note are listed, the images that were not scored first.
-    With more than 10 classes, a column has the next two guesses.
+    An image of several digits is one line: with the number, and the lowest of the digits' probabilities. With more than
+    10 classes, a column has the next two guesses.
 
     Args:
-        tiles: the images with their predictions.
-        folder: the folder of the files; None if they could not be written.
-        files: the names of the files that were written.
+        images: the digits of each image with their predictions, by the name of the image.
         classes: the name of each class, in the order of the probabilities.
     """
-    noted = sorted((tile for tile in tiles if tile.note), key=lambda tile: tile.guess is not None)
-    listed = tiles if len(tiles) <= MAX_LISTED else noted[:MAX_LISTED]
+    noted = sorted(
+        (name for name, tiles in images.items() if has_note(tiles)), key=lambda name: is_scored(images[name])
+    )
+    listed = list(images) if len(images) <= MAX_LISTED else noted[:MAX_LISTED]
+    if not listed:
+        return ""
     names = [shortened(name, NAME) for name in unique_names(classes)]
     head = ["file", "guess", "probability", *(["next guesses"] if len(names) > FEW else []), "note"]
-    parts = ["", table([head, *(_row(tile, names) for tile in listed)])] if listed else []
+    parts = [table([head, *(_row(name, images[name], names) for name in listed)])]
     if (more := len(noted) - len(listed)) > 0:
         parts.append(f"and {more:,} more with a note: see predictions.csv")
-    unsure = sum(tile.guess is not None for tile in noted)
-    lines = {
-        "images": f"{len(tiles):,} ({unsure:,} unsure, {len(noted) - unsure:,} not scored)",
-    }
-    if folder is not None:
-        lines["files"] = f"{folder}/ ({', '.join(files)})"
-    return "\n".join([*parts, "", facts(lines)])
+    return "\n".join(["", *parts, ""])
 
 
-def _row(tile: Tile, names: list[str]) -> list[str]:
-    is_long = len(names) > FEW
-    if tile.guess is None or tile.probabilities is None:
-        return [tile.name, "", "", *([""] if is_long else []), tile.note]
+def image_counts(images: Mapping[str, list[Tile]]) -> str:
+    """Return how many images there are, with a note, and not scored.
+
+    >>> image_counts({"a.png": [Tile("a.png", np.zeros((28, 28), np.uint8), None, "no ink")]})
+    '1 (0 with a note, 1 not scored)'
+    """
+    scored = [tiles for tiles in images.values() if is_scored(tiles)]
+    with_note = sum(map(has_note, scored))
+    return f"{len(images):,} ({with_note:,} with a note, {len(images) - len(scored):,} not scored)"
+
+
+def number(tiles: list[Tile], names: Sequence[str]) -> str:
+    """Return the guesses for the digits of an image, in reading order. A digit that was not scored is a question mark.
+
+    >>> number([Tile("a.png", np.zeros((28, 28), np.uint8), [0.1, 0.9], "")] * 3, ["0", "1"])
+    '111'
+    """
+    guesses = ["?" if tile.guess is None else names[tile.guess] for tile in tiles]
+    return ("" if all(len(name) == 1 for name in names) else " ").join(guesses)
+
+
+def has_note(tiles: list[Tile]) -> bool:
+    return any(tile.note for tile in tiles)
+
+
+def is_scored(tiles: list[Tile]) -> bool:
+    return any(tile.guess is not None for tile in tiles)
+
+
+def _row(name: str, tiles: list[Tile], names: list[str]) -> list[str]:
+    following = [] if len(names) <= FEW else [_next_guesses(tiles[0], names) if len(tiles) == 1 else ""]
+    if not is_scored(tiles):
+        return [name, "", "", *following, tiles[0].note]
+    lowest = min(tile.probability for tile in tiles if tile.probability is not None)
+    return [name, number(tiles, names), f"{lowest:.1%}", *following, _note(tiles)]
+
+
+def _note(tiles: list[Tile]) -> str:
+    if len(tiles) == 1:
+        return tiles[0].note
+    return "; ".join(f"digit {index}: {tile.note}" for index, tile in enumerate(tiles, 1) if tile.note)
+
+
+def _next_guesses(tile: Tile, names: list[str]) -> str:
+    if tile.probabilities is None:
+        return ""
     following = np.argsort(-np.array(tile.probabilities), kind="stable")[1:3].tolist()
-    others = ", ".join(f"{names[index]} {tile.probabilities[index]:.1%}" for index in following)
-    return [tile.name, names[tile.guess], f"{tile.probability:.1%}", *([others] if is_long else []), tile.note]
+    return ", ".join(f"{names[index]} {tile.probabilities[index]:.1%}" for index in following)

@@ -44,6 +44,12 @@ class Result:
 
 
 def _with_numbers(row: dict[str, str]) -> dict[str, Any]:
-    """Return a row of `predictions.csv`, with its probabilities as numbers; empty ones are None."""
-    is_number = {name: name == "probability" or (name[0] == "p" and name[1:].isdecimal()) for name in row}
-    return {name: (float(text) if text else None) if is_number[name] else text for name, text in row.items()}
+    """Return a row of `predictions.csv`, with numbers in its columns of numbers; empty ones are None."""
+    return {name: (kind(text) if text else None) if (kind := _kind(name)) else text for name, text in row.items()}
+
+
+def _kind(column: str) -> type[int] | type[float] | None:
+    if column in ("page", "digit"):
+        return int
+    is_probability = column == "probability" or (column[0] == "p" and column[1:].isdecimal())
+    return float if is_probability or column == "distance" else None

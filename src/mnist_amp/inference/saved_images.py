@@ -1,0 +1,71 @@
+"""The user's images as the network saw them, saved in folders by guess: to look at, and to train on."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from mnist_amp.errors import RequestError
+from mnist_amp.inference.image_data import LoadedImage
+from mnist_amp.reporting.class_names import unique_names
+from mnist_amp.reporting.contact_sheet import Tile
+from mnist_amp.runs.atomic_files import describe_write_errors
+from mnist_amp.wording import counted, printable
+
+
+class SavedImages:
+    """Two folders with a folder for each class: images without a note, and beside it `FOLDER_check`, those with one.
+
+    An image is saved by its class, if that is known, else by its guess. `FOLDER` can be trained on once its images are
+    in the folders of their true classes. It has a folder for each class.
+
+    Args:
+        folder: to write to; it must not exist, or be empty.
+        classes: the name of each class, in the order of the labels.
+
+    Raises:
+        RequestError: a folder has files, which may be corrections.
+    """
+
+    def __init__(self, folder: Path, classes: tuple[str, ...]) -> None:
+        self.folder, self.check = folder, folder.with_name(f"{folder.name}_check")
+        self.names = [name.replace("/", "-") for name in unique_names(classes)]
+        # no name of a class in a checkpoint leads out of the folder
+        self.names = [name if name.strip(".") else f"class {index}" for index, name in enumerate(self.names)]
+        for path in (self.folder, self.check):
+            if path.exists() and not (path.is_dir() and next(path.iterdir(), None) is None):
+                raise RequestError(
+                    f"{printable(path)} is not empty. Name a new folder with --save_images, so that no image that you "
+                    "have moved is overwritten."
+                )
+
+    def write(self, images: list[LoadedImage], tiles: list[Tile]) -> str:
+        """Write the images that were scored, and return what was written, in words.
+
+        Raises:
+            RunError: a folder can't be written to.
+        """
+        counts = dict.fromkeys((self.folder, self.check), 0)
+        with describe_write_errors(self.folder):
+            for name in self.names:
+                (self.folder / name).mkdir(parents=True)
+            for row, (image, tile) in enumerate(zip(images, tiles, strict=True), 1):
+                if tile.guess is None:
+                    continue
+                # of several digits in an image of one class, one at most is of this class
+                is_clear = not tile.note and (image.label is None or image.digit is None)
+                folder = self.folder if is_clear else self.check
+                counts[folder] += 1
+                label = tile.guess if image.label is None or image.digit else image.label
+                file = folder / self.names[label] / f"{row:04}-{_file_name(image)}"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(tile.image).save(file)
+        noted = f", {printable(self.check)}/ ({counted(counts[self.check], 'image')} with a note)"
+        return f"{printable(self.folder)}/ ({counted(counts[self.folder], 'image')} by guess)" + (
+            noted if counts[self.check] else ""
+        )
+
+
+def _file_name(image: LoadedImage) -> str:
+    """Return the name of the file that an image is saved in, such as `scan-p2-d3.png`."""
+    page, digit = f"-p{image.page}" if image.page else "", f"-d{image.digit}" if image.digit else ""
+    return f"{image.path.stem}{page}{digit}.png"
