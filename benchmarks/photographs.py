@@ -182,7 +182,8 @@ def table(record: dict[str, Any]) -> str:
             "",
         ]
     right = (
-        "Several digits are right if all are, in reading order. In `letters`, `scribbles` and `symbols` no digit is."
+        "Several digits are right if all are, in reading order. Letters, scribbles and symbols are right if no digit "
+        "is found."
     )
     sure = "A sure mistake has a probability of 80 % or more for each digit, and no note."
     return "\n".join([*lines, f"{right} {sure}", "", f"On: {where}. `{record['command']}`", ""])
