@@ -12,6 +12,7 @@ reported; tune with another seed. About 15 minutes on 2 CPU cores.
 
 import argparse
 import contextlib
+import logging
 import re
 import statistics
 import sys
@@ -21,13 +22,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
 from PIL import Image
 
 import photograph_sets
 from machine import MACHINE, RESULTS, keep
 from mnist_amp.data import mnist
-from mnist_amp.inference.image_files import load_image
-from mnist_amp.inference.image_readers import make_reader
+from mnist_amp.inference.image_data import ImageDataModule
 from mnist_amp.reporting.tables import markdown
 from predicted_files import Reading, command, predicted
 
@@ -122,20 +123,22 @@ def measured_plain(count: int, root: Path, options: list[str]) -> dict[str, Any]
 
 
 def reading_speed(sets: list[Path]) -> dict[str, Any] | None:
-    """Return the images a second that one process reads, in wall-clock and in CPU time: medians of rounds."""
-    files = sorted(file for folder in sets for file in folder.iterdir())
-    if not files:
+    """Return the images a second that `predict` reads, in wall-clock and in CPU time: medians of rounds."""
+    if not sets:
         return None
-    read = make_reader("mnist", (1, 28, 28))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     wall, cpu = [], []
     for _ in range(ROUNDS):
+        data = ImageDataModule([str(folder) for folder in sets], "mnist", batch_size=64)
+        data.trainer = trainer
         started, worked = time.perf_counter(), time.process_time()
-        for file in files:
-            load_image(file, read, (1, 28, 28))
+        data.setup("predict")
         wall.append(time.perf_counter() - started)
         cpu.append(time.process_time() - worked)
-    rate = {"per_second": len(files) / statistics.median(wall), "per_cpu_second": len(files) / statistics.median(cpu)}
-    return {"images": len(files), **rate}
+    images = sum(1 for folder in sets for _ in folder.iterdir())
+    rates = {"per_second": images / statistics.median(wall), "per_cpu_second": images / statistics.median(cpu)}
+    return {"images": images, **rates}
 
 
 # the share of right images, and of sure mistakes
@@ -177,7 +180,7 @@ def table(record: dict[str, Any]) -> str:
         lines += [markdown(plain_rows(plain)), ""]
     if speed := record["reading"]:
         lines += [
-            f"One process reads {speed['per_second']:.0f} photographs a second, and {speed['per_cpu_second']:.0f} per "
+            f"`predict` reads {speed['per_second']:.0f} photographs a second, and {speed['per_cpu_second']:.0f} per "
             f"second of CPU time: medians of {ROUNDS} rounds of {speed['images']:,} files.",
             "",
         ]

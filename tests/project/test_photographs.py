@@ -139,7 +139,7 @@ def test_table() -> None:
 |---|---|---|---|---|---|
 | 1,000 | 96.90% | 97.00% | 0.40% | 4.50% | 2.00% |
 
-One process reads 301 photographs a second, and 320 per second of CPU time: medians of 5 rounds of 600 files.
+`predict` reads 301 photographs a second, and 320 per second of CPU time: medians of 5 rounds of 600 files.
 
 Several digits are right if all are, in reading order. Letters, scribbles and symbols are right if no digit is found. \
 A sure mistake has a probability of 80 % or more for each digit, and no note.
