@@ -8,9 +8,7 @@ docs/results/own-digits.json and own-digits.md. About 10 minutes on 2 CPU cores.
 """
 
 import argparse
-import csv
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+import predicted_files
 import strokes
 from machine import RESULTS, keep
 from mnist_amp.data import mnist
 from mnist_amp.reporting.tables import markdown
-from mnist_amp.runs import folders
+from predicted_files import command
 
 SEED = 0
 Draw = np.random.Generator
@@ -119,10 +118,6 @@ def main() -> None:
         sys.exit(f"More than {100 * POINTS:g} points from the plain accuracy: {', '.join(off)}.")
 
 
-def command(*args: str, cwd: Path) -> None:
-    subprocess.run([sys.executable, "-m", "mnist_amp", *args], cwd=cwd, check=True, stdout=subprocess.DEVNULL)
-
-
 def written(images: NDArray[np.uint8], digits: NDArray[np.int64], variant: str, folder: Path) -> Path:
     """Write images (N, 28, 28) as files `INDEX-DIGIT.png`, or as JPEG, in a variant, and return the folder."""
     change, ending = VARIANTS[variant]
@@ -156,11 +151,8 @@ def drawn(width: int, folder: Path) -> Path:
 
 def predicted(folder: Path, *options: str) -> list[tuple[int, int]]:
     """Predict the images of a folder with the newest run beside it; return digit and guess (-1 for none) of each."""
-    command("predict", "--images", folder.name, *options, cwd=folder.parent)
-    newest = next(folders.run_dirs(folder.parent, "predict"))
-    with (newest / "predictions.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [(int(Path(row["file"]).stem[-1]), int(row["guess"] or -1)) for row in rows]
+    found = predicted_files.predicted(folder.parent, [folder.name], *options)
+    return [(int(one.file.stem[-1]), int(one.guess or -1)) for one in found]
 
 
 def accuracy(pairs: list[tuple[int, int]]) -> float:

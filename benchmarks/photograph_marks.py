@@ -160,11 +160,11 @@ def scribble(draw: Draw, size: int) -> Plane:
 
 
 def tangle(draw: Draw) -> list[Points]:
-    return [rounded(draw.uniform(0, 1, (int(draw.integers(10, 20)), 2)))]
+    return [rounded(draw.uniform(0, 1, (int(draw.integers(12, 20)), 2)))]
 
 
 def zigzag(draw: Draw) -> list[Points]:
-    turns = int(draw.integers(5, 12))
+    turns = int(draw.integers(7, 13))
     x = np.linspace(0, 1, turns) + draw.normal(0, 0.03, turns)
     y = 0.5 + np.where(np.arange(turns) % 2, 1, -1) * draw.uniform(0.12, 0.4, turns)
     points = np.stack([x, y], axis=1)

@@ -12,51 +12,30 @@ reported; tune with another seed. About 15 minutes on 2 CPU cores.
 
 import argparse
 import contextlib
-import csv
+import logging
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from lightning.pytorch import Trainer
 from PIL import Image
 
 import photograph_sets
 from machine import MACHINE, RESULTS, keep
 from mnist_amp.data import mnist
-from mnist_amp.inference.image_files import load_image
-from mnist_amp.inference.image_readers import make_reader
+from mnist_amp.inference.image_data import ImageDataModule
 from mnist_amp.reporting.tables import markdown
-from mnist_amp.runs import folders
+from predicted_files import Reading, command, predicted
 
-SURE = 0.8  # probability from which on a mistake without a note is a sure one
 SEVERAL = ("several digits", "touching digits")
 NO_DIGIT = ("letters", "scribbles", "symbols", "blank paper")
 TIMED = ("plain paper", "squared paper", "paper on a table")  # kinds whose reading is timed
 ROUNDS = 5
-
-
-class Reading(NamedTuple):
-    """The predictions for a file: the guesses of all digits that were found, in reading order.
-
-    Attributes:
-        guess: the digits; empty if there is no digit.
-        probability: of the digit that is least probable.
-        notes: of all digits.
-    """
-
-    guess: str
-    probability: float
-    notes: tuple[str, ...]
-
-    @property
-    def sure(self) -> bool:
-        return bool(self.guess) and self.probability >= SURE and not self.notes
 
 
 def main() -> None:
@@ -95,10 +74,6 @@ def kept_or_temporary(folder: Path | None) -> Iterator[Path]:
         yield folder.absolute()
 
 
-def command(*args: str, cwd: Path) -> None:
-    subprocess.run([sys.executable, "-m", "mnist_amp", *args], cwd=cwd, check=True, stdout=subprocess.DEVNULL)
-
-
 def slug(kind: str) -> str:
     """Return the name of a kind's folder."""
     return re.sub("[^a-z]+", "-", kind)
@@ -108,32 +83,7 @@ def measured(kinds: list[str], seed: int, count: int, root: Path, options: list[
     """Return the counts of each kind."""
     labels = {kind: photograph_sets.save(kind, seed, count, root / slug(kind)) for kind in kinds}
     found = predicted(root, list(map(slug, kinds)), *options)
-    return {kind: counted(labels[kind], found[slug(kind)]) for kind in kinds}
-
-
-def predicted(root: Path, names: list[str], *options: str) -> dict[str, list[Reading]]:
-    """Predict the images of folders, with the newest run beside them unless a checkpoint is given."""
-    command("predict", "--images", *names, *options, cwd=root)
-    newest = next(folders.run_dirs(root, "predict"))
-    with (newest / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        return readings(csv.DictReader(file))
-
-
-def readings(rows: Iterable[dict[str, str]]) -> dict[str, list[Reading]]:
-    """Return the predictions by folder, for each file in the order of their names; a file has a row for each digit."""
-    by_file = defaultdict(list)
-    for row in rows:
-        by_file[row["file"]].append(row)
-    by_folder = defaultdict(list)
-    for file, found in sorted(by_file.items()):
-        by_folder[Path(file).parent.name].append(reading(found))
-    return by_folder
-
-
-def reading(rows: list[dict[str, str]]) -> Reading:
-    probabilities = [float(row["probability"]) for row in rows if row["guess"]]
-    notes = tuple(row["note"] for row in rows if row["note"])
-    return Reading("".join(row["guess"] for row in rows), min(probabilities, default=0.0), notes)
+    return {kind: counted(labels[kind], [one for one in found if one.file.parent.name == slug(kind)]) for kind in kinds}
 
 
 def counted(labels: list[str], found: list[Reading]) -> dict[str, Any]:
@@ -159,9 +109,9 @@ def measured_plain(count: int, root: Path, options: list[str]) -> dict[str, Any]
     folder.mkdir()
     for index, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{index:05}.png")
-    labels, found = [str(digit) for digit in digits], predicted(root, ["plain"], *options)["plain"]
+    labels, found = [str(digit) for digit in digits], predicted(root, ["plain"], *options)
     right = [one for label, one in zip(labels, found, strict=True) if label == one.guess]
-    unchanged = predicted(root, ["plain"], "--preprocess", "none", *options)["plain"]
+    unchanged = predicted(root, ["plain"], "--preprocess", "none", *options)
     return {
         "images": len(found),
         "right": len(right),
@@ -173,20 +123,22 @@ def measured_plain(count: int, root: Path, options: list[str]) -> dict[str, Any]
 
 
 def reading_speed(sets: list[Path]) -> dict[str, Any] | None:
-    """Return the images a second that one process reads, in wall-clock and in CPU time: medians of rounds."""
-    files = sorted(file for folder in sets for file in folder.iterdir())
-    if not files:
+    """Return the images a second that `predict` reads, in wall-clock and in CPU time: medians of rounds."""
+    if not sets:
         return None
-    read = make_reader("mnist", (1, 28, 28))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
     wall, cpu = [], []
     for _ in range(ROUNDS):
+        data = ImageDataModule([str(folder) for folder in sets], "mnist", batch_size=64)
+        data.trainer = trainer
         started, worked = time.perf_counter(), time.process_time()
-        for file in files:
-            load_image(file, read, (1, 28, 28))
+        data.setup("predict")
         wall.append(time.perf_counter() - started)
         cpu.append(time.process_time() - worked)
-    rate = {"per_second": len(files) / statistics.median(wall), "per_cpu_second": len(files) / statistics.median(cpu)}
-    return {"images": len(files), **rate}
+    images = sum(1 for folder in sets for _ in folder.iterdir())
+    rates = {"per_second": images / statistics.median(wall), "per_cpu_second": images / statistics.median(cpu)}
+    return {"images": images, **rates}
 
 
 # the share of right images, and of sure mistakes
@@ -228,12 +180,13 @@ def table(record: dict[str, Any]) -> str:
         lines += [markdown(plain_rows(plain)), ""]
     if speed := record["reading"]:
         lines += [
-            f"One process reads {speed['per_second']:.0f} photographs a second, and {speed['per_cpu_second']:.0f} per "
+            f"`predict` reads {speed['per_second']:.0f} photographs a second, and {speed['per_cpu_second']:.0f} per "
             f"second of CPU time: medians of {ROUNDS} rounds of {speed['images']:,} files.",
             "",
         ]
     right = (
-        "Several digits are right if all are, in reading order. In `letters`, `scribbles` and `symbols` no digit is."
+        "Several digits are right if all are, in reading order. Letters, scribbles and symbols are right if no digit "
+        "is found."
     )
     sure = "A sure mistake has a probability of 80 % or more for each digit, and no note."
     return "\n".join([*lines, f"{right} {sure}", "", f"On: {where}. `{record['command']}`", ""])
@@ -247,9 +200,9 @@ def kind_row(kind: str, result: dict[str, Any]) -> list[str]:
 
 def plain_rows(plain: dict[str, Any]) -> list[list[str]]:
     keys = ("right", "right_unchanged", "sure_mistakes", "right_and_unsure", "right_and_other_note")
-    head = ["MNIST's test images as files", "right", "right, `--preprocess none`", "sure mistakes", "right, but unsure"]
+    head = ["MNIST's test images as files", "right", "`--preprocess none`", "sure mistakes", "right, but unsure"]
     row = [f"{plain['images']:,}", *(f"{plain[key] / plain['images']:.2%}" for key in keys)]
-    return [[*head, "right, with another note"], row]
+    return [[*head, "right, other note"], row]
 
 
 if __name__ == "__main__":
