@@ -14,13 +14,13 @@ from mnist_amp.inference.mnist_form import SIDE, NoInkError, mnist_form
 Mask = NDArray[np.uint8]
 HAS_OPENCV = importlib.util.find_spec("cv2") is not None
 
-STROKE = 0.17  # of the longer side: the widest stroke
+STROKE = 0.21
 LINE = 0.02
 RUN = 0.1
 TILT = range(-12, 13, 4)
 INK = 51
 STRONG = 128
-FAINT = 15
+FAINT = 22
 MANY = 40
 
 
@@ -32,7 +32,8 @@ class Digit:
 
 
 def find_digits(image: Image.Image) -> list[Digit]:
-    if image.size == (SIDE, SIDE) or not HAS_OPENCV:
+    import cv2
+    if max(image.size) <= SIDE or not HAS_OPENCV:
         return [Digit(mnist_form(image), (0, 0, *image.size), ())]
     levels = mf.opaque(mf.reduced(image))
     ink, paper = _ink(levels)
@@ -44,8 +45,8 @@ def find_digits(image: Image.Image) -> list[Digit]:
         row, note = _without_separators(row, labels)
         for box, g in row:
             l, t, r, b = box
-            part = ink[t:b, l:r] * np.isin(labels[t:b, l:r], np.array(g) + 1)
-            notes = note + ("may be several digits that touch",) * ((r - l) > 1.4 * (b - t))
+            part = ink[t:b, l:r] * cv2.dilate(np.isin(labels[t:b, l:r], np.array(g) + 1).astype(np.uint8), np.ones((5, 5), np.uint8))
+            notes = note + ("may be several digits that touch",) * ((r - l) > 1.5 * (b - t))
             out.append(Digit(mf.placed(part / np.float32(255)), (int(l * f), int(t * f), int(r * f), int(b * f)), notes))
     if not out:
         raise NoInkError("no ink: nothing stands out from the background")
@@ -57,7 +58,7 @@ def _ink(levels):
     import cv2
     edge = mf.border(levels)
     colour, _ = mf.commonest(edge)
-    if (np.abs(edge - colour) <= 2).all(axis=1).mean() > mf.PLAIN:
+    if (np.abs(edge - colour) <= 2).all(axis=1).mean() > 0.6:
         ink = mf.ink(levels)
         if (ink > 0.2).mean() < 0.5:
             return (ink * 255).astype(np.uint8), np.full(ink.shape, 2, np.uint8)
@@ -71,10 +72,11 @@ def _ink(levels):
     k = int(max(h, w) * STROKE) // 2 * 2 + 1
     back = cv2.morphologyEx(gray, cv2.MORPH_CLOSE, np.ones((k, k), np.uint8))
     ink = 255 - cv2.divide(gray, back.clip(1), scale=255)
-    seen = np.sort(ink[paper > 0][::7].astype(np.float32))
-    middle = seen[len(seen) // 2]
-    noise = 1.48 * float(np.median(np.abs(seen - middle))) + 0.5
-    largest = float(seen[int(0.995 * (len(seen) - 1))]) - middle
+    # the paper has the least ink; more than half of a crop may be ink
+    lowest, low, largest = np.quantile(ink[paper > 0][::7], (0.05, 0.3, 0.995))
+    noise = (low - lowest) / 1.17 + 0.5
+    middle = low + 0.4 * noise
+    largest -= middle
     if largest < max(FAINT, 5 * noise):
         raise NoInkError("no ink: nothing stands out from the background")
     table = ((np.arange(256) - middle - 3 * noise) / (largest - 3 * noise)).clip(0, 1) * 255
@@ -117,7 +119,7 @@ def _contrast(small, paper):
     closed, opened = (cv2.morphologyEx(small, kind, k).reshape(small.shape) for kind in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN))
     # Without its ink, paper is smooth
     rough = [np.array(cv2.mean(cv2.morphologyEx(x, cv2.MORPH_GRADIENT, np.ones((3, 3))))[: small.shape[2]]) for x in (closed, opened)]
-    dark = rough[0] <= rough[1]
+    dark = rough[0] <= 1.1 * rough[1]
     hats = np.where(dark, closed - small, small - opened)
     axis = (np.quantile(hats.reshape(-1, small.shape[2])[::3], 0.98, axis=0) + 1) * np.where(dark, 1, -1)
     return axis / np.abs(axis).sum()
@@ -209,6 +211,9 @@ def _runs(mask, length):
 def _parts(ink, paper):
     import cv2
     mask = (ink > INK).astype(np.uint8)
+    if paper.max() < 2:
+        k = int(max(mask.shape) * LINE) * 2 + 1
+        mask &= cv2.dilate((ink > STRONG).astype(np.uint8), np.ones((k, k), np.uint8))
     n, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     boxes = np.stack([stats[:, 0], stats[:, 1], stats[:, 0] + stats[:, 2], stats[:, 1] + stats[:, 3]], axis=1)
     amounts = np.bincount(labels[ink > STRONG], minlength=n)
@@ -243,7 +248,10 @@ def _same(boxes):
     down = np.maximum(top, top.T) - np.minimum(bottom, bottom.T)
     narrow = np.minimum(right - left, (right - left).T)
     wide = np.maximum(right, right.T) - np.minimum(left, left.T)
-    return (down < 0.4 * tall) & ((over > 0.4 * narrow) | ((over > -0.08 * tall) & (wide < tall)))
+    tiny = (bottom - top) < 0.45 * tall
+    high = (top + bottom).T / 2 < top + 0.35 * (bottom - top)  # [i, j]: j is in the upper third of i, or above
+    bar = tiny.T & high & ~tiny & (over > -0.15 * tall)
+    return (down < 0.4 * tall) & ((over > 0.4 * narrow) | ((over > -0.08 * tall) & (wide < tall)) | bar | bar.T)
 
 
 def _joined(boxes):
