@@ -88,7 +88,9 @@ def find_digits(image: Image.Image) -> list[Digit]:
 
 def _digit(group: Group, parts: "Parts", factor: float, notes: tuple[str, ...]) -> Digit:
     left, top, right, bottom = group.box
-    notes += ("the ink reaches the edge of the paper",) * parts.cut
+    # a digit that reaches from edge to edge is cut out, but not cut
+    inside = right - left < 0.9 * parts.ink.shape[1] and group.height < 0.9 * parts.ink.shape[0]
+    notes += ("the ink reaches the edge of the paper",) * (parts.cut and inside)
     notes += ("may be several digits that touch",) * (right - left > WIDE * group.height)
     ink = parts.ink[top:bottom, left:right] * _mask(group, parts, faint=True) / np.float32(255)
     return Digit(placed(ink), tuple(round(factor * side) for side in group.box), notes)  # type: ignore[arg-type]
