@@ -16,10 +16,13 @@ MAX_SIDE = 768  # pixels of the longer side of an image in which a digit is sear
 VISIBLE = 25  # smallest difference between ink and its paper, in levels of 255
 NOISE = 7  # smallest difference between ink and its paper, in standard deviations of the paper's noise
 NEAR = 6  # largest difference of paper of one colour from this colour, in levels
+EVEN = 0.6  # share of the border with nearly one colour in scans and drawings; photographs have at most 0.56
 PLAIN = 0.4  # share of the border that has one colour if the light is even; the rest may be ink
 INK = 0.2  # of the darkest ink: the least that counts as part of the digit's box, as in all of MNIST's images
 FULL = 75  # percentile of the ink in a scaled box that becomes the darkest ink
 SPECK = 0.02  # of all ink: a part that is apart from the digit and has less is a speck
+
+NO_INK = "no ink: nothing stands out from the background"
 
 Levels = NDArray[np.float32]
 
@@ -50,10 +53,11 @@ def mnist_form(image: Image.Image) -> NDArray[np.uint8]:
         >>> mnist_form(image).shape
         (28, 28)
     """
-    return placed(_cropped(ink(opaque(reduced(image)))))
+    return placed(_cropped(even_ink(opaque(reduced(image)))))
 
 
 def reduced(image: Image.Image) -> Image.Image:
+    """Return the image with at most MAX_SIDE pixels in its longer side."""
     if (factor := MAX_SIDE / max(image.size)) >= 1:
         return image
     size = max(round(image.width * factor), 1), max(round(image.height * factor), 1)
@@ -61,6 +65,7 @@ def reduced(image: Image.Image) -> Image.Image:
 
 
 def placed(ink: Levels) -> NDArray[np.uint8]:
+    """Bring the ink of a digit, 0 to 1, cut off where it ends, into MNIST's form: pixels (28, 28)."""
     scaled = _scaled(ink)
     rows, columns = (scaled.sum(axis=axis) for axis in (1, 0))
     form = np.zeros((SIDE, SIDE), dtype=np.float32)
@@ -69,7 +74,7 @@ def placed(ink: Levels) -> NDArray[np.uint8]:
     return (form * 255).round().astype(np.uint8)
 
 
-def opaque(image: Image.Image) -> Levels:
+def opaque(image: Image.Image) -> NDArray[np.uint8]:
     """Return levels (height, width, channels), where a paper that the ink stands out from replaces transparency.
 
     The visible part of a transparent image is its ink. If most of the image is visible, in several colours, the visible
@@ -89,7 +94,21 @@ def opaque(image: Image.Image) -> Levels:
     return around.round().astype(np.uint8)
 
 
-def ink(levels: Levels) -> Levels:
+def is_simple(image: Image.Image) -> bool:
+    """Whether an image is a scan or a drawing, all of whose ink is above or below each other, as that of one digit."""
+    levels = opaque(reduced(image))
+    profile = even_ink(levels).sum(axis=0)
+    return is_even(levels) and sum(profile[start:end].sum() > 0.2 * profile.sum() for start, end in _runs(profile)) < 2
+
+
+def is_even(levels: NDArray[np.uint8]) -> bool:
+    """Whether the paper has one colour, as in a scan or a drawing; in photographs it has noise and uneven light."""
+    edge = border(levels)
+    edge = edge[:: max(len(edge) // 2000, 1)]
+    return bool((np.abs(edge - commonest(edge)[0]) <= 2).all(axis=1).mean() > EVEN)
+
+
+def even_ink(levels: NDArray[np.uint8]) -> Levels:
     """Return the amount of ink in each pixel, 0 to 1: the difference from the paper, whichever of them is darker."""
     levels = levels.astype(np.float32)
     paper = _paper(levels)
@@ -98,7 +117,7 @@ def ink(levels: Levels) -> Levels:
     noise = float(np.quantile(border(difference), 0.25)) / 0.319
     largest = float(difference.max())
     if largest < max(VISIBLE, NOISE * noise):
-        raise NoInkError("no ink: nothing stands out from the background")
+        raise NoInkError(NO_INK)
     floor = 3 * noise
     return np.asarray(((difference - floor) / (largest - floor)).clip(0, 1))
 
@@ -126,6 +145,7 @@ def _paper(levels: Levels) -> Levels:
 
 def commonest(border: Levels) -> tuple[Levels, float]:
     """Return the border's most common colour, and the share of the border that has nearly this colour, 0 to 1."""
+    border = border[:: max(len(border) // 2000, 1)]
     bins = (border // (2 * NEAR)).astype(np.int64) @ np.array([1, 256, 65536])[: border.shape[1]]
     values, counts = np.unique(bins, return_counts=True)
     colour = np.median(border[bins == values[counts.argmax()]], axis=0)
@@ -150,10 +170,15 @@ def _cropped(ink: Levels) -> Levels:
 
 def _extent(profile: Levels) -> tuple[int, int]:
     """Return where the ink in a profile starts and ends, except runs at its ends that have almost no ink."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], profile > 0, [0]])))
-    runs = edges.reshape(-1, 2)
+    runs = _runs(profile)
     large = [(start, end) for start, end in runs if profile[start:end].sum() >= SPECK * profile.sum()] or runs
-    return int(large[0][0]), int(large[-1][1])
+    return large[0][0], large[-1][1]
+
+
+def _runs(profile: Levels) -> list[list[int]]:
+    """Return the start and end of each part of a profile that has ink."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], profile > 0, [0]])))
+    return edges.reshape(-1, 2).tolist()
 
 
 def _scaled(ink: Levels) -> Levels:
