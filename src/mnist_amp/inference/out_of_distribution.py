@@ -1,12 +1,12 @@
 """How far an image is from the images that a network was trained on, calibrated at a rate of false alarms.
 
-A probability does not tell it: SimpleNN, trained on MNIST, is sure of a digit in half of all letters. The distance to the
-nearest training images of the guessed class does. (Y. Sun, Y. Ming, X. Zhu, Y. Li: Out-of-distribution detection with deep
-nearest neighbors. ICML 2022.)
+A probability does not tell it: SimpleNN, trained on MNIST, is sure of a digit in half of all letters. The distance to
+the nearest training images of the guessed class does. (Y. Sun, Y. Ming, X. Zhu, Y. Li: Out-of-distribution detection
+with deep nearest neighbors. ICML 2022.)
 
-For grey images, which are mostly drawings, the directions of the edges in each part of the image are compared. The last
-hidden layer of a network does not see what made no difference between its classes. (N. Dalal, B. Triggs: Histograms of
-oriented gradients for human detection. CVPR 2005.) For colour images, mostly photographs, the last hidden layer is compared.
+For grey images, mostly drawings, the directions of the edges in each part of the image are compared. The last hidden
+layer of a network does not see what made no difference between its classes. (N. Dalal, B. Triggs: Histograms of
+oriented gradients for human detection. CVPR 2005.) For colour images, mostly photographs, the hidden layer is compared.
 """
 
 import math
@@ -119,7 +119,7 @@ class Reference:
 
 
 def _split(data: ClassificationDataModule) -> tuple[Tensor, Tensor]:
-    """Return the indices of images to compare with, and of others for the threshold: a tenth if none are held out."""
+    """Return the indices of images to compare with, and of others for the threshold: a tenth if none is held out."""
     train = data.split()[0]
     if data.val_size:
         return train, held_out(data)
@@ -128,7 +128,7 @@ def _split(data: ClassificationDataModule) -> tuple[Tensor, Tensor]:
 
 
 def edges(images: Tensor) -> Tensor:
-    """Return the square roots of how much edge there is by part of the image and direction, of images (N, C, H, W) uint8.
+    """Return how much edge images (N, C, H, W) uint8 have in each direction and part: the cube roots.
 
     Returns:
         (N, 768) float32, of length 1: 12 directions x 8 x 8 parts. They do not depend on the contrast.
@@ -138,9 +138,9 @@ def edges(images: Tensor) -> Tensor:
         grey = F.interpolate(grey, (SIDE, SIDE), mode="bilinear", antialias=True)
     derivatives, directions, parts = (each.to(grey.device) for each in _filters())
     slopes = F.conv2d(grey, derivatives, padding=derivatives.shape[-1] // 2)
-    slopes = torch.cat([slopes, slopes.square().sum(dim=1, keepdim=True).sqrt()], dim=1)  # norm() takes far longer
+    slopes = torch.cat([slopes, slopes.square().sum(dim=1, keepdim=True).sqrt()], dim=1)  # norm() is slow
     by_direction = torch.einsum("dc,nchw->ndhw", directions, slopes).relu()
-    return F.normalize((parts @ by_direction @ parts.T).flatten(1).sqrt(), dim=1)
+    return F.normalize((parts @ by_direction @ parts.T).flatten(1).pow(1 / 3), dim=1)
 
 
 def _filters() -> tuple[Tensor, Tensor, Tensor]:
@@ -150,7 +150,7 @@ def _filters() -> tuple[Tensor, Tensor, Tensor]:
     """
     x = torch.arange(-2.0, 3.0)
     smooth = (-0.5 * (x / SMOOTH) ** 2).exp()
-    derivatives = torch.stack([smooth[:, None] * (-x * smooth), (-x * smooth)[:, None] * smooth])
+    derivatives = torch.stack([smooth[:, None] * (x * smooth), (x * smooth)[:, None] * smooth])
     angles = torch.arange(DIRECTIONS) * (2 * math.pi / DIRECTIONS)
     least = torch.full((DIRECTIONS,), -math.cos(2 * math.pi / DIRECTIONS))
     centres = (torch.arange(CELLS) + 0.5) * (SIDE / CELLS) - 0.5

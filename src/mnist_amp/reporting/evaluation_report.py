@@ -41,8 +41,7 @@ class Evaluation:
         accuracy: 0 to 1.
         per_class: a row for each class, in the order of the labels.
         confusion_matrix: number of images by true class (row) and guess (column).
-        temperature: that makes the probabilities of the validation images right, see `training.calibration`; None without
-            validation images.
+        temperature: that calibrates the probabilities, see `training.calibration`; None without validation images.
         calibration_error: the expected calibration error of the probabilities, 0 to 1.
         calibration_error_at_temperature: of the probabilities at this temperature.
     """
@@ -147,7 +146,9 @@ class EvaluationReport(Report):
         with atomic_write(folder / "misclassified.png") as temporary:
             plots.misclassified(most_confident_mistakes(self.scored, images, classes), temporary)
         with atomic_write(folder / "reliability.png") as temporary:
-            before, after = (None if each is None else reliability(self.scored, each) for each in (1.0, self.temperature))
+            before, after = (
+                None if each is None else reliability(self.scored, each) for each in (1.0, self.temperature)
+            )
             plots.reliability(before or [], after, f"ECE {calibration_line(evaluation)}", temporary)
 
     def _evaluation(self, trainer: Trainer, classes: Sequence[str]) -> Evaluation:

@@ -1,8 +1,8 @@
 """Calibrated probabilities: one temperature for all logits, fitted on held-out images, and how well it does.
 
-A network is calibrated if, of the images with a probability of 90 %, it gets 90 % right. Dividing the logits by one number
-is enough for most networks, and never changes a guess. (C. Guo, G. Pleiss, Y. Sun, K. Weinberger: On calibration of modern
-neural networks. ICML 2017.)
+A network is calibrated if, of the images with a probability of 90 %, it gets 90 % right. Dividing the logits by one
+number is enough for most networks, and never changes a guess. (C. Guo, G. Pleiss, Y. Sun, K. Weinberger: On calibration
+of modern neural networks. ICML 2017.)
 """
 
 import math
@@ -47,7 +47,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float | None:
         labels: (N,) int64.
 
     Returns:
-        a number from 0.05 to 20, with 4 digits: above 1 if the probabilities are too high. None for less than 100 images.
+        a number from 0.05 to 20, with 4 digits: above 1 if the probabilities are too high. None for less than 100
+        images.
 
     Examples:
         >>> sure = torch.tensor([[9.0, 0.0]]).expand(1000, 2)  # 99.99 %, and 900 of 1,000 are right
@@ -82,15 +83,17 @@ def reliability(scored: Scored, temperature: float = 1.0) -> list[Bin]:
     number = (confidence * BINS).ceil().long().clamp(1, BINS)  # a bin includes its upper end, as in torchmetrics
     inside = [number == each for each in range(1, BINS + 1)]
     return [
-        Bin(confidence[rows].mean().item(), correct[rows].mean().item(), int(rows.sum())) for rows in inside if rows.any()
+        Bin(confidence[rows].mean().item(), correct[rows].mean().item(), int(rows.sum()))
+        for rows in inside
+        if rows.any()
     ]
 
 
 def score_held_out(trainer: Trainer, module: LightningModule, data: object) -> Scored | None:
     """Return the logits of the validation images, while a Trainer evaluates other images.
 
-    The module computes them as it computes those of a batch: on the same device, in the same precision. Nothing is logged
-    and no hook is called. Each process scores all of the images, so none waits for another.
+    The module computes them as it computes those of a batch: on the same device, in the same precision. Nothing is
+    logged and no hook is called. Each process scores all of the images, so none waits for another.
 
     Args:
         trainer: evaluates; its module is in evaluation mode.
@@ -98,8 +101,8 @@ def score_held_out(trainer: Trainer, module: LightningModule, data: object) -> S
         data: of the images.
 
     Returns:
-        of at most 5,000 images. None if there are none: another data module, no validation images, or training images that
-        take more than 256 MB and much longer to read.
+        of at most 5,000 images. None if there are none: another data module, no validation images, or training images
+        that take more than 256 MB, and so long to read.
     """
     if not isinstance(data, ClassificationDataModule) or not (indices := held_out(data)).numel():
         return None
@@ -109,7 +112,7 @@ def score_held_out(trainer: Trainer, module: LightningModule, data: object) -> S
 
 
 def held_out(data: ClassificationDataModule) -> Tensor:
-    """Return the indices (N,) of at most 5,000 validation images, evenly chosen; none if reading them takes too long."""
+    """Return the indices (N,) of at most 5,000 validation images, evenly chosen; none of very large data."""
     if data.train_size * math.prod(data.image_shape) > MOST_BYTES:
         return torch.arange(0)
     indices = data.split()[1]
