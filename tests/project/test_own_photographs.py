@@ -27,18 +27,18 @@ def test_photographs_show_the_ten_digits_and_depend_on_the_seed(tmp_path: Path) 
         assert (mnist_form(read_image(tmp_path / "first" / file)) > 128).sum() > 20
 
 
-def test_correction_by_hand(tmp_path: Path) -> None:
-    """What was misread or noted is moved to the folder of its digit."""
+def test_check_by_hand(tmp_path: Path) -> None:
+    """What has a note is moved to the folder of its digit, except parts of photographs."""
     run = tmp_path / "lightning_logs" / "predict" / "version_0"
     run.mkdir(parents=True)
     with (run / "predictions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["file"], ["taken/0/a.jpg"], ["taken/1/b.jpg"], ["taken/1/c.jpg"]])
-    for name in ("digits/0/0001-a.png", "digits/7/0002-b.png", "digits_check/1/0003-c.png"):
+    for name in ("digits/0/0001-a.png", "digits_check/7/0002-b.png", "digits_check/1/0003-c-d1.png"):
         write_image(tmp_path / name)
     (tmp_path / "digits" / "1").mkdir()
-    assert own_photographs.correct(tmp_path, tmp_path / "digits") == 2
+    assert own_photographs.check(tmp_path, tmp_path / "digits") == 2
     left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
-    assert left == ["digits/0/0001-a.png", "digits/1/0002-b.png", "digits/1/0003-c.png"]
+    assert left == ["digits/0/0001-a.png", "digits/1/0002-b.png", "digits_check/1/0003-c-d1.png"]
 
 
 def test_table() -> None:
@@ -47,14 +47,14 @@ def test_table() -> None:
         **{"versions": {"torch": "2.15.0"}, "command": "python benchmarks/own_photographs.py"},
         "after": [
             {
-                **{"taken": 50, "moved": 12, "kept": 50},
+                **{"taken": 50, "checked": 12, "learned": 50},
                 **{"beside MNIST": {"own": 0.95, "mnist": 0.975}, "alone": {"own": 0.96, "mnist": 0.96}},
             }
         ],
     }
     assert (
         own_photographs.table(record)
-        == """| trained on photographs | moved by hand | 500 other photographs | MNIST's test images |
+        == """| trained on photographs | with a note, checked by hand | 500 other photographs | MNIST's test images |
 |---|---|---|---|
 | none: the default run | - | 80.0% | 97.01% |
 | 50, beside MNIST | 12 | 95.0% | 97.50% |
