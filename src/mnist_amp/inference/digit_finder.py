@@ -130,8 +130,10 @@ def _belong(boxes: NDArray[Any]) -> NDArray[np.bool_]:
     above = overlap > 0.4 * np.minimum(width, width.T)
     broken = (overlap > -BROKEN * digit) & (united < digit)
     # [i, j]: j is the bar of a 5 i; a dash between digits is lower
-    high = (top + bottom).T / 2 < top + 0.35 * height
-    bar = high & (height.T < SMALL * digit) & (height >= SMALL * digit) & (overlap > -2 * BROKEN * digit)
+    middle = (top + bottom) / 2
+    high = top + 0.35 * height > middle.T
+    small = height < SMALL * digit
+    bar = high & small.T & ~small & (overlap > -2 * BROKEN * digit)
     return np.asarray((gap < ABOVE * digit) & (above | broken | bar | bar.T))
 
 
@@ -160,6 +162,7 @@ def _without_separators(row: list[Group], parts: "Parts") -> list[tuple[Group, t
     slash = SLASH * float(np.median([group.height for group in tall]))
     digits = [*tall[:1], *(group for group in tall[1:-1] if not _is_slash(group, parts, slash)), *tall[1:][-1:]]
     notes = ("a stroke between digits was read as a slash",) * (len(digits) < len(tall))
+    notes += ("a small mark was left out",) * (row[0] is not tall[0] or row[-1] is not tall[-1])
     return [(group, notes) for group in digits]
 
 

@@ -6,6 +6,7 @@ to fit 20 x 20 pixels, with its aspect ratio; moved by complete pixels, so that 
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +109,7 @@ def is_even(levels: NDArray[np.uint8]) -> bool:
     return bool((np.abs(edge - commonest(edge)[0]) <= 2).all(axis=1).mean() > EVEN)
 
 
-def even_ink(levels: NDArray[np.uint8]) -> Levels:
+def even_ink(levels: NDArray[Any]) -> Levels:
     """Return the amount of ink in each pixel, 0 to 1: the difference from the paper, whichever of them is darker."""
     levels = levels.astype(np.float32)
     paper = _paper(levels)
@@ -122,7 +123,7 @@ def even_ink(levels: NDArray[np.uint8]) -> Levels:
     return np.asarray(((difference - floor) / (largest - floor)).clip(0, 1))
 
 
-def _paper(levels: Levels) -> Levels:
+def _paper(levels: NDArray[Any]) -> Levels:
     """Return the paper's levels: one colour, or, if the border has several, a smooth shade over the image."""
     edge = border(levels)
     colour, share = commonest(edge)
@@ -153,7 +154,7 @@ def commonest(border: Levels) -> tuple[Levels, float]:
     return np.asarray(np.median(border[near], axis=0), dtype=np.float32), float(near.mean())
 
 
-def border(values: Levels) -> Levels:
+def border(values: NDArray[Any]) -> NDArray[Any]:
     """Return the values along the four sides, (n, ...)."""
     depth = max(min(values.shape[:2]) // 28, 1)
     sides = values[:depth], values[-depth:], values[:, :depth], values[:, -depth:]

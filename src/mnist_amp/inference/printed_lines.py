@@ -1,0 +1,143 @@
+"""Remove ruled lines, squares and the boxes of forms from ink, with OpenCV."""
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[Any]  # (H, W) uint8: ink from 0 to 255, or a mask of 0 and 1
+
+VISIBLE = 51  # of 255: the least ink of a stroke, as in all of MNIST's images
+LINE = 0.02  # of the longer side: the widest printed line; pens of 1 % and less are as thin
+RUN = 0.1  # of the longer side: the shortest line of a form's box
+TILTS = range(-12, 13, 4)  # degrees of a line's rotation; each finds lines of +-3 degrees
+NEAR = 4  # pixels of half the image's size: how far the lines of a box may be apart where they meet
+
+
+class Segment(NamedTuple):
+    """A straight line from (left, start) to (right, end), in pixels of half the image's size, and its width in pixels.
+
+    `start` and `end` are rows; of a vertical line, columns, because it is found in the transposed image.
+    """
+
+    left: int
+    start: float
+    right: int
+    end: float
+    width: float
+
+
+def without_lines(ink: Plane, paper: Plane) -> Plane:
+    """Remove thin straight lines that end at the paper's edge or at another such line; mend strokes that cross them.
+
+    Args:
+        ink: (height, width), 0 to 255.
+        paper: (height, width), 1 where the paper is.
+
+    Examples:
+        >>> digit_alone = without_lines(digit_in_a_box, np.ones_like(digit_in_a_box))
+    """
+    mask = (ink > VISIBLE).astype(np.uint8)
+    side = max(mask.shape)
+    small = np.ascontiguousarray(cv2.dilate(mask, np.ones((2, 2), np.uint8))[1::2, 1::2])
+    thick = cv2.morphologyEx(small, cv2.MORPH_OPEN, square(int(LINE * side / 2)))
+    small, thick = cv2.dilate(small, square(3)), cv2.dilate(thick, square(3))
+    table = 1 - cv2.resize(paper, small.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    edge = cv2.copyMakeBorder(table, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    edge = cv2.dilate(edge, square(2 * NEAR + 1))[1:-1, 1:-1]
+    across, down = _lines(small, thick, mask), _lines(small.T, thick.T, mask.T)
+    across, down = _ending(across, down, edge)
+    widths = [line.width for line in across + down if line.width <= LINE * side]
+    if not widths:
+        return ink
+    width = int(max(widths)) + 3
+    thin = mask & ~cv2.morphologyEx(mask, cv2.MORPH_OPEN, square(width))
+    lines = (_drawn(across, mask.shape, width + 4, 2) | _drawn(down, mask.T.shape, width + 4, 2).T) & thin
+    closed = cv2.morphologyEx(ink * (1 - lines), cv2.MORPH_CLOSE, _disc(width + 3))
+    mended = np.where(lines, cv2.min(ink, closed), ink)
+    return mended if mended.max() > 2 * VISIBLE else ink  # a digit that is made of lines
+
+
+def _lines(small: Plane, thick: Plane, mask: Plane) -> list[Segment]:
+    """Return the thin straight lines from left to right, of any length from RUN on."""
+    small, length = np.ascontiguousarray(small), int(RUN * max(mask.shape) / 2)
+    runs = [cv2.morphologyEx(small, cv2.MORPH_OPEN, _slanted(length, tilt)) for tilt in TILTS]
+    best = int(np.argmax([cv2.countNonZero(run) for run in runs]))
+    found = np.bitwise_or.reduce(runs[max(best - 1, 0) : best + 2])  # an image's lines have about one direction
+    _, labels, stats = connected(found)
+    lines = []
+    for label, (left, top, width, height, _) in enumerate(stats[1:].tolist(), 1):
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        part = ((labels[rows, columns] == label) & (thick[rows, columns] == 0)).astype(np.uint8)
+        there = np.flatnonzero(part.any(axis=0))
+        if len(there) < width / 2:
+            continue
+        middle = (part * np.arange(height)[:, None]).sum(axis=0)[there] / part.sum(axis=0)[there]
+        slope, start = _fitted(there, middle)
+        if abs(slope) > 0.25 or np.median(np.abs(middle - start - slope * there)) > 1:
+            continue
+        full = cv2.resize(part, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
+        inked = mask[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]
+        widths = (inked & full[: inked.shape[0], : inked.shape[1]]).sum(axis=0)
+        lines.append(
+            Segment(left, top + start, left + width - 1, top + start + slope * (width - 1), float(np.median(widths)))
+        )
+    return lines
+
+
+def _fitted(x: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:
+    """Return slope and start of a line through most of the points."""
+    points = np.stack([x, y], axis=1).astype(np.float32)
+    dx, dy, x0, y0 = cv2.fitLine(points, cv2.DIST_HUBER, 0, 0.01, 0.01).ravel().tolist()
+    slope = dy / dx if dx else 9.0
+    return slope, y0 - slope * x0
+
+
+def _ending(across: list[Segment], down: list[Segment], edge: Plane) -> tuple[list[Segment], list[Segment]]:
+    """Return the lines both ends of which are at the paper's edge or at one of the others that are returned."""
+    while True:
+        stops = edge | _drawn(down, edge.T.shape, 2 * NEAR + 1).T, (edge | _drawn(across, edge.shape, 2 * NEAR + 1)).T
+        kept = [line for line in across if _stops(line, stops[0])], [line for line in down if _stops(line, stops[1])]
+        if len(kept[0]) == len(across) and len(kept[1]) == len(down):
+            return kept
+        across, down = kept
+
+
+def _stops(line: Segment, stops: Plane) -> bool:
+    last = len(stops) - 1
+    return all(stops[min(max(round(y), 0), last), x] for x, y in ((line.left, line.start), (line.right, line.end)))
+
+
+def _drawn(lines: list[Segment], shape: tuple[int, ...], width: int, scale: int = 1) -> Plane:
+    drawn = np.zeros(shape, np.uint8)
+    shift = (scale - 1) / 2  # the middle of a pixel of half the size
+    for line in lines:
+        ends = [(line.left, line.start), (line.right, line.end)]
+        first, last = [(round(scale * x + shift), round(scale * y + shift)) for x, y in ends]
+        cv2.line(drawn, first, last, 1, width)
+    return drawn
+
+
+def _slanted(length: int, tilt: float) -> Plane:
+    """Return a kernel: a line of a length, rotated by an angle in degrees."""
+    reach = max(length // 2, 1)
+    rise = round(reach * np.tan(np.radians(tilt)))
+    kernel = np.zeros((2 * abs(rise) + 1, 2 * reach + 1), np.uint8)
+    return np.asarray(cv2.line(kernel, (0, abs(rise) - rise), (2 * reach, abs(rise) + rise), 1))
+
+
+def _disc(side: int) -> Plane:
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side // 2 * 2 + 1,) * 2))
+
+
+def connected(mask: Plane) -> tuple[int, Plane, Plane]:
+    """Return the number of connected parts and 1, their labels, and left, top, width, height and area of each."""
+    # the default algorithm takes three times as long to find the boxes
+    count, labels, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(mask, 8, cv2.CV_32S, cv2.CCL_GRANA)
+    return count, labels, stats
+
+
+def square(side: int) -> Plane:
+    """Return a kernel; its side is odd, so that it has a middle."""
+    return np.ones((side // 2 * 2 + 1,) * 2, np.uint8)
