@@ -1,5 +1,7 @@
 """Drawings read by a network, in several precisions."""
 
+from typing import cast
+
 import pytest
 import torch
 from PIL import ImageOps
@@ -7,6 +9,7 @@ from PIL import ImageOps
 from mnist_amp.data.normalization import TO_UNIT
 from mnist_amp.inference.drawing_reader import SIDE, SIZE, DrawingReader, ReadDrawing
 from mnist_amp.inference.mnist_form import mnist_form
+from mnist_amp.inference.out_of_distribution import Reference
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
 from mnist_amp.networks.simple_nn import SimpleNN
 from strokes import draw_digit
@@ -39,6 +42,28 @@ def test_reads_the_digit_that_the_network_reads(reader: DrawingReader) -> None:
         assert abs(sum(reading.probabilities) - 1) < 1e-6
         assert reading.guess == wanted.argmax().item()
         assert 0 < reading.seconds < 1
+
+
+class Compared:
+    """A reference, to which each image of a 7 is near and all others are far."""
+
+    temperature = 2.0
+
+    def distances(self, images: torch.Tensor, guesses: torch.Tensor) -> torch.Tensor:
+        assert images.shape == (1, 1, 28, 28)
+        return torch.where(guesses == 7, 0.5, 1.5)
+
+
+def test_a_drawing_is_compared_with_the_training_images(reader: DrawingReader) -> None:
+    """The probabilities are those at the temperature of the reference."""
+    compared = DrawingReader(network(), TO_UNIT, torch.device("cpu"), cast(Reference, Compared()))
+    read, plain = compared(SEVEN.tobytes(), ["float32"]), reader(SEVEN.tobytes(), ["float32"])
+    guess, probabilities = read.readings["float32"].guess, read.readings["float32"].probabilities
+    assert guess == plain.readings["float32"].guess
+    assert (plain.distance, read.distance) == (None, 0.5 if guess == 7 else 1.5)
+    roots = torch.tensor(plain.readings["float32"].probabilities).sqrt()
+    torch.testing.assert_close(torch.tensor(probabilities), roots / roots.sum())
+    assert compared(SEVEN.tobytes(), []).distance is None
 
 
 def test_an_overflow_is_no_guess() -> None:

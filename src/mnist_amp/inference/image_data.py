@@ -27,7 +27,7 @@ PROGRESS_BAR = 100  # files from which on a progress bar is shown
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """What the network scores: an image, or one of the digits in it.
+    """An image that the network scores, or one of the digits in an image.
 
     Attributes:
         path: of the file.
