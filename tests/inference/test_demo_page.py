@@ -145,6 +145,7 @@ def test_page(browser: webdriver.Chrome, command: subprocess.Popen[str]) -> None
     assert page.find("#about").text.startswith("lightning_logs/version_0/checkpoints/best.ckpt (after 2 epochs) · 9")
     shows_a_one_and_clears_it(page)
     shows_a_zero_drawn_with_a_finger(page)
+    notes_a_drawing_that_is_no_digit(page)
     shows_a_seven_as_it_is_drawn(page)
     SCREENSHOT.parent.mkdir(exist_ok=True)
     page.browser.save_screenshot(str(SCREENSHOT))
@@ -170,6 +171,21 @@ def shows_a_zero_drawn_with_a_finger(page: Page) -> None:
     page.draw_with_a_finger(stroke)
     page.eventually(lambda: page.guesses() == {"0"})
     page.find("#clear").click()
+
+
+def notes_a_drawing_that_is_no_digit(page: Page) -> None:
+    note = page.find("#unlike")
+    assert not note.is_displayed()
+    for place in (0.3, 0.5, 0.7):
+        page.draw([(place, 0.2), (place, 0.8)])
+        page.draw([(0.2, place), (0.8, place)])
+    page.eventually(note.is_displayed)
+    assert re.fullmatch(
+        r"Unlike the training images \(distance \d\.\d\d, at most 1 is like them\): it may be none of the classes\.",
+        note.text,
+    )
+    page.find("#clear").click()
+    page.eventually(lambda: not note.is_displayed())
 
 
 def shows_a_seven_as_it_is_drawn(page: Page) -> None:

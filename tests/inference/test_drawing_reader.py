@@ -84,7 +84,7 @@ def test_reads_in_the_requested_precisions(reader: DrawingReader) -> None:
 
 
 def test_a_drawing_without_ink_has_no_reading(reader: DrawingReader) -> None:
-    assert reader(bytes(SIZE), list(DTYPES)) == ReadDrawing(image=None, readings={})
+    assert reader(bytes(SIZE), list(DTYPES)) == ReadDrawing(image=None, distance=None, readings={})
 
 
 @pytest.mark.cuda
