@@ -338,7 +338,7 @@ def test_files_that_are_left_out_are_returned(tmp_path: Path, monkeypatch: pytes
     ]
     assert find_images(["a/scan.pdf", "a/pixels.npz", "a/*.csv"]).left_out == []
     assert left_out_files(found.left_out) == (
-        "7 left out: a/LICENSE, a/b/film.MP4, a/b/notes.txt and 1 more (not an image in a known format), "
+        "a/LICENSE, a/b/film.MP4, a/b/notes.txt and 1 more (not an image in a known format), "
         "a/pixels.npz, a/train.csv (images in an array or a table are read if the file is named), a/zlink (a link to a "
         "folder)"
     )

@@ -85,7 +85,7 @@ def test_folders_named_by_class_give_the_accuracy(predict: Run, data_dir: Path) 
     right = sum(row["guess"] == row["class"] for row in table)
     lines = printed.splitlines()
     assert f"accuracy  {right / 13:.2%} of 13 images with a known class (1 not read as one image)" in lines
-    assert "left out  1 file (own/notes.txt: not an image in a known format)" in lines
+    assert "left out  1 file: own/notes.txt (not an image in a known format)" in lines
     assert {"confusion_matrix.png", "misclassified.png"} <= files(Path("lightning_logs/predict/version_0"))
 
 

@@ -87,7 +87,7 @@ def find_images(paths: Iterable[str], classes: Sequence[str] = ()) -> FoundFiles
         if not found:
             problem = "is not a name" if not given else "holds no images" if is_folder else "matches no file"
             if is_folder and left_out:
-                problem += f" ({left_out_files(left_out)})"
+                problem += f" ({len(left_out):,} left out: {left_out_files(left_out)})"
             raise RequestError(f"{printable(given) or repr('')} {problem}; images end in {', '.join(SUFFIXES)}.")
         for file in found:
             files.setdefault(os.path.realpath(file), file)
@@ -95,10 +95,10 @@ def find_images(paths: Iterable[str], classes: Sequence[str] = ()) -> FoundFiles
 
 
 def left_out_files(left_out: Sequence[tuple[Path, str]]) -> str:
-    """Return the number, the first names and the reasons of files that are left out, see `FoundFiles`.
+    """Return the first names and the reasons of files that are left out, see `FoundFiles`.
 
     >>> left_out_files([(Path("a.pdf"), "not an image in a known format"), (Path("old"), "a link to a folder")])
-    '2 left out: a.pdf (not an image in a known format), old (a link to a folder)'
+    'a.pdf (not an image in a known format), old (a link to a folder)'
     """
     names: dict[str, list[str]] = {}
     for file, reason in left_out:
@@ -107,7 +107,7 @@ def left_out_files(left_out: Sequence[tuple[Path, str]]) -> str:
         ", ".join(group[:NAMED]) + (f" and {len(group) - NAMED:,} more" if len(group) > NAMED else "") + f" ({reason})"
         for reason, group in names.items()
     ]
-    return f"{len(left_out):,} left out: {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def class_index(label: Label, classes: Sequence[str]) -> int | None:

@@ -13,6 +13,7 @@ from mnist_amp import signals
 from mnist_amp.data.datamodule import ClassificationDataModule
 from mnist_amp.inference.array_files import submission
 from mnist_amp.inference.image_data import ImageDataModule, LoadedImage
+from mnist_amp.inference.image_files import left_out_files
 from mnist_amp.inference.labelled_images import FILES, LabelledImage, described_accuracy, write_plots
 from mnist_amp.inference.out_of_distribution import NOTE as UNLIKE
 from mnist_amp.inference.out_of_distribution import Reference
@@ -32,7 +33,6 @@ from mnist_amp.wording import counted, printable
 
 SURE = 0.8  # a guess with a lower probability is unsure
 SHEET = 1000  # images on a sheet
-NAMED = 5  # files of those left out that are named
 
 
 class ImagePredictions(Report):
@@ -41,7 +41,8 @@ class ImagePredictions(Report):
     `predictions.csv` has a row for each image or, if an image has several digits, for each digit in reading order. Its
     columns are `file`, `page` and `digit` (from 1; empty if there is only one), `class` (if the folder or the file
     tells it), `guess` (the name of a class), `probability` (of the guess), the probability of each class as with
-    `PredictionWriter`, `distance` (from the training images, see `Reference`; over 1 is noted), `number` (the guesses for all digits of the image, if there are several) and `note`.
+    `PredictionWriter`, `distance` (from the training images, see `Reference`; over 1 is noted), `number` (the guesses
+    for all digits of the image, if there are several) and `note`.
 
     If the classes of images are known, it also writes `confusion_matrix.png` and `misclassified.png`, and prints the
     accuracy. For a table of pixels without labels, it also writes Kaggle's `submission.csv`.
@@ -89,7 +90,9 @@ class ImagePredictions(Report):
         if not trainer.is_global_zero:
             return
         print(prediction_table(self._by_image(), self.data.classes))  # first, because the files may fail to be written
-        lines = {"images": image_counts(self._by_image()), **self._left_out()}
+        lines = {"images": image_counts(self._by_image())}
+        if left_out := self.data.found.left_out:
+            lines["left out"] = f"{counted(len(left_out), 'file')}: {left_out_files(left_out)}"
         if labelled := self._labelled():
             lines["accuracy"] = described_accuracy(labelled)
         try:
@@ -114,14 +117,6 @@ class ImagePredictions(Report):
         labels = {image.image: image.label for image in self.data.loaded}
         known = ((labels[name], tiles) for name, tiles in self._by_image().items())
         return [LabelledImage(label, tiles) for label, tiles in known if label is not None]
-
-    def _left_out(self) -> dict[str, str]:
-        """Return the line on the files of the folders that are no images; empty if there are none."""
-        if not (files := self.data.found.left_out):
-            return {}
-        named = [f"{printable(path)}: {reason}" for path, reason in files[:NAMED]]
-        more = ["..."] if len(files) > NAMED else []
-        return {"left out": f"{counted(len(files), 'file')} ({', '.join(named + more)})"}
 
     def _write(self, folder: Path) -> list[str]:
         """Write the files; returns their names."""
