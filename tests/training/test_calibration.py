@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 
 from mnist_amp.data.datamodule import ClassificationDataModule
+from mnist_amp.data.image_set import ImageSet
+from mnist_amp.errors import RequestError
 from mnist_amp.module import LitClassifier
 from mnist_amp.training import calibration
 from mnist_amp.training.calibration import (
@@ -86,3 +88,20 @@ def test_which_validation_images_are_scored(monkeypatch: pytest.MonkeyPatch) -> 
     trainer = Trainer(accelerator="cpu", logger=False)
     for without in (data, LightningDataModule(), None):
         assert score_held_out(trainer, LitClassifier(), without) is None
+
+
+def test_training_images_that_can_not_be_read_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*, train: bool) -> ImageSet:
+        raise RequestError("train-images is damaged.")
+
+    data = ClassificationDataModule()
+    monkeypatch.setattr(data.source, "load", refuse)
+    trainer = Trainer(accelerator="cpu", logger=False)
+    capsys.readouterr()
+    assert score_held_out(trainer, LitClassifier(), data) is None
+    assert capsys.readouterr().err == (
+        "mnist-amp: warning: there is no temperature, because the training images can't be read: "
+        "train-images is damaged.\n"
+    )
