@@ -12,7 +12,6 @@ from mnist_amp.errors import RequestError
 from mnist_amp.module import LitClassifier
 from mnist_amp.training import calibration
 from mnist_amp.training.calibration import (
-    Bin,
     calibration_error,
     fit_temperature,
     held_out,
@@ -55,7 +54,9 @@ def test_few_images_and_overflowed_logits_do_not_count() -> None:
 
 def test_bins_and_their_error() -> None:
     images = scored([0.9] * 10 + [0.7] * 10, [True] * 8 + [False] * 2 + [True] * 6 + [False] * 4)
-    assert reliability(images) == [Bin(pytest.approx(0.7), 0.6, 10), Bin(pytest.approx(0.9), 0.8, 10)]
+    below, above = reliability(images)
+    assert (below.accuracy, below.images, above.accuracy, above.images) == (0.6, 10, 0.8, 10)
+    assert [below.confidence, above.confidence] == pytest.approx([0.7, 0.9])
     assert calibration_error(images) == pytest.approx(0.1, abs=1e-6)
     # at temperature 2 the odds are 3 and 1.53
     low, high = (math.sqrt(odds) / (1 + math.sqrt(odds)) for odds in (7 / 3, 9))
