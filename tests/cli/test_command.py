@@ -18,7 +18,7 @@ RUN = {
     *("checkpoints/best.ckpt", "checkpoints/last.ckpt"),
 }
 DATA = {f"data/MNIST/raw/{name}{end}" for name in mnist.UNPACKED_MD5 for end in ("", ".gz")}
-REPORT = {"metrics.json", "confusion_matrix.png", "misclassified.png"}
+REPORT = {"metrics.json", "confusion_matrix.png", "misclassified.png", "reliability.png"}
 
 
 def test_the_guides_job(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ FOLDER = Path("lightning_logs/version_0")
 def test_the_files_that_each_evaluation_writes(run: Run, fitted: Run) -> None:
     fitted(*SMOKE)
     before = files(FOLDER)
-    report = {"metrics.json", "confusion_matrix.png", "misclassified.png"}
+    report = {"metrics.json", "confusion_matrix.png", "misclassified.png", "reliability.png"}
     expected = {"validate": report, "test": report, "predict": {"predictions.csv"}}
     for subcommand, names in expected.items():
         run(subcommand, "--ckpt_path=last")

@@ -22,6 +22,9 @@ class Stripes(Source):
     def __init__(self, count: int, channels: int) -> None:
         self.count, self.channels = count, channels
 
+    def prepare(self) -> None:
+        return None
+
     def facts(self) -> Facts:
         return Facts(("rows", "columns"), (self.channels, 28, 28), self.count, 0)
 

@@ -87,7 +87,14 @@ def test_mlflow_gets_all_of_a_run_and_its_test(run: Run, client: Any) -> None:
     assert [step for step, _ in history(client, tracked, "test_accuracy")] == [16]
     assert tracked.info.run_name == "version_0"
     files = {file.path for file in client.list_artifacts(tracked.info.run_id)}
-    assert files == {"config.yaml", "curves.png", "metrics.json", "confusion_matrix.png", "misclassified.png"}
+    assert files == {
+        "config.yaml",
+        "curves.png",
+        "metrics.json",
+        "confusion_matrix.png",
+        "misclassified.png",
+        "reliability.png",
+    }
 
 
 def test_a_resumed_run_has_the_whole_history_and_names_the_old_one(run: Run, client: Any) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mnist_amp.errors import RunError
 from mnist_amp.reporting.evaluation_report import (
+    FILES,
     Evaluation,
     EvaluationReport,
     describe,
@@ -36,6 +37,9 @@ EVALUATION = Evaluation(
     accuracy=0.9745,
     per_class=[ClassMetrics(0, "0", 0.98765, 1.0, 0.5, 1135)],
     confusion_matrix=[[1135]],
+    temperature=0.9512,
+    calibration_error=0.01234,
+    calibration_error_at_temperature=0.00432,
 )
 
 
@@ -48,8 +52,11 @@ class  precision  recall      F1  images
 
 loss      0.0834 (mean cross-entropy)
 accuracy  97.45% of 10,000 images
-files     run/test_best/ (metrics.json, confusion_matrix.png, misclassified.png)"""
+ECE       1.23% (expected calibration error); 0.43% at temperature 0.951
+files     run/test_best/ (metrics.json, confusion_matrix.png, misclassified.png, reliability.png)"""
     )
+    unknown = dataclasses.replace(EVALUATION, temperature=None, calibration_error_at_temperature=None)
+    assert "\nECE       1.23% (expected calibration error)\n" in describe(unknown, "run/test_best")
 
 
 def test_of_many_classes_the_worst_are_printed() -> None:
@@ -88,9 +95,12 @@ def test_the_keys_of_metrics_json() -> None:
         "accuracy": 0.9745,
         "per_class": [{"index": 0, "class_name": "0", "precision": 0.98765, "recall": 1.0, "f1": 0.5, "images": 1135}],
         "confusion_matrix": [[1135]],
+        "temperature": 0.9512,
+        "calibration_error": 0.01234,
+        "calibration_error_at_temperature": 0.00432,
     }
     assert EVALUATION.to_json().startswith('{\n  "command": "test",\n')
-    assert EVALUATION.to_json().endswith("]\n}\n")
+    assert EVALUATION.to_json().endswith("\n}\n")
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])
@@ -102,11 +112,14 @@ def test_an_evaluation_leaves_metrics_and_plots(
     trainer = Trainer(accelerator="cpu", callbacks=[report], logger=False, enable_progress_bar=False)
     capsys.readouterr()
     getattr(trainer, command)(Model(), datamodule=Images(), verbose=False)
-    assert files(folder) == {"metrics.json", "confusion_matrix.png", "misclassified.png"}
+    assert files(folder) == set(FILES)
     metrics = json.loads((folder / "metrics.json").read_text())
     loss = (2 * math.log1p(9 * math.exp(-5)) + math.log(9 + math.exp(2)) + math.log(9 + math.exp(4))) / 4
     assert metrics.pop("loss") == pytest.approx(loss, abs=1e-12)
     rows, matrix = metrics.pop("per_class"), metrics.pop("confusion_matrix")
+    strong, weak, wrong = (math.exp(each) / (math.exp(each) + 9) for each in (5, 2, 4))
+    error = (2 * (1 - strong) + weak + wrong) / 4  # in three bins; the confident ones are half right
+    assert metrics.pop("calibration_error") == pytest.approx(error, abs=1e-6)
     assert rows[1] == {
         "index": 1,
         "class_name": "1",
@@ -132,9 +145,15 @@ def test_an_evaluation_leaves_metrics_and_plots(
         "versions": versions(),
         "images": 4,
         "accuracy": 0.5,
+        "temperature": None,  # these are too few images
+        "calibration_error_at_temperature": None,
     }
-    sizes = {name: Image.open(folder / name).size for name in ("confusion_matrix.png", "misclassified.png")}
-    assert sizes == {"confusion_matrix.png": (720, 672), "misclassified.png": (900, 960)}
+    sizes = {name: Image.open(folder / name).size for name in FILES[1:]}
+    assert sizes == {
+        "confusion_matrix.png": (720, 672),
+        "misclassified.png": (900, 960),
+        "reliability.png": (672, 672),
+    }
     assert capsys.readouterr().out.endswith(
         f"""
     1     1.0000  0.5000  0.6667       2
@@ -149,7 +168,8 @@ def test_an_evaluation_leaves_metrics_and_plots(
 
 loss      {loss:.4f} (mean cross-entropy)
 accuracy  50.00% of 4 images
-files     {folder}/ (metrics.json, confusion_matrix.png, misclassified.png)
+ECE       {error:.2%} (expected calibration error)
+files     {folder}/ (metrics.json, confusion_matrix.png, misclassified.png, reliability.png)
 """
     )
 
@@ -181,4 +201,4 @@ def test_the_metrics_are_printed_if_the_files_can_not_be_written(
     trainer = Trainer(accelerator="cpu", callbacks=[report], logger=False, enable_progress_bar=False)
     with pytest.raises(RunError, match=rf"^{folder}/metrics.json can't be written: Not a directory "):
         getattr(trainer, command)(Model(), datamodule=Images(), verbose=False)
-    assert capsys.readouterr().out.endswith("\naccuracy  50.00% of 4 images\n")
+    assert capsys.readouterr().out.rpartition("\nECE")[0].endswith("\naccuracy  50.00% of 4 images")

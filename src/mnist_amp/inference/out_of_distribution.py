@@ -2,7 +2,7 @@
 
 A probability does not tell it: SimpleNN, trained on MNIST, is sure of a digit in half of all letters. The distance to
 the nearest training images of the guessed class does. (Y. Sun, Y. Ming, X. Zhu, Y. Li: Out-of-distribution detection
-with deep nearest neighbors. ICML 2022.)
+with deep nearest neighbors. ICML 2022.) It is larger if another class is nearer, because the guess may then be wrong.
 
 For grey images, mostly drawings, the directions of the edges in each part of the image are compared. The last hidden
 layer of a network does not see what made no difference between its classes. (N. Dalal, B. Triggs: Histograms of
@@ -26,8 +26,10 @@ NOTE = "unlike the training images"
 FALSE_ALARMS = 0.01  # share of the correctly classified held-out images that are beyond the threshold
 NEIGHBOURS = 3
 MOST_EDGES, MOST_HIDDEN = 20_000, 5_000  # training images to compare with; a hidden layer takes longer
-SIDE, CELLS, DIRECTIONS = 28, 8, 12  # of the edges: an image of 28 x 28 pixels, 8 x 8 parts, 30 degrees apart
+SIDE, CELLS, DIRECTIONS = 28, 7, 12  # of the edges: an image of 28 x 28 pixels, 7 x 7 parts, 30 degrees apart
 SMOOTH, OVERLAP = 0.7, 0.5  # standard deviations: of the derivative in pixels, and of a part in its sides
+DOUBT = 0.25  # exponent of the ratio of the distances to the guessed class and to the nearest other class
+FARTHEST = 2.0  # distance of two features of length 1
 BLOCK = 500  # images that are computed together
 
 Features = Callable[[Tensor], Tensor]  # of images (N, C, H, W) uint8: (N, features) float32, of length 1
@@ -86,7 +88,7 @@ class Reference:
     def _calibrate(self, network: PixelNetwork, images: Tensor, labels: Tensor, unseen: bool) -> bool:
         """Set the threshold and the temperature from held-out images; return False if none is classified correctly."""
         with torch.inference_mode():
-            logits = torch.cat([network(block) for block in images.split(BLOCK)])
+            logits = torch.cat([network(block) for block in torch.split(images, BLOCK)])
         guesses = logits.argmax(dim=1)
         if not (correct := guesses == labels).any():
             return False
@@ -105,21 +107,26 @@ class Reference:
         Returns:
             (N,) float32: over 1 for an image that is unlike the training images, which 1 % of the held-out images are.
         """
-        features, found = self._blocks(images), torch.full((len(images),), math.inf)
-        for label in guesses.unique().tolist():
-            known, chosen = self.by_class[label], guesses == label
+        near = self._near(self._blocks(images))
+        own = near.gather(1, guesses.cpu().unsqueeze(1))
+        other = near.scatter(1, guesses.cpu().unsqueeze(1), math.inf).amin(dim=1, keepdim=True).clamp(max=FARTHEST)
+        return (own * (own / other) ** DOUBT / self.threshold).squeeze(1)
+
+    def _near(self, features: Tensor) -> Tensor:
+        """Return the mean distance (N, classes) to the nearest training images of each class; infinite without any."""
+        near = torch.full((len(features), len(self.by_class)), math.inf)
+        for label, known in enumerate(self.by_class):
             if count := min(NEIGHBOURS, len(known)):
-                nearest = torch.cdist(features[chosen], known).topk(count, largest=False).values
-                found[chosen] = nearest.mean(dim=1) / self.threshold
-        return found
+                near[:, label] = torch.cdist(features, known).topk(count, largest=False).values.mean(dim=1)
+        return near.clamp(min=1e-6)
 
     @torch.inference_mode()
     def _blocks(self, images: Tensor) -> Tensor:
-        return torch.cat([self.features(block).cpu() for block in images.split(BLOCK)])
+        return torch.cat([self.features(block).cpu() for block in torch.split(images, BLOCK)])
 
 
 def _split(data: ClassificationDataModule) -> tuple[Tensor, Tensor]:
-    """Return the indices of images to compare with, and of others for the threshold: a tenth if none is held out."""
+    """Return the indices of images to compare with, and of others for the threshold."""
     train = data.split()[0]
     if data.val_size:
         return train, held_out(data)
@@ -128,10 +135,10 @@ def _split(data: ClassificationDataModule) -> tuple[Tensor, Tensor]:
 
 
 def edges(images: Tensor) -> Tensor:
-    """Return how much edge images (N, C, H, W) uint8 have in each direction and part: the cube roots.
+    """Return how much edge images (N, C, H, W) uint8 have in each direction and part, as cube roots.
 
     Returns:
-        (N, 768) float32, of length 1: 12 directions x 8 x 8 parts. They do not depend on the contrast.
+        (N, 588) float32, of length 1: 12 directions x 7 x 7 parts. They do not depend on the contrast.
     """
     grey = images.float().mean(dim=1, keepdim=True)
     if grey.shape[2:] != (SIDE, SIDE):
@@ -144,7 +151,7 @@ def edges(images: Tensor) -> Tensor:
 
 
 def _filters() -> tuple[Tensor, Tensor, Tensor]:
-    """Return the derivatives to the right and down (2, 1, 5, 5), the directions (12, 3) and the parts of a side (8, 28).
+    """Return the derivatives right and down (2, 1, 5, 5), the directions (12, 3) and the parts of a side (7, 28).
 
     A direction takes the edges within 30 degrees, the fewer the farther away: slope * (cos(angle) - cos(30 degrees)).
     """

@@ -16,6 +16,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from mnist_amp.data.datamodule import ClassificationDataModule
 from mnist_amp.data.image_set import ImageSet
 from mnist_amp.data.loader import SequentialLoader
+from mnist_amp.errors import RequestError, warn
 from mnist_amp.training.metrics import Scored
 
 BINS = 15  # of the confidence, as in the paper
@@ -102,13 +103,18 @@ def score_held_out(trainer: Trainer, module: LightningModule, data: object) -> S
 
     Returns:
         of at most 5,000 images. None if there are none: another data module, no validation images, or training images
-        that take more than 256 MB, and so long to read.
+        that can't be read, or that take more than 256 MB, and so long to read.
     """
     if not isinstance(data, ClassificationDataModule) or not (indices := held_out(data)).numel():
         return None
+    try:
+        training = data.source.load(train=True)
+    except RequestError as error:  # the test images were read, and their metrics must not be lost
+        if trainer.is_global_zero:
+            warn(f"there is no temperature, because the training images can't be read: {error}")
+        return None
     device = trainer.strategy.root_device
-    images, labels = (part[indices].to(device) for part in data.source.load(train=True))
-    return _score(trainer, module, ImageSet(images, labels), data)
+    return _score(trainer, module, ImageSet(*(part[indices].to(device) for part in training)), data)
 
 
 def held_out(data: ClassificationDataModule) -> Tensor:
