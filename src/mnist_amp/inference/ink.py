@@ -17,7 +17,7 @@ from mnist_amp.inference.printed_lines import LINE, VISIBLE, Plane, connected, s
 
 SMALL = 100  # pixels of the longer side in which paper, polarity and colours are estimated
 STROKE = 0.21  # of the longer side: the widest stroke; wider ones of thick pens lose their middle
-DARK = 1.1  # how much rougher than the light parts an image may be without its dark parts, if its ink is dark
+DARK = 1.1  # how much rougher than without its light parts an image may be without its dark ones, if its ink is dark
 FAINT = 22  # of 255: the least contrast of ink; pencil has 29 and more, shades of blank paper at most 16
 NOISE = 5  # the least contrast of ink, in standard deviations of the noise
 STRONG = 128  # of 255: ink that each part has somewhere
@@ -70,9 +70,9 @@ def _parts(ink: Plane, paper: Plane | None) -> Parts:
     strong = (ink > STRONG).astype(np.uint8)
     if paper is not None:  # what is left of pale lines is far from strong ink
         mask &= cv2.dilate(strong, square(2 * int(LINE * side) + 1))
-    count, labels, stats = connected(mask)
+    labels, stats = connected(mask)
     step = 2 if side > SMALL else 1  # a sample is faster
-    amounts = np.bincount(labels[::step, ::step][strong[::step, ::step] > 0], minlength=count)
+    amounts = np.bincount(labels[::step, ::step][strong[::step, ::step] > 0], minlength=len(stats))
     amounts[0] = 0
     cut = False
     if paper is not None:
