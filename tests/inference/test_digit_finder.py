@@ -86,8 +86,9 @@ def test_scans_and_drawings_of_one_digit(images: NDArray[np.uint8]) -> None:
         digits = find_digits(enlarged)
         several += len(digits) > 1
         noted += any(digit.notes for digit in digits)
-        assert apart_except_a_shift(digits[0].pixels, mnist_form(enlarged)) < 2 or len(digits) > 1
-    assert (several, noted) <= (1, 2)
+        assert apart_except_a_shift(digits[0].pixels, mnist_form(enlarged)) < 3 or len(digits) > 1
+    assert several <= 1
+    assert noted <= 2
 
 
 @pytest.mark.parametrize("squared", [False, True])
@@ -217,13 +218,13 @@ def test_boxes_are_in_pixels_of_the_image() -> None:
 
 
 def test_what_is_doubtful_is_noted() -> None:
-    touching = seven(SIZE)
-    touching.paste(seven(SIZE).crop((30, 0, 400, 400)), (195, 0))
+    touching = row("771")
+    ImageDraw.Draw(touching).line([(30, 100), (150, 100)], (20, 30, 90), 6)
     assert find_digits(photo(touching))[0].notes == ("may be several digits that touch",)
     assert find_digits(photo(seven(SIZE)).crop((0, 62, 400, 400)))[0].notes == (
         "the ink reaches the edge of the paper",
     )
-    assert find_digits(photo(row("77.")))[0].notes == ("a small mark was left out",)
+    assert find_digits(photo(row("77-")))[0].notes == ("a small mark was left out",)
 
 
 def test_without_opencv_one_digit_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
