@@ -17,10 +17,10 @@ from mnist_amp.inference.printed_lines import LINE, VISIBLE, Plane, connected, s
 
 SMALL = 100  # pixels of the longer side in which paper, polarity and colours are estimated
 STROKE = 0.21  # of the longer side: the widest stroke; wider ones of thick pens lose their middle
-DARK = 1.1  # how much rougher than the light parts an image may be without its dark parts, if its ink is dark
+DARK = 1.1  # how much rougher than without its light parts an image may be without its dark ones, if its ink is dark
 FAINT = 22  # of 255: the least contrast of ink; pencil has 29 and more, shades of blank paper at most 16
 NOISE = 5  # the least contrast of ink, in standard deviations of the noise
-STRONG = 128  # of 255: ink that each part has somewhere
+STRONG = 128  # of 255: ink that each part of a photographed digit has somewhere
 GRAIN = 0.025  # of the longer side: the largest part that is grain of the paper; a digit of 768 pixels' 1/38 has 20
 
 
@@ -67,12 +67,13 @@ def _parts(ink: Plane, paper: Plane | None) -> Parts:
     """Return the parts that are no specks and, in a photograph, do not reach the paper's edge, if there are such."""
     side = max(ink.shape)
     mask = (ink > VISIBLE).astype(np.uint8)
-    strong = (ink > STRONG).astype(np.uint8)
+    strong = mask
     if paper is not None:  # what is left of pale lines is far from strong ink
+        strong = (ink > STRONG).astype(np.uint8)
         mask &= cv2.dilate(strong, square(2 * int(LINE * side) + 1))
-    count, labels, stats = connected(mask)
+    labels, stats = connected(mask)
     step = 2 if side > SMALL else 1  # a sample is faster
-    amounts = np.bincount(labels[::step, ::step][strong[::step, ::step] > 0], minlength=count)
+    amounts = np.bincount(labels[::step, ::step][strong[::step, ::step] > 0], minlength=len(stats))
     amounts[0] = 0
     cut = False
     if paper is not None:

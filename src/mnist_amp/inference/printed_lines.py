@@ -12,6 +12,7 @@ VISIBLE = 51  # of 255: the least ink of a stroke, as in all of MNIST's images
 LINE = 0.02  # of the longer side: the widest printed line; pens of 1 % and less are as thin
 RUN = 0.1  # of the longer side: the shortest line of a form's box
 TILTS = range(-12, 13, 4)  # degrees of a line's rotation; each finds lines of +-3 degrees
+STEEP = 0.25  # the slope of lines that are rotated by 14 degrees
 NEAR = 4  # pixels of half the image's size: how far the lines of a box may be apart where they meet
 
 
@@ -40,6 +41,8 @@ def without_lines(ink: Plane, paper: Plane) -> Plane:
     """
     mask = (ink > VISIBLE).astype(np.uint8)
     side = max(mask.shape)
+    if min(mask.shape) < 2:
+        return ink
     small = np.ascontiguousarray(cv2.dilate(mask, np.ones((2, 2), np.uint8))[1::2, 1::2])
     thick = cv2.morphologyEx(small, cv2.MORPH_OPEN, square(int(LINE * side / 2)))
     small, thick = cv2.dilate(small, square(3)), cv2.dilate(thick, square(3))
@@ -65,33 +68,48 @@ def _lines(small: Plane, thick: Plane, mask: Plane) -> list[Segment]:
     runs = [cv2.morphologyEx(small, cv2.MORPH_OPEN, _slanted(length, tilt)) for tilt in TILTS]
     best = int(np.argmax([cv2.countNonZero(run) for run in runs]))
     found = np.bitwise_or.reduce(runs[max(best - 1, 0) : best + 2])  # an image's lines have about one direction
-    _, labels, stats = connected(found)
+    labels, stats = connected(found)
     lines = []
     for label, (left, top, width, height, _) in enumerate(stats[1:].tolist(), 1):
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        part = ((labels[rows, columns] == label) & (thick[rows, columns] == 0)).astype(np.uint8)
-        there = np.flatnonzero(part.any(axis=0))
-        if len(there) < width / 2:
-            continue
-        middle = (part * np.arange(height)[:, None]).sum(axis=0)[there] / part.sum(axis=0)[there]
-        slope, start = _fitted(there, middle)
-        if abs(slope) > 0.25 or np.median(np.abs(middle - start - slope * there)) > 1:
-            continue
-        full = cv2.resize(part, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
+        area = slice(top, top + height), slice(left, left + width)
+        part = ((labels[area] == label) & (thick[area] == 0)).astype(np.uint8)
         inked = mask[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]
-        widths = (inked & full[: inked.shape[0], : inked.shape[1]]).sum(axis=0)
-        lines.append(
-            Segment(left, top + start, left + width - 1, top + start + slope * (width - 1), float(np.median(widths)))
-        )
+        straight = _straight(part, inked) or _pieces(part, inked, length)
+        lines += [Segment(left, top + line.start, left + width - 1, top + line.end, line.width) for line in straight]
     return lines
 
 
-def _fitted(x: NDArray[Any], y: NDArray[Any]) -> tuple[float, float]:
-    """Return slope and start of a line through most of the points."""
-    points = np.stack([x, y], axis=1).astype(np.float32)
-    dx, dy, x0, y0 = cv2.fitLine(points, cv2.DIST_HUBER, 0, 0.01, 0.01).ravel().tolist()
-    slope = dy / dx if dx else 9.0
-    return slope, y0 - slope * x0
+def _straight(part: Plane, mask: Plane) -> list[Segment]:
+    """Return the line through a part, from its left to its right end, if the part is straight and thin."""
+    height, width = part.shape
+    rows, columns = np.arange(height)[:, None], np.flatnonzero(part.any(axis=0))
+    if len(columns) < width / 2:
+        return []
+    middle = ((part * rows).sum(axis=0) / part.sum(axis=0).clip(1))[columns]
+    points = np.stack([columns, middle], axis=1).astype(np.float32)
+    dx, dy, x, y = cv2.fitLine(points, cv2.DIST_HUBER, 0, 0.01, 0.01).ravel().tolist()
+    slope = dy / dx if dx else STEEP
+    start = y - slope * x
+    if abs(slope) >= STEEP or np.median(np.abs(middle - start - slope * columns)) > 1:
+        return []
+    full = cv2.resize(part, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
+    thickness = np.median((mask & full[: mask.shape[0], : mask.shape[1]]).sum(axis=0))
+    return [Segment(0, start, width - 1, start + slope * (width - 1), float(thickness))]
+
+
+def _pieces(part: Plane, mask: Plane, length: int) -> list[Segment]:
+    """Return the lines through the long pieces of a part; a thick stroke that crosses two ruled lines joins them."""
+    labels, stats = connected(part)
+    lines = []
+    for label, (left, top, width, height, _) in enumerate(stats[1:].tolist(), 1):
+        if width < length:
+            continue
+        piece = (labels[top : top + height, left : left + width] == label).astype(np.uint8)
+        for line in _straight(piece, mask[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]):
+            slope = (line.end - line.start) / (width - 1)
+            start = top + line.start - slope * left
+            lines.append(Segment(0, start, part.shape[1] - 1, start + slope * (part.shape[1] - 1), line.width))
+    return lines
 
 
 def _ending(across: list[Segment], down: list[Segment], edge: Plane) -> tuple[list[Segment], list[Segment]]:
@@ -131,11 +149,11 @@ def _disc(side: int) -> Plane:
     return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side // 2 * 2 + 1,) * 2))
 
 
-def connected(mask: Plane) -> tuple[int, Plane, Plane]:
-    """Return the number of connected parts and 1, their labels, and left, top, width, height and area of each."""
+def connected(mask: Plane) -> tuple[Plane, Plane]:
+    """Return labels of the connected parts, and left, top, width, height and area of each, from 0: none."""
     # the default algorithm takes three times as long to find the boxes
-    count, labels, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(mask, 8, cv2.CV_32S, cv2.CCL_GRANA)
-    return count, labels, stats
+    _, labels, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(mask, 8, cv2.CV_32S, cv2.CCL_GRANA)
+    return labels, stats
 
 
 def square(side: int) -> Plane:
