@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mnist_amp.data import folder_source
 from mnist_amp.data.decoding import SUFFIXES
@@ -55,6 +56,11 @@ def test_files_of_any_name_that_predict_reads(two: Path) -> None:
     assert [path.name for path in find_images([str(two / "train" / "dog")]).files] == [
         *("a", "a.bmp", "b.jfif", "b.png", "c.JPE", "d.hif"),
     ]
+
+
+def test_reads_while_a_trainer_evaluates(two: Path) -> None:
+    with torch.inference_mode():
+        assert source(two).load(train=True).images[:, 0, 0, 0].tolist() == [1, 3, 4]
 
 
 def test_one_colour_image_makes_all_of_them_rgb(two: Path) -> None:

@@ -82,7 +82,8 @@ def read_samples(samples: list[Sample], image_shape: tuple[int, int, int]) -> Im
     """Read images into memory, converted to a shape (C, H, W)."""
     channels, height, width = image_shape
     form = ImageForm((height, width), 1 if channels == 1 else 3)
-    images = torch.empty(len(samples), *image_shape, dtype=torch.uint8)
+    with torch.inference_mode(False):  # the threads, which are not in this mode, could not write to the tensor
+        images = torch.empty(len(samples), *image_shape, dtype=torch.uint8)
 
     def read(index: int) -> None:
         images[index] = form.apply(read_pixels(samples[index].path).unsqueeze(0))[0]
