@@ -7,6 +7,7 @@ import torch
 
 from mnist_amp.__main__ import main
 from mnist_amp.data import ClassificationDataModule
+from mnist_amp.data.decoding import SUFFIXES
 from mnist_amp.data.image_folder import list_extra
 from mnist_amp.errors import RequestError
 from tests.conftest import Refused, Run
@@ -80,7 +81,7 @@ def test_folders_that_can_not_be_used(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     assert refusal(tmp_path / "none") == (
         f"{tmp_path / 'none'} has no images by class. Put them into folders that are named by their classes, such as "
-        f"{tmp_path / 'none' / '0' / 'a.png'} (.png, .jpg, .jpeg, .bmp, .gif, .tif, .tiff, .webp)."
+        f"{tmp_path / 'none' / '0' / 'a.png'} ({', '.join(SUFFIXES)})."
     )
     message = refusal(tmp_path / "missing")
     assert message.startswith(f"{tmp_path / 'missing'} can't be read: ")
