@@ -28,7 +28,7 @@ def test_photographs_show_the_ten_digits_and_depend_on_the_seed(tmp_path: Path) 
 
 
 def test_check_by_hand(tmp_path: Path) -> None:
-    """What has a note is moved to the folder of its digit, except parts of photographs."""
+    """An image with a note is moved to the folder of its digit, unless it is a part of a photograph."""
     run = tmp_path / "lightning_logs" / "predict" / "version_0"
     run.mkdir(parents=True)
     with (run / "predictions.csv").open("w", newline="") as file:
