@@ -1,10 +1,13 @@
 """The temperature of probabilities, and how well they are calibrated."""
 
+import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from PIL import Image
 
 from mnist_amp.data.datamodule import ClassificationDataModule
 from mnist_amp.data.image_set import ImageSet
@@ -106,3 +109,16 @@ def test_training_images_that_can_not_be_read_are_a_warning(
         "mnist-amp: warning: there is no temperature, because the training images can't be read: "
         "train-images is damaged.\n"
     )
+
+
+def test_a_folder_is_read_during_a_test(tmp_path: Path) -> None:
+    for part, name in itertools.product(("train", "test"), "ab"):
+        (tmp_path / part / name).mkdir(parents=True)
+        for index in range(20):
+            Image.new("L", (28, 28), 10 * index).save(tmp_path / part / name / f"{index}.png")
+    data, module = ClassificationDataModule(folder=str(tmp_path), val_size=10), LitClassifier(num_classes=2)
+    trainer = Trainer(accelerator="cpu", logger=False)
+    with torch.inference_mode():  # as Lightning evaluates
+        found = score_held_out(trainer, module.eval(), data)
+    assert found is not None
+    assert found.logits.shape == (10, 2)

@@ -79,7 +79,8 @@ class Reference:
             return None
         pixels = PixelNetwork(network, data.normalization).to(next(network.parameters()).device)
         features = edges if data.image_shape[0] == 1 else hidden_layer(pixels)
-        images, labels = data.source.load(train=True)
+        with torch.inference_mode(False):  # threads read, and they may not write into a tensor of the inference mode
+            images, labels = data.source.load(train=True)
         order = train[torch.randperm(len(train), generator=generator(0, 0))]
         order = order[: MOST_EDGES if features is edges else MOST_HIDDEN]
         reference = cls(features, images[order], labels[order], data.num_classes)

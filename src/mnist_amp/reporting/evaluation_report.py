@@ -144,7 +144,8 @@ class EvaluationReport(Report):
         with atomic_write(folder / "confusion_matrix.png") as temporary:
             plots.confusion_matrix(evaluation.confusion_matrix, temporary, classes)
         with atomic_write(folder / "misclassified.png") as temporary:
-            plots.misclassified(most_confident_mistakes(self.scored, images, classes), temporary)
+            calibrated = self.scored._replace(logits=self.scored.logits / (self.temperature or 1.0))
+            plots.misclassified(most_confident_mistakes(calibrated, images, classes), temporary)
         with atomic_write(folder / "reliability.png") as temporary:
             before, after = (
                 None if each is None else reliability(self.scored, each) for each in (1.0, self.temperature)

@@ -108,7 +108,8 @@ def score_held_out(trainer: Trainer, module: LightningModule, data: object) -> S
     if not isinstance(data, ClassificationDataModule) or not (indices := held_out(data)).numel():
         return None
     try:
-        training = data.source.load(train=True)
+        with torch.inference_mode(False):  # threads read, and they may not write into a tensor of the inference mode
+            training = data.source.load(train=True)
     except RequestError as error:  # the test images were read, and their metrics must not be lost
         if trainer.is_global_zero:
             warn(f"there is no temperature, because the training images can't be read: {error}")
