@@ -102,7 +102,7 @@ def _photographed_ink(levels: NDArray[np.uint8]) -> tuple[Plane, Plane]:
     paper = _paper(small)
     weights = _contrast(small, paper)
     grey = cv2.transform(levels, np.append(weights, 255 * -weights[weights < 0].sum())[None])
-    grey = cv2.GaussianBlur(grey, (5, 5), 0) if side > SMALL else grey.reshape(height, width)
+    grey = (cv2.GaussianBlur(grey, (5, 5), 0) if side > SMALL else grey).reshape(height, width)
     paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_NEAREST)
     background = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, square(int(side * STROKE)))
     ink = 255 - cv2.divide(grey, cv2.max(background, 1), scale=255)
