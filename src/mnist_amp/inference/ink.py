@@ -130,7 +130,7 @@ def _paper(small: NDArray[np.uint8]) -> Plane:
     paper = cv2.fillConvexPoly(np.zeros_like(mask), hull, 1)
     area = cv2.contourArea(hull)
     # a sheet is convex and large, and the light part of a shadowed image reaches more of the border
-    if area < 0.3 * mask.size or cv2.contourArea(sheet) < 0.9 * area or border(paper).mean() > 0.3:
+    if area < 0.4 * mask.size or cv2.contourArea(sheet) < 0.9 * area or border(paper).mean() > 0.3:
         return everything
     return np.asarray(cv2.erode(paper, square(5), borderType=cv2.BORDER_REPLICATE))  # without its edge's shadow
 
