@@ -109,14 +109,23 @@ def _groups(boxes: NDArray[np.int32]) -> list[Group]:
     """Join parts that belong to one digit, until no two groups do."""
     groups = [Group(tuple(box), [index]) for index, box in enumerate(boxes.tolist())]
     while True:
-        pairs = np.argwhere(np.triu(_belong(np.array([group.box for group in groups])), 1))
-        if len(pairs) == 0:
+        pairs = np.argwhere(np.triu(_belong(np.array([group.box for group in groups])), 1)).tolist()
+        if not pairs:
             return groups
-        first, second = pairs[0]
-        other = groups.pop(second)
-        pair = np.array([groups[first].box, other.box])
-        box = (*pair[:, :2].min(axis=0).tolist(), *pair[:, 2:].max(axis=0).tolist())
-        groups[first] = Group(box, groups[first].parts + other.parts)
+        grown: set[int] = set()
+        gone: set[int] = set()
+        for first, second in pairs:
+            if (grown | gone).isdisjoint((first, second)):
+                groups[first] = _united(groups[first], groups[second])
+                grown.add(first)
+                gone.add(second)
+        groups = [group for index, group in enumerate(groups) if index not in gone]
+
+
+def _united(first: Group, second: Group) -> Group:
+    pair = np.array([first.box, second.box])
+    box = (*pair[:, :2].min(axis=0).tolist(), *pair[:, 2:].max(axis=0).tolist())
+    return Group(box, first.parts + second.parts)
 
 
 def _belong(boxes: NDArray[Any]) -> NDArray[np.bool_]:

@@ -102,7 +102,7 @@ def _photographed_ink(levels: NDArray[np.uint8]) -> tuple[Plane, Plane]:
     paper = _paper(small)
     weights = _contrast(small, paper)
     grey = cv2.transform(levels, np.append(weights, 255 * -weights[weights < 0].sum())[None])
-    grey = cv2.GaussianBlur(grey, (5, 5), 0) if side > SMALL else grey.reshape(height, width)
+    grey = (cv2.GaussianBlur(grey, (5, 5), 0) if side > SMALL else grey).reshape(height, width)
     paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_NEAREST)
     background = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, square(int(side * STROKE)))
     ink = 255 - cv2.divide(grey, cv2.max(background, 1), scale=255)
@@ -130,7 +130,7 @@ def _paper(small: NDArray[np.uint8]) -> Plane:
     paper = cv2.fillConvexPoly(np.zeros_like(mask), hull, 1)
     area = cv2.contourArea(hull)
     # a sheet is convex and large, and the light part of a shadowed image reaches more of the border
-    if area < 0.3 * mask.size or cv2.contourArea(sheet) < 0.9 * area or border(paper).mean() > 0.3:
+    if area < 0.4 * mask.size or cv2.contourArea(sheet) < 0.9 * area or border(paper).mean() > 0.3:
         return everything
     return np.asarray(cv2.erode(paper, square(5), borderType=cv2.BORDER_REPLICATE))  # without its edge's shadow
 
