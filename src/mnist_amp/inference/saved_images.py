@@ -51,16 +51,16 @@ class SavedImages:
             for row, (image, tile) in enumerate(zip(images, tiles, strict=True), 1):
                 if tile.guess is None:
                     continue
-                # of several digits in an image of one class, one at most is of this class
-                is_clear = not tile.note and (image.label is None or image.digit is None)
+                # of a known class, what the network makes of it does not matter; of several digits, one at most is of it
+                is_clear = not tile.note if image.label is None else not (image.notes or image.digit)
                 folder = self.folder if is_clear else self.check
                 counts[folder] += 1
                 label = tile.guess if image.label is None or image.digit else image.label
                 file = folder / self.names[label] / f"{row:04}-{_file_name(image)}"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(tile.image).save(file)
-        noted = f", {printable(self.check)}/ ({counted(counts[self.check], 'image')} with a note)"
-        return f"{printable(self.folder)}/ ({counted(counts[self.folder], 'image')} by guess)" + (
+        noted = f", {printable(self.check)}/ ({counted(counts[self.check], 'image')} to look at)"
+        return f"{printable(self.folder)}/ ({counted(counts[self.folder], 'image')})" + (
             noted if counts[self.check] else ""
         )
 
