@@ -10,7 +10,7 @@ from mnist_amp.data.decoding import SUFFIXES
 from mnist_amp.data.image_folder import list_images
 from mnist_amp.data.sources import Facts, Source, make_source
 from mnist_amp.errors import RequestError
-from mnist_amp.inference.image_files import find_images
+from mnist_amp.images.files import find_images
 from tests.data.image_files import write_image
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import ImageOps
 
+from mnist_amp.images.mnist_form import mnist_form
 from mnist_amp.inference import demo
 from mnist_amp.inference.demo_server import DemoServer, listen, make_app
 from mnist_amp.inference.drawing_reader import SIDE
-from mnist_amp.inference.mnist_form import mnist_form
 from mnist_amp.inference.pixel_network import DTYPES
 from strokes import draw_digit
 from tests.conftest import Refused, Run, started

@@ -7,8 +7,8 @@ import torch
 from PIL import ImageOps
 
 from mnist_amp.data.normalization import TO_UNIT
+from mnist_amp.images.mnist_form import mnist_form
 from mnist_amp.inference.drawing_reader import SIDE, SIZE, DrawingReader, ReadDrawing
-from mnist_amp.inference.mnist_form import mnist_form
 from mnist_amp.inference.out_of_distribution import Reference
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
 from mnist_amp.networks.simple_nn import SimpleNN

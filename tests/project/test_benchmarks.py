@@ -25,8 +25,8 @@ import speed
 import startup
 import targets
 from mnist_amp.data import mnist
-from mnist_amp.inference.image_files import read_image
-from mnist_amp.inference.mnist_form import mnist_form
+from mnist_amp.images.files import read_image
+from mnist_amp.images.mnist_form import mnist_form
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 VERSIONS = {"torch": "2.15.0", "lightning": "2.6.6"}

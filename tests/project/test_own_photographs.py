@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("cv2")
 import own_photographs
-from mnist_amp.inference.image_files import read_image
-from mnist_amp.inference.mnist_form import mnist_form
+from mnist_amp.images.files import read_image
+from mnist_amp.images.mnist_form import mnist_form
 from tests.data.image_files import write_image
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"

@@ -13,8 +13,8 @@ from mnist_amp import signals
 from mnist_amp.cli.command import CommandCLI
 from mnist_amp.cli.lightning_cli import MnistAmpCLI
 from mnist_amp.errors import RequestError
+from mnist_amp.images.mnist_form import SIDE as IMAGE_SIDE
 from mnist_amp.inference.drawing_reader import REPEATS, SIZE, DrawingReader
-from mnist_amp.inference.mnist_form import SIDE as IMAGE_SIDE
 from mnist_amp.inference.out_of_distribution import Reference
 from mnist_amp.inference.pixel_network import DTYPES
 from mnist_amp.number_types import Port

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mnist_amp.data.normalization import Normalization
-from mnist_amp.inference.mnist_form import NoInkError, mnist_form
+from mnist_amp.images.mnist_form import NoInkError, mnist_form
 from mnist_amp.inference.out_of_distribution import Reference
 from mnist_amp.inference.pixel_network import DTYPES, PixelNetwork
 

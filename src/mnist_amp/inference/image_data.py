@@ -16,10 +16,10 @@ from tqdm import tqdm
 from mnist_amp.data.datamodule import MemoryDataModule
 from mnist_amp.data.image_set import DIGITS
 from mnist_amp.data.normalization import TO_UNIT, Normalization
-from mnist_amp.inference import array_files
-from mnist_amp.inference.image_files import class_index, find_images, read_frames
-from mnist_amp.inference.image_readers import Preprocess, make_reader
-from mnist_amp.inference.mnist_form import ImageError, NoInkError
+from mnist_amp.images import array_files
+from mnist_amp.images.files import class_index, find_images, read_frames
+from mnist_amp.images.mnist_form import ImageError, NoInkError
+from mnist_amp.images.readers import Preprocess, make_reader
 from mnist_amp.wording import printable
 
 PROGRESS_BAR = 100  # files from which on a progress bar is shown

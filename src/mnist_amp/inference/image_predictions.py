@@ -11,9 +11,9 @@ from torch import nn
 
 from mnist_amp import signals
 from mnist_amp.data.datamodule import ClassificationDataModule
-from mnist_amp.inference.array_files import submission
+from mnist_amp.images.array_files import submission
+from mnist_amp.images.files import left_out_files
 from mnist_amp.inference.image_data import ImageDataModule, LoadedImage
-from mnist_amp.inference.image_files import left_out_files
 from mnist_amp.inference.labelled_images import FILES, LabelledImage, described_accuracy, write_plots
 from mnist_amp.inference.out_of_distribution import NOTE as UNLIKE
 from mnist_amp.inference.out_of_distribution import Reference

@@ -7,10 +7,10 @@ from lightning.pytorch import Callback, Trainer
 
 from mnist_amp.cli.lightning_cli import MnistAmpCLI, prepare
 from mnist_amp.errors import RequestError, RunError
-from mnist_amp.inference.data_form import is_ink_on_paper
+from mnist_amp.images.data_form import is_ink_on_paper
+from mnist_amp.images.readers import preprocess_for
 from mnist_amp.inference.image_data import ImageDataModule
 from mnist_amp.inference.image_predictions import ImagePredictions
-from mnist_amp.inference.image_readers import preprocess_for
 from mnist_amp.inference.saved_images import SavedImages
 from mnist_amp.wording import counted, printable
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_amp.inference.mnist_form import NO_INK, SPECK, NoInkError, border, even_ink, is_even
-from mnist_amp.inference.printed_lines import LINE, VISIBLE, Plane, connected, square, without_lines
+from mnist_amp.images.mnist_form import NO_INK, SPECK, NoInkError, border, even_ink, is_even
+from mnist_amp.images.printed_lines import LINE, VISIBLE, Plane, connected, square, without_lines
 
 SMALL = 100  # pixels of the longer side in which paper, polarity and colours are estimated
 STROKE = 0.21  # of the longer side: the widest stroke; wider ones of thick pens lose their middle

@@ -12,9 +12,10 @@ from PIL import Image, ImageOps
 from mnist_amp.data import ClassificationDataModule
 from mnist_amp.data.sources import make_source
 from mnist_amp.errors import RequestError
-from mnist_amp.inference.data_form import is_ink_on_paper
-from mnist_amp.inference.image_files import read_frames
-from mnist_amp.inference.image_readers import (
+from mnist_amp.images.data_form import is_ink_on_paper
+from mnist_amp.images.files import read_frames
+from mnist_amp.images.mnist_form import ImageError
+from mnist_amp.images.readers import (
     DARK_ON_LIGHT,
     Prepared,
     Preprocess,
@@ -23,8 +24,7 @@ from mnist_amp.inference.image_readers import (
     make_reader,
     preprocess_for,
 )
-from mnist_amp.inference.mnist_form import ImageError
-from tests.inference.test_mnist_form import SEVEN
+from tests.images.test_mnist_form import SEVEN
 
 
 def prepared(path: Path, preprocess: Preprocess, shape: Shape, *, ink_on_paper: bool = False) -> Prepared:

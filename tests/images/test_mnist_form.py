@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from mnist_amp.data import mnist
-from mnist_amp.inference.mnist_form import NoInkError, mnist_form
+from mnist_amp.images.mnist_form import NoInkError, mnist_form
 
 
 @pytest.fixture(scope="module")

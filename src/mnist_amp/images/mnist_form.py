@@ -40,7 +40,7 @@ def mnist_form(image: Image.Image) -> NDArray[np.uint8]:
     """Bring an image of one digit, of any size and in any colours, into MNIST's form.
 
     Args:
-        image: in the mode L, RGB or RGBA, as `image_files.read_image` returns it.
+        image: in the mode L, RGB or RGBA, as `files.read_image` returns it.
 
     Returns:
         pixels (28, 28), with light ink on a dark background.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mnist_amp.inference.mnist_form import BOX, CENTRE, INK, SIDE
+from mnist_amp.images.mnist_form import BOX, CENTRE, INK, SIDE
 
 if TYPE_CHECKING:
     from mnist_amp.data import ClassificationDataModule

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mnist_amp.inference.array_files import SHAPES, Images, read_arrays, submission
-from mnist_amp.inference.image_files import read_frames
-from mnist_amp.inference.mnist_form import ImageError
+from mnist_amp.images.array_files import SHAPES, Images, read_arrays, submission
+from mnist_amp.images.files import read_frames
+from mnist_amp.images.mnist_form import ImageError
 from mnist_amp.runs.atomic_files import write_table
 
 GREY = np.arange(5 * 28 * 28).reshape(5, 28, 28) % 256

@@ -7,8 +7,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from mnist_amp.data import ClassificationDataModule, mnist
-from mnist_amp.inference.data_form import have_mnist_form, is_ink_on_paper
-from mnist_amp.inference.mnist_form import mnist_form
+from mnist_amp.images.data_form import have_mnist_form, is_ink_on_paper
+from mnist_amp.images.mnist_form import mnist_form
 
 
 def test_images_of_mnist_have_it_and_changed_ones_do_not(data_dir: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image, TiffImagePlugin
 
 from mnist_amp.data import decoding
 from mnist_amp.errors import RequestError
-from mnist_amp.inference.image_files import (
+from mnist_amp.images.files import (
     Frame,
     class_index,
     find_images,
@@ -25,9 +25,9 @@ from mnist_amp.inference.image_files import (
     read_frames,
     read_image,
 )
-from mnist_amp.inference.mnist_form import ImageError, NoInkError, mnist_form
+from mnist_amp.images.mnist_form import ImageError, NoInkError, mnist_form
 from tests.data.image_files import HAS_AVIF
-from tests.inference.test_mnist_form import SEVEN, apart, apart_except_a_shift, seven
+from tests.images.test_mnist_form import SEVEN, apart, apart_except_a_shift, seven
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:

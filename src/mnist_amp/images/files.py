@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 
 from mnist_amp.data.decoding import SUFFIXES, FormatError, check_size, is_image, open_image
 from mnist_amp.errors import RequestError
-from mnist_amp.inference import array_files
-from mnist_amp.inference.array_files import Label, read_arrays
-from mnist_amp.inference.mnist_form import MAX_SIDE, ImageError
+from mnist_amp.images import array_files
+from mnist_amp.images.array_files import Label, read_arrays
+from mnist_amp.images.mnist_form import MAX_SIDE, ImageError
 from mnist_amp.wording import printable
 
 HIDDEN = ("desktop.ini", "thumbs.db")  # files of Windows, which marks them as hidden in no name

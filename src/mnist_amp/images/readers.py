@@ -11,10 +11,10 @@ from PIL import Image
 from mnist_amp.data.decoding import pixels
 from mnist_amp.data.image_form import ImageForm
 from mnist_amp.errors import RequestError
-from mnist_amp.inference.data_form import NAMED, is_ink_on_paper
-from mnist_amp.inference.digit_finder import find_digits
-from mnist_amp.inference.image_files import plain
-from mnist_amp.inference.mnist_form import SIDE, ImageError
+from mnist_amp.images.data_form import NAMED, is_ink_on_paper
+from mnist_amp.images.digit_finder import find_digits
+from mnist_amp.images.files import plain
+from mnist_amp.images.mnist_form import SIDE, ImageError
 
 if TYPE_CHECKING:
     from mnist_amp.data import ClassificationDataModule

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_amp.inference.mnist_form import SIDE, ImageError
+from mnist_amp.images.mnist_form import SIDE, ImageError
 from mnist_amp.wording import counted
 
 SUFFIXES = (".npy", ".npz", ".csv")

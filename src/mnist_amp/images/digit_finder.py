@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_amp.inference.mnist_form import SIDE, is_simple, mnist_form, opaque, placed, reduced
+from mnist_amp.images.mnist_form import SIDE, is_simple, mnist_form, opaque, placed, reduced
 
 if TYPE_CHECKING:
-    from mnist_amp.inference.ink import Parts
+    from mnist_amp.images.ink import Parts
 
 HAS_OPENCV = importlib.util.find_spec("cv2") is not None
 
@@ -74,7 +74,7 @@ def find_digits(image: Image.Image) -> list[Digit]:
         return [Digit(mnist_form(image), (0, 0, *image.size), ())]
     if not HAS_OPENCV:
         return [Digit(mnist_form(image), (0, 0, *image.size), () if is_simple(image) else (NO_OPENCV,))]
-    from mnist_amp.inference.ink import find_parts
+    from mnist_amp.images.ink import find_parts
 
     levels = opaque(reduced(image))
     parts = find_parts(levels)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
-from mnist_amp.inference import digit_finder
-from mnist_amp.inference.digit_finder import Digit, find_digits
-from mnist_amp.inference.mnist_form import NoInkError, mnist_form
-from tests.inference.test_mnist_form import SEVEN, apart_except_a_shift, images, seven
+from mnist_amp.images import digit_finder
+from mnist_amp.images.digit_finder import Digit, find_digits
+from mnist_amp.images.mnist_form import NoInkError, mnist_form
+from tests.images.test_mnist_form import SEVEN, apart_except_a_shift, images, seven
 
 __all__ = ["images"]
 
@@ -237,7 +237,7 @@ def test_without_opencv_one_digit_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_opencv_is_imported_when_an_image_is_read() -> None:
-    code = "import sys, mnist_amp.inference.digit_finder; sys.exit('cv2' in sys.modules)"
+    code = "import sys, mnist_amp.images.digit_finder; sys.exit('cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
