@@ -116,7 +116,10 @@ def test_a_folder_is_read_during_a_test(tmp_path: Path) -> None:
         (tmp_path / part / name).mkdir(parents=True)
         for index in range(20):
             Image.new("L", (28, 28), 10 * index).save(tmp_path / part / name / f"{index}.png")
-    data, module = ClassificationDataModule(folder=str(tmp_path), val_size=10), LitClassifier(num_classes=2)
+    data, module = (
+        ClassificationDataModule(folder=str(tmp_path), val_size=10, batch_size=8),
+        LitClassifier(num_classes=2),
+    )
     trainer = Trainer(accelerator="cpu", logger=False)
     with torch.inference_mode():  # as Lightning evaluates
         found = score_held_out(trainer, module.eval(), data)
