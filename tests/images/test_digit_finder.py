@@ -227,6 +227,30 @@ def test_what_is_doubtful_is_noted() -> None:
     assert find_digits(photo(row("77-")))[0].notes == ("a small mark was left out",)
 
 
+STROKE, RING = ("line", (200, 80, 204, 270)), ("ellipse", (100, 60, 300, 340))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "is_noted"),
+    [
+        ([STROKE, ("ellipse", (190, 300, 214, 324))], True),  # `!`
+        ([RING, ("ellipse", (160, 140, 180, 160)), ("ellipse", (220, 140, 240, 160))], True),  # a face
+        ([STROKE, ("line", (150, 40, 300, 40))], False),  # the bar of a 5
+        ([RING], False),
+    ],
+)
+def test_dots_and_inner_marks_are_noted(shapes: list[tuple[str, tuple[int, int, int, int]]], is_noted: bool) -> None:
+    image = Image.new("RGB", (SIZE, SIZE), "white")
+    draw = ImageDraw.Draw(image)
+    for kind, box in shapes:
+        if kind == "line":
+            draw.line(box, "black", 16)
+        else:
+            draw.ellipse(box, outline="black", width=12)
+    (digit,) = find_digits(photo(image))
+    assert digit.notes == ("has a dot or an inner mark, which digits do not have",) * is_noted
+
+
 def test_without_opencv_one_digit_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digit_finder, "HAS_OPENCV", False)
     note = "OpenCV is not installed; `pip install 'mnist-amp[images]'` reads lined paper, shadows and several digits"

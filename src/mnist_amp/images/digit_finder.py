@@ -24,6 +24,7 @@ BROKEN = 0.08  # the widest gap between two parts of a digit beside each other
 ABOVE = 0.4  # the widest gap between two parts of a digit, one above the other, and between digits of a row
 SMALL = 0.45  # the largest height of dots, dashes and the bar of a 5
 SLASH = 1.1  # the least height of a slash
+DOT = 0.3  # the largest height of a dot above or below a stroke
 WIDE = 1.5  # the width from which on a digit may be several; 0.5 % of MNIST's are wider
 
 NO_OPENCV = "OpenCV is not installed; `pip install 'mnist-amp[images]'` reads lined paper, shadows and several digits"
@@ -91,9 +92,23 @@ def _digit(group: Group, parts: "Parts", factor: float, notes: tuple[str, ...]) 
     # a digit that reaches from edge to edge is cut out, but not cut
     inside = right - left < 0.9 * parts.ink.shape[1] and group.height < 0.9 * parts.ink.shape[0]
     notes += ("the ink reaches the edge of the paper",) * (parts.cut and inside)
+    notes += ("has a dot or an inner mark, which digits do not have",) * _has_mark(parts.boxes[group.parts], group)
     notes += ("may be several digits that touch",) * (right - left > WIDE * group.height)
     ink = parts.ink[top:bottom, left:right] * _mask(group, parts, faint=True) / np.float32(255)
     return Digit(placed(ink), tuple(round(factor * side) for side in group.box), notes)  # type: ignore[arg-type]
+
+
+def _has_mark(boxes: NDArray[np.int32], group: Group) -> bool:
+    """Whether a part of a digit is a dot above or below all others, such as that of `?`, or is within another part."""
+    for index, (left, top, right, bottom) in enumerate(boxes.tolist()):
+        others = np.delete(boxes, index, axis=0)
+        if ((others[:, :2] < (left, top)) & (others[:, 2:] > (right, bottom))).all(axis=1).any():
+            return True
+        height = bottom - top
+        is_dot = height < DOT * group.height and right - left < 2 * height  # the bar of a 5 is wider
+        if is_dot and len(others) and (top >= others[:, 3].max() or bottom <= others[:, 1].min()):
+            return True
+    return False
 
 
 def _mask(group: Group, parts: "Parts", *, faint: bool = False) -> NDArray[np.bool_]:

@@ -51,7 +51,7 @@ class SavedImages:
             for row, (image, tile) in enumerate(zip(images, tiles, strict=True), 1):
                 if tile.guess is None:
                     continue
-                # if the class is known, the network's notes do not matter; of several digits, one at most is of the class
+                # a known class needs no guess; but of several digits, one at most is of the class
                 is_clear = not tile.note if image.label is None else not (image.notes or image.digit)
                 folder = self.folder if is_clear else self.check
                 counts[folder] += 1
