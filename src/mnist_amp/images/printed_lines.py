@@ -46,10 +46,12 @@ def without_lines(ink: Plane, paper: Plane) -> Plane:
     small = np.ascontiguousarray(cv2.dilate(mask, np.ones((2, 2), np.uint8))[1::2, 1::2])
     thick = cv2.morphologyEx(small, cv2.MORPH_OPEN, square(int(LINE * side / 2)))
     small, thick = cv2.dilate(small, square(3)), cv2.dilate(thick, square(3))
+    across, down = _lines(small, thick, mask), _lines(small.T, thick.T, mask.T)
+    if not (across or down):
+        return ink
     table = 1 - cv2.resize(paper, small.shape[::-1], interpolation=cv2.INTER_NEAREST)
     edge = cv2.copyMakeBorder(table, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
     edge = cv2.dilate(edge, square(2 * NEAR + 1))[1:-1, 1:-1]
-    across, down = _lines(small, thick, mask), _lines(small.T, thick.T, mask.T)
     across, down = _ending(across, down, edge)
     widths = [line.width for line in across + down if line.width <= LINE * side]
     if not widths:
@@ -66,7 +68,10 @@ def _lines(small: Plane, thick: Plane, mask: Plane) -> list[Segment]:
     """Return the thin straight lines from left to right, of any length from RUN on."""
     small, length = np.ascontiguousarray(small), int(RUN * max(mask.shape) / 2)
     runs = [cv2.morphologyEx(small, cv2.MORPH_OPEN, _slanted(length, tilt)) for tilt in TILTS]
-    best = int(np.argmax([cv2.countNonZero(run) for run in runs]))
+    sizes = [cv2.countNonZero(run) for run in runs]
+    best = int(np.argmax(sizes))
+    if sizes[best] == 0:
+        return []
     found = np.bitwise_or.reduce(runs[max(best - 1, 0) : best + 2])  # an image's lines have about one direction
     labels, stats = connected(found)
     lines = []
