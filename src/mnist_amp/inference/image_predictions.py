@@ -28,7 +28,7 @@ from mnist_amp.reporting.tables import facts
 from mnist_amp.runs import folders
 from mnist_amp.runs.atomic_files import atomic_write, write_table
 from mnist_amp.signals import Stopped
-from mnist_amp.training.metrics import Scores
+from mnist_amp.training.metrics import Scored, Scores
 from mnist_amp.wording import counted, printable
 
 SURE = 0.8  # a guess with a lower probability is unsure
@@ -65,34 +65,44 @@ class ImagePredictions(Report):
         self.reference: Reference | None = None
         self.distances: list[float | None] = []
         self.tiles: list[Tile] = []
+        self.by_image: dict[str, list[Tile]] = {}  # the tiles of each image, by its name
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.reference = Reference.of(cast(nn.Module, pl_module.model), self.training)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        scored = cast(Scores, pl_module.scores).scored()  # on every process, because it gathers from all
+        found = self._compared(cast(Scores, pl_module.scores).scored())  # on every process, because it gathers from all
+        for index, image in enumerate(self.data.loaded):
+            probabilities, distance = (None, math.nan) if image.error else found.get(index, (None, math.nan))
+            note = _note(probabilities, distance, image)
+            if probabilities is not None and not all(map(math.isfinite, probabilities)):
+                probabilities, distance = None, math.nan
+            tile = Tile(image.name, channels_last(image.pixels), probabilities, note)
+            self.tiles.append(tile)
+            self.distances.append(None if math.isnan(distance) else distance)
+            self.by_image.setdefault(image.image, []).append(tile)
+
+    def _compared(self, scored: Scored) -> dict[int, tuple[list[float], float]]:
+        """Return the probabilities and the distance of each image that was scored, by its index."""
         temperature, distances = 1.0, torch.full((len(scored.indices),), math.nan)
-        if self.reference:
-            temperature, pixels = (
-                self.reference.temperature,
-                self.data.images[scored.indices.to(self.data.images.device)],
-            )
+        if self.reference is not None:
+            pixels = self.data.images[scored.indices.to(self.data.images.device)]
+            temperature = self.reference.temperature
             distances = self.reference.distances(pixels, scored.logits.argmax(dim=1))
         probabilities = (scored.logits.double() / temperature).softmax(dim=1)
-        columns = zip(probabilities.tolist(), distances.tolist(), strict=True)
-        found = dict(zip(scored.indices.tolist(), columns, strict=True))
-        for index, image in enumerate(self.data.loaded):
-            each, distance = (None, math.nan) if image.error else found.get(index, (None, math.nan))
-            self.distances.append(None if math.isnan(distance) else distance)
-            self.tiles.append(Tile(image.name, channels_last(image.pixels), each, _note(each, distance, image)))
+        return dict(
+            zip(scored.indices.tolist(), zip(probabilities.tolist(), distances.tolist(), strict=True), strict=True)
+        )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        print(prediction_table(self._by_image(), self.data.classes))  # first, because the files may fail to be written
-        lines = {"images": image_counts(self._by_image())}
+        print(prediction_table(self.by_image, self.data.classes))  # first, because the files may fail to be written
+        lines = {"images": image_counts(self.by_image)}
         if left_out := self.data.found.left_out:
             lines["left out"] = f"{counted(len(left_out), 'file')}: {left_out_files(left_out)}"
+        if self.reference is not None and self.reference.temperature != 1:
+            lines["temperature"] = f"{self.reference.temperature:.4g} (of probabilities, fitted on validation images)"
         if labelled := self._labelled():
             lines["accuracy"] = described_accuracy(labelled)
         try:
@@ -106,16 +116,9 @@ class ImagePredictions(Report):
         finally:
             print(facts(lines), flush=True)
 
-    def _by_image(self) -> dict[str, list[Tile]]:
-        """Return the tiles of each image, by its name."""
-        images: dict[str, list[Tile]] = {}
-        for image, tile in zip(self.data.loaded, self.tiles, strict=True):
-            images.setdefault(image.image, []).append(tile)
-        return images
-
     def _labelled(self) -> list[LabelledImage]:
         labels = {image.image: image.label for image in self.data.loaded}
-        known = ((labels[name], tiles) for name, tiles in self._by_image().items())
+        known = ((labels[name], tiles) for name, tiles in self.by_image.items())
         return [LabelledImage(label, tiles) for label, tiles in known if label is not None]
 
     def _write(self, folder: Path) -> list[str]:
@@ -140,7 +143,7 @@ class ImagePredictions(Report):
             return None
         if any(image.label is not None for image in self.data.loaded):
             return None
-        names, images = unique_names(self.data.classes), self._by_image().values()
+        names, images = unique_names(self.data.classes), self.by_image.values()
         guesses = (tiles[0].guess if len(tiles) == 1 else None for tiles in images)
         return submission([None if guess is None else names[guess] for guess in guesses])
 
@@ -149,7 +152,7 @@ class ImagePredictions(Report):
         write_table(path, [[*head, "distance", "number", "note"], *self._rows()])
 
     def _rows(self) -> Iterator[list[Any]]:
-        names, images = unique_names(self.data.classes), self._by_image()
+        names, images = unique_names(self.data.classes), self.by_image
         for image, tile, distance in zip(self.data.loaded, self.tiles, self.distances, strict=True):
             digits = images[image.image]
             yield [
@@ -172,5 +175,7 @@ def _note(probabilities: list[float] | None, distance: float, image: LoadedImage
         return str(image.error)
     if probabilities is None:
         return "not scored: trainer.limit_predict_batches is too low"
+    if not all(map(math.isfinite, probabilities)):
+        return "not scored: the network's output is not finite"
     unlike = [UNLIKE] if distance > 1 else []
     return "; ".join([*image.notes, *unlike, *(["unsure"] if max(probabilities) < SURE else [])])
