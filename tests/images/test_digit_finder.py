@@ -217,6 +217,15 @@ def test_boxes_are_in_pixels_of_the_image() -> None:
     np.testing.assert_allclose(digit.box, (135, 235, 1065, 1425), atol=70)
 
 
+def test_a_digit_on_a_large_page_is_found() -> None:
+    """Its ink is 0.2 % of the page."""
+    page = Image.new("RGB", (3000, 2200), "white")
+    page.paste(seven(300), (1900, 400))
+    (digit,) = find_digits(photo(page))
+    assert apart_except_a_shift(digit.pixels, SEVEN) < 2 * CLOSE
+    assert digit.box == pytest.approx((1926, 430, 2062, 617), abs=12)
+
+
 def test_what_is_doubtful_is_noted() -> None:
     touching = row("771")
     ImageDraw.Draw(touching).line([(30, 100), (150, 100)], (20, 30, 90), 6)

@@ -126,7 +126,7 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
     assert exit_info.value.code == 1
     printed = capsys.readouterr()
     assert printed.err == (
-        "mnist-amp: error: 2 images could not be scored; own/torn.png: can't be read: image file is truncated. "
+        "mnist-amp: error: 2 images could not be read; own/torn.png: can't be read: image file is truncated. "
         "The others were scored.\n"
     )
     table = rows()

@@ -107,10 +107,12 @@ def _photographed_ink(levels: NDArray[np.uint8]) -> tuple[Plane, Plane]:
     background = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, square(int(side * STROKE)))
     ink = 255 - cv2.divide(grey, cv2.max(background, 1), scale=255)
     # the paper has the least ink, and half of a crop may be ink
-    lowest, low, most = np.quantile(ink[paper > 0][::7], (0.05, 0.3, 0.995))
+    lowest, low, most, rare = np.quantile(ink[paper > 0][::7], (0.05, 0.3, 0.995, 0.9995))
     noise = (low - lowest) / 1.17 + 0.5
     middle = low + 0.4 * noise
-    if most - middle < max(FAINT, NOISE * noise):
+    least = middle + max(FAINT, NOISE * noise)
+    most = most if most >= least else rare  # one digit on a large page
+    if most < least:
         raise NoInkError(NO_INK)
     floor = middle + 3 * noise
     table = (255 * (np.arange(256) - floor) / (most - floor)).clip(0, 255).astype(np.uint8)

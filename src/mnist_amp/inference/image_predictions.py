@@ -32,6 +32,7 @@ from mnist_amp.training.metrics import Scored, Scores
 from mnist_amp.wording import counted, printable
 
 SURE = 0.8  # a guess with a lower probability is unsure
+LIMITED = "not scored: trainer.limit_predict_batches is too low"
 SHEET = 1000  # images on a sheet
 
 
@@ -118,7 +119,8 @@ class ImagePredictions(Report):
 
     def _labelled(self) -> list[LabelledImage]:
         labels = {image.image: image.label for image in self.data.loaded}
-        known = ((labels[name], tiles) for name, tiles in self.by_image.items())
+        # without those that a limit of the Trainer left out
+        known = ((labels[name], tiles) for name, tiles in self.by_image.items() if tiles[0].note != LIMITED)
         return [LabelledImage(label, tiles) for label, tiles in known if label is not None]
 
     def _write(self, folder: Path) -> list[str]:
@@ -174,7 +176,7 @@ def _note(probabilities: list[float] | None, distance: float, image: LoadedImage
     if image.error is not None:
         return str(image.error)
     if probabilities is None:
-        return "not scored: trainer.limit_predict_batches is too low"
+        return LIMITED
     if not all(map(math.isfinite, probabilities)):
         return "not scored: the network's output is not finite"
     unlike = [UNLIKE] if distance > 1 else []

@@ -7,6 +7,7 @@ import numpy as np
 from mnist_amp.reporting.class_names import shortened, unique_names
 from mnist_amp.reporting.contact_sheet import Tile
 from mnist_amp.reporting.tables import table
+from mnist_amp.wording import listed
 
 MAX_LISTED = 30  # of more images, only those with a note are listed, at most this many
 FEW = 10  # classes, with which the next guesses are not listed
@@ -27,13 +28,15 @@ def prediction_table(images: Mapping[str, list[Tile]], classes: Sequence[str]) -
     noted = sorted(
         (name for name, tiles in images.items() if has_note(tiles)), key=lambda name: is_scored(images[name])
     )
-    listed = list(images) if len(images) <= MAX_LISTED else noted[:MAX_LISTED]
-    if not listed:
+    shown = list(images) if len(images) <= MAX_LISTED else noted[:MAX_LISTED]
+    if not shown:
         return ""
     names = [shortened(name, NAME) for name in unique_names(classes)]
     head = ["file", "guess", "probability", *(["next guesses"] if len(names) > FEW else []), "note"]
-    parts = [table([head, *(_row(name, images[name], names) for name in listed)])]
-    if (more := len(noted) - len(listed)) > 0:
+    parts = [table([head, *(_row(name, images[name], names) for name in shown)])]
+    if len(images) > MAX_LISTED:
+        parts.insert(0, "The images with a note:")
+    if (more := len(noted) - len(shown)) > 0:
         parts.append(f"and {more:,} more with a note: see predictions.csv")
     return "\n".join(["", *parts, ""])
 
@@ -78,7 +81,13 @@ def _row(name: str, tiles: list[Tile], names: list[str]) -> list[str]:
 def _note(tiles: list[Tile]) -> str:
     if len(tiles) == 1:
         return tiles[0].note
-    return "; ".join(f"digit {index}: {tile.note}" for index, tile in enumerate(tiles, 1) if tile.note)
+    digits: dict[str, list[str]] = {}  # by note
+    for index, tile in enumerate(tiles, 1):
+        for note in filter(None, tile.note.split("; ")):
+            digits.setdefault(note, []).append(str(index))
+    return "; ".join(
+        note if len(each) == len(tiles) else f"digit {listed(each)}: {note}" for note, each in digits.items()
+    )
 
 
 def _next_guesses(tile: Tile, names: list[str]) -> str:
