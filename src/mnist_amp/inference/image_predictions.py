@@ -106,6 +106,8 @@ class ImagePredictions(Report):
             lines["temperature"] = f"{self.reference.temperature:.4g} (of probabilities, fitted on validation images)"
         if labelled := self._labelled():
             lines["accuracy"] = described_accuracy(labelled)
+        if self._is_submission() and (missing := self._guesses().count(None)):
+            lines["submission"] = f"{counted(missing, 'row')} without a guess: the label in submission.csv is 0"
         try:
             with signals.keyboard_interrupts(), folders.transactional_run_dir(self.root, "predict") as folder:
                 lines["files"] = f"{folder}/ ({', '.join(self._write(folder))})"
@@ -127,27 +129,33 @@ class ImagePredictions(Report):
         """Write the files; returns their names."""
         files = ["predictions.csv"]
         self._write_table(folder / files[0])
-        for start in range(0, len(self.tiles), SHEET):
-            files.append(f"predictions-{start // SHEET + 1}.png" if start else "predictions.png")
-            with atomic_write(folder / files[-1]) as temporary:
+        starts = range(0, len(self.tiles), SHEET)
+        sheets = [
+            f"predictions-{number}.png" if number > 1 else "predictions.png" for number in range(1, len(starts) + 1)
+        ]
+        for start, sheet in zip(starts, sheets, strict=True):
+            with atomic_write(folder / sheet) as temporary:
                 contact_sheet(self.tiles[start : start + SHEET], temporary, self.data.classes)
+        files += sheets if len(sheets) < 3 else [f"{sheets[0]} to {sheets[-1]}"]
         if labelled := self._labelled():
             write_plots(labelled, folder, self.data.classes)
             files += FILES
-        if (submitted := self._submission()) is not None:
+        if self._is_submission():
+            write_table(folder / "submission.csv", submission(self._guesses()))
             files.append("submission.csv")
-            write_table(folder / files[-1], submitted)
         return files
 
-    def _submission(self) -> list[list[Any]] | None:
-        """Return what Kaggle's "Digit Recognizer" takes, if the images are the rows of one table without labels."""
-        if {image.path.suffix.lower() for image in self.data.loaded} != {".csv"} or len(self.data.found.files) > 1:
-            return None
-        if any(image.label is not None for image in self.data.loaded):
-            return None
-        names, images = unique_names(self.data.classes), self.by_image.values()
-        guesses = (tiles[0].guess if len(tiles) == 1 else None for tiles in images)
-        return submission([None if guess is None else names[guess] for guess in guesses])
+    def _is_submission(self) -> bool:
+        """Whether the images are all rows of one table without labels, as Kaggle's "Digit Recognizer" gives them."""
+        is_table = {image.path.suffix.lower() for image in self.data.loaded} == {".csv"}
+        is_complete = all(image.label is None for image in self.data.loaded) and self.tiles[-1].note != LIMITED
+        return is_table and is_complete and len(self.data.found.files) == 1
+
+    def _guesses(self) -> list[str | None]:
+        """Return the guess for each image; None if it has none, or several."""
+        names = unique_names(self.data.classes)
+        guesses = (tiles[0].guess if len(tiles) == 1 else None for tiles in self.by_image.values())
+        return [None if guess is None else names[guess] for guess in guesses]
 
     def _write_table(self, path: Path) -> None:
         head = ["file", "page", "digit", "class", "guess", "probability", *probability_columns(self.data.classes)]
