@@ -129,12 +129,10 @@ class ImagePredictions(Report):
         """Write the files; returns their names."""
         files = ["predictions.csv"]
         self._write_table(folder / files[0])
-        starts = range(0, len(self.tiles), SHEET)
-        sheets = [
-            f"predictions-{number}.png" if number > 1 else "predictions.png" for number in range(1, len(starts) + 1)
-        ]
-        for start, sheet in zip(starts, sheets, strict=True):
-            with atomic_write(folder / sheet) as temporary:
+        sheets: list[str] = []
+        for start in range(0, len(self.tiles), SHEET):
+            sheets.append(f"predictions-{start // SHEET + 1}.png" if start else "predictions.png")
+            with atomic_write(folder / sheets[-1]) as temporary:
                 contact_sheet(self.tiles[start : start + SHEET], temporary, self.data.classes)
         files += sheets if len(sheets) < 3 else [f"{sheets[0]} to {sheets[-1]}"]
         if labelled := self._labelled():
@@ -148,8 +146,9 @@ class ImagePredictions(Report):
     def _is_submission(self) -> bool:
         """Whether the images are all rows of one table without labels, as Kaggle's "Digit Recognizer" gives them."""
         is_table = {image.path.suffix.lower() for image in self.data.loaded} == {".csv"}
-        is_complete = all(image.label is None for image in self.data.loaded) and self.tiles[-1].note != LIMITED
-        return is_table and is_complete and len(self.data.found.files) == 1
+        is_unlabelled = all(image.label is None for image in self.data.loaded)
+        is_complete = all(tile.note != LIMITED for tile in self.tiles)
+        return is_table and is_unlabelled and is_complete and len(self.data.found.files) == 1
 
     def _guesses(self) -> list[str | None]:
         """Return the guess for each image; None if it has none, or several."""
