@@ -231,7 +231,7 @@ def plain_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
         [name, f"{plain['images']:,}", *(f"{plain[key] / plain['images']:.2%}" for key in keys)]
         for name, plain in results.items()
     ]
-    return [[*head, "right, other note"], *rows]
+    return [[*head, "other note"], *rows]
 
 
 if __name__ == "__main__":

@@ -89,21 +89,22 @@ def test_folders_named_by_class_give_the_accuracy(predict: Run, data_dir: Path) 
     assert {"confusion_matrix.png", "misclassified.png"} <= files(Path("lightning_logs/predict/version_0"))
 
 
-def test_a_row_of_digits_has_a_row_for_each(predict: Run, data_dir: Path) -> None:
+def test_each_digit_has_a_row(predict: Run, data_dir: Path) -> None:
     images, _ = digits_of(data_dir, 3)
-    page = Image.new("L", (280, 100), 255)
-    for index, image in enumerate(images):
-        page.paste(ImageOps.invert(Image.fromarray(image).resize((84, 84))), (8 + 90 * index, 8))
+    page = Image.new("L", (280, 200), 255)
+    for image, place in zip(images, ((8, 8), (98, 8), (8, 108)), strict=True):
+        page.paste(ImageOps.invert(Image.fromarray(image).resize((84, 84))), place)
     blank = Image.new("L", page.size, 255)
     page.save("two.tif", save_all=True, append_images=[blank])
     printed = predict("--images", "two.tif")
     table = rows()
-    where = [(row["file"], row["page"], row["digit"]) for row in table]
-    assert where == [("two.tif", "1", "1"), ("two.tif", "1", "2"), ("two.tif", "1", "3"), ("two.tif", "2", "")]
-    number = "".join(row["guess"] for row in table)
-    assert [row["number"] for row in table] == [number] * 3 + [""]
-    assert len(number) == 3
-    assert f"\ntwo.tif, page 1    {number}" in printed
+    where = [(row["file"], row["page"], row["row"], row["digit"]) for row in table]
+    assert where == [
+        ("two.tif", *place) for place in (("1", "1", "1"), ("1", "1", "2"), ("1", "2", "3"), ("2", "", ""))
+    ]
+    first, second, third, _ = (row["guess"] for row in table)
+    assert [row["number"] for row in table] == [f"{first}{second}"] * 2 + ["", ""]
+    assert f"two.tif, page 1  {first}{second} {third} " in printed
     assert table[3]["note"] == "no ink: nothing stands out from the background"
 
 

@@ -131,7 +131,19 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
     )
     table = rows()
     probabilities = [f"p{digit}" for digit in range(10)]
-    head = ["file", "page", "digit", "class", "guess", "probability", *probabilities, "distance", "number", "note"]
+    head = [
+        "file",
+        "page",
+        "row",
+        "digit",
+        "class",
+        "guess",
+        "probability",
+        *probabilities,
+        "distance",
+        "number",
+        "note",
+    ]
     assert list(table[0]) == head
     assert [(row["file"], row["note"]) for row in table] == [
         ("own/a.png", "unsure"),

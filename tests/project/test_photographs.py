@@ -135,7 +135,7 @@ def test_table() -> None:
 |---|---|---|---|---|---|
 | pencil | 200 | 90.0% | 2.0% | 10.0% | 2.0% |
 
-| MNIST's test images as | images | right | `--preprocess none` | sure mistakes | right, but unsure | right, other note |
+| MNIST's test images as | images | right | `--preprocess none` | sure mistakes | right, but unsure | other note |
 |---|---|---|---|---|---|---|
 | files of 28 x 28 pixels | 1,000 | 96.90% | 97.00% | 0.40% | 4.50% | 2.00% |
 

@@ -5,7 +5,7 @@ out is one digit.
 """
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,11 +40,13 @@ class Digit:
         pixels: (28, 28), in MNIST's form, light ink on a dark background.
         box: left, top, right and bottom in the image, in pixels.
         notes: what may be wrong with it, in words that follow the file's name and a colon; usually empty.
+        row: of the digits in the image, from 1.
     """
 
     pixels: NDArray[np.uint8]
     box: Box
     notes: tuple[str, ...]
+    row: int = 1
 
 
 class Group(NamedTuple):
@@ -81,8 +83,8 @@ def find_digits(image: Image.Image) -> list[Digit]:
     parts = find_parts(levels)
     factor = image.width / levels.shape[1]
     return [
-        _digit(group, parts, factor, notes)
-        for row in _rows(_groups(parts.boxes))
+        replace(_digit(group, parts, factor, notes), row=number)
+        for number, row in enumerate(_rows(_groups(parts.boxes)), 1)
         for group, notes in _without_separators(row, parts)
     ]
 

@@ -25,10 +25,17 @@ DARK_ON_LIGHT = "dark on light, but the network takes light ink on a dark backgr
 
 
 class Prepared(NamedTuple):
-    """An image in the form that a network takes: pixels (C, H, W) uint8, and notes on what may be wrong with it."""
+    """An image in the form that a network takes.
+
+    Attributes:
+        pixels: (C, H, W) uint8.
+        notes: what may be wrong with it; usually empty.
+        row: of several digits in an image, from 1.
+    """
 
     pixels: NDArray[np.uint8]
     notes: tuple[str, ...] = ()
+    row: int = 1
 
 
 Reader = Callable[[Image.Image], list[Prepared]]  # raises ImageError
@@ -49,7 +56,9 @@ def make_reader(preprocess: Preprocess, image_shape: Shape, *, ink_on_paper: boo
         [(3, 32, 32)]
     """
     if preprocess == "mnist":
-        return lambda image: [Prepared(digit.pixels[np.newaxis], digit.notes) for digit in find_digits(plain(image))]
+        return lambda image: [
+            Prepared(digit.pixels[np.newaxis], digit.notes, digit.row) for digit in find_digits(plain(image))
+        ]
     if preprocess == "resize":
         return lambda image: [Prepared(resized(image, image_shape))]
     return partial(_unchanged, image_shape=image_shape, ink_on_paper=ink_on_paper)

@@ -33,6 +33,7 @@ class LoadedImage:
         path: of the file.
         page: of the file, or row of its array, from 1; None if the file has one image.
         digit: in reading order, from 1; None if the image is scored as a whole.
+        row: that the digit is in, from 1.
         pixels: (C, H, W) uint8; zeros if the image can't be used.
         notes: what may be wrong with the image; mostly empty.
         label: the index of its class, as its folder or file tells; None if it does not.
@@ -46,6 +47,7 @@ class LoadedImage:
     notes: tuple[str, ...] = ()
     label: int | None = None
     error: ImageError | None = None
+    row: int = 1
 
     @property
     def image(self) -> str:
@@ -125,8 +127,8 @@ class ImageDataModule(MemoryDataModule):
                 if isinstance(found, ImageError):
                     yield loaded(None, unusable, error=found)
                     continue
-                for digit, (pixels, notes) in enumerate(found, 1):
-                    yield loaded(digit if len(found) > 1 else None, pixels, notes)
+                for digit, (pixels, notes, row) in enumerate(found, 1):
+                    yield loaded(digit if len(found) > 1 else None, pixels, notes, row=row)
         except ImageError as error:  # the rest of the file can't be read
             yield LoadedImage(path, page and page + 1, None, unusable, label=label, error=error)
 

@@ -40,10 +40,9 @@ class ImagePredictions(Report):
     """Writes `predictions.csv` and `predictions.png`, and prints a table of at most 30 images.
 
     `predictions.csv` has a row for each image or, if an image has several digits, for each digit in reading order. Its
-    columns are `file`, `page` and `digit` (from 1; empty if there is only one), `class` (if the folder or the file
-    tells it), `guess` (the name of a class), `probability` (of the guess), the probability of each class as with
+    columns are `file`, `page`, `row` and `digit` (from 1; empty if there is only one), `class` (if it is known), `guess` (the name of a class), `probability` (of the guess), the probability of each class as with
     `PredictionWriter`, `distance` (from the training images, see `Reference`; over 1 is noted), `number` (the guesses
-    for all digits of the image, if there are several) and `note`.
+    for all digits of the row, if there are several) and `note`.
 
     If the classes of images are known, it also writes `confusion_matrix.png` and `misclassified.png`, and prints the
     accuracy. For a table of pixels without labels, it also writes Kaggle's `submission.csv`.
@@ -78,7 +77,7 @@ class ImagePredictions(Report):
             note = _note(probabilities, distance, image)
             if probabilities is not None and not all(map(math.isfinite, probabilities)):
                 probabilities, distance = None, math.nan
-            tile = Tile(image.name, channels_last(image.pixels), probabilities, note)
+            tile = Tile(image.name, channels_last(image.pixels), probabilities, note, image.row)
             self.tiles.append(tile)
             self.distances.append(None if math.isnan(distance) else distance)
             self.by_image.setdefault(image.image, []).append(tile)
@@ -157,18 +156,28 @@ class ImagePredictions(Report):
         return [None if guess is None else names[guess] for guess in guesses]
 
     def _write_table(self, path: Path) -> None:
-        head = ["file", "page", "digit", "class", "guess", "probability", *probability_columns(self.data.classes)]
+        head = [
+            "file",
+            "page",
+            "row",
+            "digit",
+            "class",
+            "guess",
+            "probability",
+            *probability_columns(self.data.classes),
+        ]
         write_table(path, [[*head, "distance", "number", "note"], *self._rows()])
 
     def _rows(self) -> Iterator[list[Any]]:
         names, images = unique_names(self.data.classes), self.by_image
         for image, tile, distance in zip(self.data.loaded, self.tiles, self.distances, strict=True):
-            digits = images[image.image]
+            row = [other for other in images[image.image] if other.row == tile.row]
             yield [
-                *(printable(image.path), image.page, image.digit, "" if image.label is None else names[image.label]),
+                *(printable(image.path), image.page, image.row if image.digit else None, image.digit),
+                "" if image.label is None else names[image.label],
                 *_guess_cells(tile, names),
                 "" if distance is None else f"{distance:.3f}",
-                *(number(digits, names) if len(digits) > 1 else "", tile.note),
+                *(number(row, names) if len(row) > 1 else "", tile.note),
             ]
 
 

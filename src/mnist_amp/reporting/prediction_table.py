@@ -53,13 +53,17 @@ def image_counts(images: Mapping[str, list[Tile]]) -> str:
 
 
 def number(tiles: list[Tile], names: Sequence[str]) -> str:
-    """Return the guesses for the digits of an image, in reading order. A digit that was not scored is a question mark.
+    """Return the guesses for the digits of an image, row by row. A digit that was not scored is a question mark.
 
-    >>> number([Tile("a.png", np.zeros((28, 28), np.uint8), [0.1, 0.9], "")] * 3, ["0", "1"])
-    '111'
+    >>> one = Tile("a.png", np.zeros((28, 28), np.uint8), [0.1, 0.9], "")
+    >>> number([one, one, one._replace(row=2)], ["0", "1"])
+    '11 1'
     """
-    guesses = ["?" if tile.guess is None else names[tile.guess] for tile in tiles]
-    return ("" if all(len(name) == 1 for name in names) else " ").join(guesses)
+    between = "" if all(len(name) == 1 for name in names) else " "
+    rows: dict[int, list[str]] = {}
+    for tile in tiles:
+        rows.setdefault(tile.row, []).append("?" if tile.guess is None else names[tile.guess])
+    return " ".join(between.join(guesses) for guesses in rows.values())
 
 
 def has_note(tiles: list[Tile]) -> bool:
