@@ -40,7 +40,8 @@ class ImagePredictions(Report):
     """Writes `predictions.csv` and `predictions.png`, and prints a table of at most 30 images.
 
     `predictions.csv` has a row for each image or, if an image has several digits, for each digit in reading order. Its
-    columns are `file`, `page`, `row` and `digit` (from 1; empty if there is only one), `class` (if it is known), `guess` (the name of a class), `probability` (of the guess), the probability of each class as with
+    columns are `file`, `page`, `row` and `digit` (from 1; empty if there is only one), `class` (if it is known),
+    `guess` (the name of a class), `probability` (of the guess), the probability of each class as with
     `PredictionWriter`, `distance` (from the training images, see `Reference`; over 1 is noted), `number` (the guesses
     for all digits of the row, if there are several) and `note`.
 
