@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from mnist_amp.inference.out_of_distribution import Reference
 from tests.conftest import Run, files
 
 SMOKE = ("--config", "configs/smoke.yaml")
@@ -69,3 +71,40 @@ def test_a_checkpoint_that_has_changed_gets_a_report_of_its_own(run: Run, fitted
     run("test", *limits)
     steps = [json.loads(path.read_text())["step"] for path in sorted(FOLDER.glob("test_last*/metrics.json"))]
     assert steps == [8, 16]
+
+
+@pytest.mark.parametrize(
+    ("args", "is_known"),
+    [
+        (("--ckpt_path=best",), True),
+        (("--ckpt_path=best", "--seed_everything=5"), False),
+        (("--ckpt_path=best", "--data.val_size=4000"), False),
+        ((f"--ckpt_path={FOLDER}/model.pth",), False),  # weights alone do not tell what they were trained on
+    ],
+)
+def test_the_temperature_is_unknown_if_the_validation_images_may_have_been_trained_on(
+    args: tuple[str, ...], is_known: bool, run: Run, fitted: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool] = []
+    monkeypatch.setattr(Reference, "of", lambda network, data: found.append(data.val_is_unseen))
+    fitted(*SMOKE)
+    Image.new("L", (28, 28)).save("a.png")
+    run("predict", "--images=a.png", "--preprocess=none", *args)
+    assert found == [is_known]
+    commands = ("test",) if len(args) == 2 else ("test", "validate")  # such a validation is refused
+    for command in commands:
+        before = files(Path())
+        run(command, *args, f"--trainer.limit_{command.replace('validate', 'val')}_batches=2")
+        path = next(Path(name) for name in files(Path()) - before if name.endswith("metrics.json"))
+        recorded = json.loads(path.read_text())
+        assert (recorded["temperature"] is not None) == is_known
+        assert (recorded["calibration_error_at_temperature"] is not None) == is_known
+
+
+def test_a_network_that_was_trained_on_all_images_has_no_temperature(run: Run) -> None:
+    run("fit", "--config=configs/guide.yaml", *SMOKE)
+    shutil.copy(FOLDER / "model.pth", "alone.pth")
+    for path in ("best", "alone.pth"):
+        run("test", f"--ckpt_path={path}", "--trainer.limit_test_batches=2")
+    recorded = [json.loads(Path(name).read_text()) for name in files(Path()) if name.endswith("metrics.json")]
+    assert [each["temperature"] for each in recorded] == [None, None]

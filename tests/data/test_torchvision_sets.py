@@ -216,7 +216,8 @@ def test_a_set_of_image_files(tmp_path: Path) -> None:
     source = make_source(tmp_path, "Imagenette", {"size": "160px"}, image_size=4)
     source.prepare()
     assert source.facts() == Facts(("tench", "English springer"), (3, 4, 4), 2, 2)
-    images, labels = source.load(train=True)
+    with torch.inference_mode():  # while a trainer evaluates
+        images, labels = source.load(train=True)
     assert images[:, :, 0, 0].tolist() == [[0, 0, 0], [80, 80, 80]]
     assert labels.tolist() == [0, 1]
     with pytest.raises(RequestError) as error:

@@ -1,16 +1,36 @@
 """Images unlike the training images are found, at the stated rate of false alarms."""
 
+import json
 import math
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from mnist_amp.__main__ import main
 from mnist_amp.data.datamodule import ClassificationDataModule
 from mnist_amp.data.image_set import Facts, ImageSet, Source
-from mnist_amp.inference.out_of_distribution import CELLS, DIRECTIONS, Reference, edges, hidden_layer
+from mnist_amp.errors import RequestError
+from mnist_amp.inference import out_of_distribution
+from mnist_amp.inference.drawing_reader import SIDE
+from mnist_amp.inference.out_of_distribution import (
+    CELLS,
+    DIRECTIONS,
+    Reference,
+    edges,
+    hidden_layer,
+    multiplications,
+)
 from mnist_amp.inference.pixel_network import PixelNetwork
 from mnist_amp.networks import SimpleNN
+from strokes import draw_digit
+from tests.conftest import Run, started
+from tests.inference.conftest import rows
+from tests.inference.test_demo_server import BINARY, ask
 
 SQUARE = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
 SQUARE[..., 8:20, 8:20] = 200
@@ -54,6 +74,13 @@ class Direction(nn.Module):
         changes = [grey.diff(dim=axis).abs().mean(dim=(1, 2)) for axis in (1, 2)]
         logits: Tensor = self.last(20 * torch.stack(changes, dim=1))
         return logits
+
+
+class Extra:
+    """Five images after those of the data set, each of them twice."""
+
+    def indices(self, start: int, others: int) -> Tensor:
+        return torch.arange(start, start + 5).repeat(2)
 
 
 def stripes(count: int = 1200, channels: int = 1, val_size: int = 400) -> ClassificationDataModule:
@@ -111,10 +138,138 @@ def test_a_class_without_training_images_is_infinitely_far() -> None:
 def test_no_reference() -> None:
     data = stripes()
     data.image_shape = (3, 1000, 1000)  # more than is read for it
-    assert Reference.of(Direction(), data) is None
+    for data.val_size in (400, 0):
+        assert Reference.of(Direction(), data) is None
     always_wrong = Direction()
     always_wrong.last.weight.data = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     assert Reference.of(always_wrong, stripes()) is None
+
+
+@pytest.mark.parametrize("val_size", [400, 0])
+def test_extra_images_are_not_compared_with(val_size: int) -> None:
+    plain, data = stripes(val_size=val_size), stripes(val_size=val_size)
+    data.extra = Extra()  # type: ignore[assignment]
+    assert len(data.split()[0]) == len(plain.split()[0]) + 10
+    found, wanted = reference_of(data), reference_of(plain)
+    assert (found.threshold, found.temperature) == (wanted.threshold, wanted.temperature)
+    assert list(map(len, found.by_class)) == list(map(len, wanted.by_class))
+
+
+def test_validation_images_that_may_have_been_trained_on_give_a_threshold_alone() -> None:
+    data, wanted = stripes(), reference_of(stripes())
+    data.val_is_unseen = False
+    found = reference_of(data)
+    assert wanted.temperature != 1
+    assert (found.threshold, found.temperature) == (wanted.threshold, 1)
+
+
+def test_training_images_that_can_not_be_read_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*, train: bool) -> ImageSet:
+        raise RequestError("a.png is damaged.")
+
+    data = stripes()
+    monkeypatch.setattr(data.source, "load", refuse)
+    capsys.readouterr()
+    assert Reference.of(Direction(), data) is None
+    assert capsys.readouterr().err == (
+        "mnist-amp: warning: images are not compared with the training images, because these can't be read: a.png is "
+        "damaged.\n"
+    )
+
+
+class Counted(Direction):
+    """Its 4 multiplications an image are counted in the blocks that are computed."""
+
+    blocks: list[int] = []  # noqa: RUF012  (it is shared with the copies)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.blocks.append(len(images))
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("most", [200, 49])
+def test_few_images_of_a_large_network_are_computed(channels: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are computed in blocks of the batch size, after one image that is counted."""
+    monkeypatch.setattr(out_of_distribution, "MULTIPLICATIONS", 4 * most)
+    monkeypatch.setattr(Counted, "blocks", [])
+    reference = Reference.of(Counted(), stripes(channels=channels))
+    if most < 50:
+        assert (reference, Counted.blocks) == (None, [1])
+        return
+    assert reference is not None
+    known = sum(map(len, reference.by_class))
+    if channels == 1:  # 800 images are compared by their edges
+        assert (known, Counted.blocks) == (800, [1, 64, 64, 64, 8])
+    else:
+        assert (known, Counted.blocks) == (100, [1, 64, 36, 64, 36])
+
+
+def test_multiplications() -> None:
+    assert multiplications(PixelNetwork(SimpleNN(16)), SQUARE) == 784 * 16 + 16 * 10
+    layers = (nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.Flatten())
+    assert multiplications(PixelNetwork(nn.Sequential(*layers)), SQUARE) == 28 * 28 * 4 * 9 + 14 * 14 * 6 * 2 * 9
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cuda_finds_the_same(channels: int) -> None:
+    data = stripes(channels=channels)
+    images, labels = data.source.load(train=True)
+    found, wanted = Reference.of(Direction().cuda(), data), reference_of(data)
+    assert found is not None
+    assert found.threshold == pytest.approx(wanted.threshold, rel=1e-3)
+    assert found.temperature == pytest.approx(wanted.temperature, rel=1e-3)
+    distances = found.distances(images[:99].cuda(), labels[:99].cuda())
+    torch.testing.assert_close(distances, wanted.distances(images[:99], labels[:99]), rtol=1e-2, atol=1e-2)
+
+
+def test_after_a_fit_with_extra_images(run: Run, fitted: Run, tmp_path: Path) -> None:
+    """`predict` and `demo` compare with the data set's own images."""
+    digit = draw_digit(7, 28, 2)
+    Path("extra/7").mkdir(parents=True)
+    for number in range(3):
+        digit.save(f"extra/7/{number}.png")
+    fitted("--config=configs/smoke.yaml")
+    run("fit", "--config=configs/smoke.yaml", "--weights=best", "--data.extra_folder=extra")
+    run("predict", "--images", "extra/7/0.png")
+    assert 0 < float(rows()[0]["distance"]) < 9
+    with started("demo", "--port=0", cwd=tmp_path) as process:
+        assert process.stdout is not None
+        page = next(line.split()[1] for line in process.stdout if line.startswith("page "))
+        drawing = draw_digit(7, SIDE, 22).tobytes()
+        answer = json.loads(
+            ask(int(page.rstrip("/").rpartition(":")[2]), "POST", "/read?precision=float32", drawing, **BINARY)[2]
+        )
+        assert 0 < answer["distance"] < 9
+
+
+def test_colour_images_in_a_folder(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """A training image that is damaged after the fit is a warning: the image is scored."""
+    source = np.random.default_rng(0)
+    for part, (label, colour) in (
+        (part, pair) for part in ("train", "test") for pair in enumerate(((200, 0, 0), (0, 0, 200)))
+    ):
+        Path("photos", part, "rb"[label]).mkdir(parents=True)
+        for number in range(40):
+            pixels = np.array(colour) + source.integers(0, 50, (16, 16, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(f"photos/{part}/{'rb'[label]}/{number}.png")
+    run("fit", "--data.folder=photos", "--data.batch_size=8", "--data.val_size=20", "--trainer.logger=false")
+    predict: Any = ["predict", "--images", "photos/test/r/0.png"]
+    run(*predict)
+    assert rows()[0]["guess"] == "r"
+    assert 0 < float(rows()[0]["distance"]) < 9
+    damaged = Path("photos/train/b/3.png")
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    capsys.readouterr()
+    main(predict)
+    assert capsys.readouterr().err.startswith(
+        "mnist-amp: warning: images are not compared with the training images, because these can't be read: "
+        "photos/train/b/3.png "
+    )
+    assert (rows(1)[0]["guess"], rows(1)[0]["distance"]) == ("r", "")
 
 
 def test_edges_tell_directions_and_places_and_not_contrast() -> None:
@@ -143,9 +298,9 @@ def test_the_hidden_layer_is_the_input_of_the_last_linear_layer() -> None:
     torch.manual_seed(0)
     network = SimpleNN(16)
     pixels = PixelNetwork(network)
-    found = hidden_layer(pixels)(SQUARE)
+    found = hidden_layer(pixels, 1)(SQUARE)
     linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
     values = linear[0](pixels.normalization(SQUARE).flatten(1)).relu()
     torch.testing.assert_close(found, nn.functional.normalize(values, dim=1))
-    no_linear = PixelNetwork(nn.Sequential(nn.Flatten(), nn.Dropout()))
-    assert hidden_layer(no_linear)(SQUARE).shape == (1, 784)
+    no_linear = PixelNetwork(nn.Sequential(nn.Conv2d(1, 3, 28), nn.Flatten()))
+    assert hidden_layer(no_linear, 1)(SQUARE).shape == (1, 3)

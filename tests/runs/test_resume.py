@@ -262,7 +262,10 @@ def test_the_config_of_a_resumed_run_does_not_resume(run: Run, fitted: Run) -> N
     assert "Epoch 0: 8 batches" in run("fit", "--config=lightning_logs/version_1/config.yaml")
 
 
-def test_training_images_are_not_validated_on(fitted: Run, refused: Refused) -> None:
+def test_training_images_are_not_validated_on(
+    fitted: Run, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor is a temperature fitted on them."""
     fitted(*SMOKE)
     where = "lightning_logs/version_0/checkpoints/best.ckpt"
     for args, found in (
@@ -273,6 +276,11 @@ def test_training_images_are_not_validated_on(fitted: Run, refused: Refused) -> 
         assert refused("validate", *args) == (
             f"mnist-amp: error: {found}, but {where} was trained with {was}. It has seen images that would be "
             f"validation images now. Leave {found.partition(' ')[0]} out.\n"
+        )
+        main(["test", *args])
+        assert capsys.readouterr().err == (
+            f"mnist-amp: warning: there is no temperature: {found}, but {where} was trained with {was}. It has seen "
+            f"images that would be validation images now. Leave {found.partition(' ')[0]} out.\n"
         )
 
 

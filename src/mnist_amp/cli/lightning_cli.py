@@ -209,7 +209,7 @@ class MnistAmpCLI(OpenCLI):
             resume.check_loops(self.start.path, self.start.content, self.trainer.fit_loop.state_dict())
 
     def _check_data(self, start: StartingCheckpoint) -> None:
-        """Check that the images fit the checkpoint, and that `validate` has held them out."""
+        """Check that the images fit the checkpoint, and whether its run has held the validation images out."""
         data = self.datamodule
         resume.check_data(start.path, start.content, data.classes, data.image_shape)
         saved = start.content.get("datamodule_hyper_parameters", {})
@@ -222,9 +222,22 @@ class MnistAmpCLI(OpenCLI):
         if self.command == "fit" and extra and data.extra_size not in (0, extra):
             images = counted(data.extra_size, "image")
             warn(f"{data.hparams['extra_folder']} has {images}, and had {extra}: the run is not continued exactly.")
-        if self.name == "validate" and "val_size" in saved:
-            seed = "seed_everything" if self.config[self.subcommand].data.seed is None else "data.seed"
+        if self.command != "fit":
+            data.val_is_unseen = "val_size" in saved and self._has_held_out(start)  # unknown of weights alone
+
+    def _has_held_out(self, start: StartingCheckpoint) -> bool:
+        """Return whether the run of the checkpoint has held out the validation images; `validate` needs it."""
+        data = self.datamodule
+        seed = "seed_everything" if self.config[self.subcommand].data.seed is None else "data.seed"
+        try:
             resume.check_held_out(start.path, start.content, data.train_size, data.val_size, data.seed, seed)
+        except RequestError as error:
+            if self.name == "validate":
+                raise
+            if self.name == "test" and data.val_size:
+                warn(f"there is no temperature: {error}")
+            return False
+        return True
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand].trainer

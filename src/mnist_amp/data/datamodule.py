@@ -92,6 +92,7 @@ class ClassificationDataModule(MemoryDataModule):
         image_shape: channels, height and width.
         train_size: number of the data set's training images, with those held out.
         extra_size: number of the extra images.
+        val_is_unseen: whether the network was not trained on the validation images, as far as is known.
 
     Raises:
         RequestError: a size is out of range, or the data set can't be read.
@@ -102,6 +103,8 @@ class ClassificationDataModule(MemoryDataModule):
         >>> data = ClassificationDataModule(batch_size=32, val_size=1000)
         >>> Trainer(max_epochs=1).fit(LitClassifier(), data)  # doctest: +SKIP
     """
+
+    val_is_unseen = True
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from mnist_amp.data.image_form import ImageForm
 from mnist_amp.data.image_set import Facts, ImageSet, Source, check_labels
 from mnist_amp.data.items import read_item, read_items
@@ -66,6 +68,7 @@ class DatasetSource(Source):
     def is_read(self, *, train: bool) -> bool:
         return train in self.read
 
+    @torch.inference_mode(False)  # see `Source.load`
     def load(self, *, train: bool) -> ImageSet:
         facts = self.facts()
         self.opened.pop(not train, None)  # it may hold all of its images

@@ -51,6 +51,7 @@ class FolderSource(Source):
     def facts(self) -> Facts:
         return self._facts
 
+    @torch.inference_mode(False)  # see `Source.load`
     def load(self, *, train: bool) -> ImageSet:
         samples = self._listing.train if train else self._listing.test
         return read_samples(samples, self._facts.image_shape)
@@ -82,8 +83,7 @@ def read_samples(samples: list[Sample], image_shape: tuple[int, int, int]) -> Im
     """Read images into memory, converted to a shape (C, H, W)."""
     channels, height, width = image_shape
     form = ImageForm((height, width), 1 if channels == 1 else 3)
-    with torch.inference_mode(False):  # the threads, which are not in this mode, could not write to the tensor
-        images = torch.empty(len(samples), *image_shape, dtype=torch.uint8)
+    images = torch.empty(len(samples), *image_shape, dtype=torch.uint8)
 
     def read(index: int) -> None:
         images[index] = form.apply(read_pixels(samples[index].path).unsqueeze(0))[0]

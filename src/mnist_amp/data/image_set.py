@@ -57,6 +57,9 @@ class Source(Protocol):
     def load(self, *, train: bool) -> ImageSet:
         """Read the training or the test set into one tensor; the rest that this takes does not grow with the images.
 
+        A set that is read in threads leaves torch's inference mode: they are not in it, so they could not write to the
+        tensor.
+
         Raises:
             RequestError: an image or a label can't be read.
         """

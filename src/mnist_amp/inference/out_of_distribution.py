@@ -10,7 +10,8 @@ oriented gradients for human detection. CVPR 2005.) For colour images, mostly ph
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Self
 
 import torch
@@ -19,20 +20,24 @@ from torch import Tensor, nn
 
 from mnist_amp.data.datamodule import ClassificationDataModule
 from mnist_amp.data.loader import generator
+from mnist_amp.errors import RequestError, warn
 from mnist_amp.inference.pixel_network import PixelNetwork
-from mnist_amp.training.calibration import MOST_IMAGES, fit_temperature, held_out
+from mnist_amp.training.calibration import MOST_IMAGES, evenly, fit_temperature, held_out, is_read_quickly
 
 NOTE = "unlike the training images"
 FALSE_ALARMS = 0.01  # share of the correctly classified held-out images that are beyond the threshold
 NEIGHBOURS = 3
 MOST_EDGES, MOST_HIDDEN = 20_000, 5_000  # training images to compare with; a hidden layer takes longer
+MOST_DISTANCES = 2_500  # held-out images that the threshold comes from
+MULTIPLICATIONS = 2**39  # of the network, for all of these images: 5 to 10 s on 2 cores
+LEAST_IMAGES = 50  # that a network must be able to compute in them
 SIDE, CELLS, DIRECTIONS = 28, 7, 12  # of the edges: an image of 28 x 28 pixels, 7 x 7 parts, 30 degrees apart
 SMOOTH, OVERLAP = 0.7, 0.5  # standard deviations: of the derivative in pixels, and of a part in its sides
 DOUBT = 0.25  # exponent of the ratio of the distances to the guessed class and to the nearest other class
 FARTHEST = 2.0  # distance of two features of length 1
-BLOCK = 500  # images that are computed together
+TOGETHER = 2**16  # values of the images whose edges are computed together: they fit into a core's cache
 
-Features = Callable[[Tensor], Tensor]  # of images (N, C, H, W) uint8: (N, features) float32, of length 1
+Features = Callable[[Tensor], Tensor]  # of images (N, C, H, W) uint8: (N, features) float32 on the CPU, of length 1
 
 
 class Reference:
@@ -53,22 +58,30 @@ class Reference:
 
     def __init__(self, features: Features, images: Tensor, labels: Tensor, classes: int) -> None:
         self.features = features
-        known = self._blocks(images)
+        known = features(images)
         self.by_class = [known[labels == label] for label in range(classes)]
 
     @classmethod
+    @torch.inference_mode()
     def of(cls, network: nn.Module, data: ClassificationDataModule) -> Self | None:
         """Score the training and the validation images of a network.
 
+        Of a large network, fewer images are computed: as many as take 2^39 multiplications, which are 303 for
+        ResNet-18 and 224 x 224 pixels. The threshold is then less exact: with 151 images, 1.6 % are beyond it on
+        average.
+
+        If the network may have been trained on the validation images (`data.val_is_unseen`), the temperature is
+        unknown. The threshold still comes from them: the images that they are compared with are others, so what it
+        was trained on changes little.
+
         Args:
-            network: takes normalised images (N, C, H, W), returns logits (N, classes).
+            network: takes normalised images (N, C, H, W), returns logits (N, classes). It is computed in blocks of
+                `data.batch_size` images, on the device of its weights.
             data: that it was trained with.
 
         Returns:
-            None if the training images take more than 256 MB, and long to read; or if the network gets none right.
-
-        Raises:
-            RequestError: the images can't be read.
+            None if the training images take more than 256 MB, and long to read; if they can't be read, with a warning;
+            if the network gets none right, or is so large that it takes too long.
 
         Examples:
             >>> reference = Reference.of(module.model, data)  # doctest: +SKIP
@@ -77,40 +90,60 @@ class Reference:
         train, held = _split(data)
         if not len(held):
             return None
-        pixels = PixelNetwork(network, data.normalization).to(next(network.parameters()).device)
-        features = edges if data.image_shape[0] == 1 else hidden_layer(pixels)
-        with torch.inference_mode(False):  # threads read, and they may not write into a tensor of the inference mode
+        try:
             images, labels = data.source.load(train=True)
-        order = train[torch.randperm(len(train), generator=generator(0, 0))]
-        order = order[: MOST_EDGES if features is edges else MOST_HIDDEN]
-        reference = cls(features, images[order], labels[order], data.num_classes)
-        return reference if reference._calibrate(pixels, images[held], labels[held], data.val_size > 0) else None
+        except RequestError as error:  # the user's images can be scored without them
+            warn(f"images are not compared with the training images, because these can't be read: {error}")
+            return None
+        pixels = PixelNetwork(network, data.normalization).to(next(network.parameters()).device)
+        most = MULTIPLICATIONS // max(multiplications(pixels, images[:1]), 1)
+        if most < max(LEAST_IMAGES, 2 * NEIGHBOURS * data.num_classes):
+            return None
+        features: Features = edges
+        if data.image_shape[0] == 1:
+            train = train[:MOST_EDGES]
+        else:  # the network computes the training images as well
+            features, most = hidden_layer(pixels, data.batch_size), most // 2
+            train = train[: min(MOST_HIDDEN, most)]
+        reference, held = cls(features, images[train], labels[train], data.num_classes), evenly(held, most)
+        is_known = reference._calibrate(pixels, images[held], labels[held], data.batch_size)
+        if not (data.val_size and data.val_is_unseen):
+            reference.temperature = 1.0
+        return reference if is_known else None
 
-    def _calibrate(self, network: PixelNetwork, images: Tensor, labels: Tensor, unseen: bool) -> bool:
-        """Set the threshold and the temperature from held-out images; return False if none is classified correctly."""
-        with torch.inference_mode():
-            logits = torch.cat([network(block) for block in torch.split(images, BLOCK)])
+    def _calibrate(self, network: PixelNetwork, images: Tensor, labels: Tensor, size: int) -> bool:
+        """Set the threshold and the temperature from held-out images; return False if there is no threshold."""
+        blocks = score(network, images, size)
+        if self.features is edges:
+            features, logits = edges(images), torch.cat([logits for _, logits in blocks])
+        else:  # the network computes both at once
+            features, logits = map(torch.cat, zip(*blocks, strict=True))
+        self.temperature = fit_temperature(logits, labels) or 1.0
         guesses = logits.argmax(dim=1)
-        if not (correct := guesses == labels).any():
+        correct = evenly((guesses == labels).nonzero().flatten(), MOST_DISTANCES)
+        if not len(correct):
             return False
-        distances = self.distances(images[correct], guesses[correct])
-        self.threshold = distances.quantile(1 - FALSE_ALARMS).item()
-        self.temperature = (fit_temperature(logits, labels) if unseen else None) or 1.0
-        return True
+        self.threshold = self._distances(features[correct], guesses[correct]).quantile(1 - FALSE_ALARMS).item()
+        return math.isfinite(self.threshold)
 
+    @torch.inference_mode()
     def distances(self, images: Tensor, guesses: Tensor) -> Tensor:
         """Return how far images are from the training images of the guessed classes.
 
         Args:
-            images: (N, C, H, W) uint8.
+            images: (N, C, H, W) uint8, on any device.
             guesses: their classes (N,) int64, according to the network.
 
         Returns:
-            (N,) float32: over 1 for an image that is unlike the training images, which 1 % of the held-out images are.
+            (N,) float32 on the CPU: over 1 for an image that is unlike the training images, which 1 % of the held-out
+            images are.
         """
-        near = self._near(self._blocks(images))
-        own = near.gather(1, guesses.cpu().unsqueeze(1))
-        other = near.scatter(1, guesses.cpu().unsqueeze(1), math.inf).amin(dim=1, keepdim=True).clamp(max=FARTHEST)
+        return self._distances(self.features(images), guesses.cpu())
+
+    def _distances(self, features: Tensor, guesses: Tensor) -> Tensor:
+        near = self._near(features)
+        own = near.gather(1, guesses.unsqueeze(1))
+        other = near.scatter(1, guesses.unsqueeze(1), math.inf).amin(dim=1, keepdim=True).clamp(max=FARTHEST)
         return (own * (own / other) ** DOUBT / self.threshold).squeeze(1)
 
     def _near(self, features: Tensor) -> Tensor:
@@ -118,33 +151,43 @@ class Reference:
         near = torch.full((len(features), len(self.by_class)), math.inf)
         for label, known in enumerate(self.by_class):
             if count := min(NEIGHBOURS, len(known)):
-                near[:, label] = torch.cdist(features, known).topk(count, largest=False).values.mean(dim=1)
+                cosines = (features @ known.T).topk(count).values  # of vectors of length 1
+                near[:, label] = (2 - 2 * cosines).clamp(min=0).sqrt().mean(dim=1)
         return near.clamp(min=1e-6)
-
-    @torch.inference_mode()
-    def _blocks(self, images: Tensor) -> Tensor:
-        return torch.cat([self.features(block).cpu() for block in torch.split(images, BLOCK)])
 
 
 def _split(data: ClassificationDataModule) -> tuple[Tensor, Tensor]:
-    """Return the indices of images to compare with, and of others for the threshold."""
+    """Return the indices of images to compare with, in a random order, and of others for the threshold.
+
+    None of them is an extra image. Both are empty if the data are too large.
+    """
     train = data.split()[0]
+    train = train[train < data.train_size]
+    if not is_read_quickly(data):
+        return train[:0], train[:0]
     if data.val_size:
-        return train, held_out(data)
+        return train[torch.randperm(len(train), generator=generator(0, 0))], held_out(data)
     mixed = train[torch.randperm(len(train), generator=generator(0, 1))]
     return mixed[len(train) // 10 :], mixed[: min(len(train) // 10, MOST_IMAGES)]
 
 
+@torch.inference_mode()
 def edges(images: Tensor) -> Tensor:
     """Return how much edge images (N, C, H, W) uint8 have in each direction and part, as cube roots.
+
+    They are computed on the CPU, so they are the same on every device.
 
     Returns:
         (N, 588) float32, of length 1: 12 directions x 7 x 7 parts. They do not depend on the contrast.
     """
+    filters, size = _filters(), max(TOGETHER // math.prod(images.shape[1:]), 1)
+    return torch.cat([_edges(block, *filters) for block in torch.split(images.cpu(), size)])
+
+
+def _edges(images: Tensor, derivatives: Tensor, directions: Tensor, parts: Tensor) -> Tensor:
     grey = images.float().mean(dim=1, keepdim=True)
     if grey.shape[2:] != (SIDE, SIDE):
         grey = F.interpolate(grey, (SIDE, SIDE), mode="bilinear", antialias=True)
-    derivatives, directions, parts = (each.to(grey.device) for each in _filters())
     slopes = F.conv2d(grey, derivatives, padding=derivatives.shape[-1] // 2)
     slopes = torch.cat([slopes, slopes.square().sum(dim=1, keepdim=True).sqrt()], dim=1)  # norm() is slow
     by_direction = torch.einsum("dc,nchw->ndhw", directions, slopes).relu()
@@ -167,16 +210,47 @@ def _filters() -> tuple[Tensor, Tensor, Tensor]:
     return derivatives[:, None], torch.stack([angles.cos(), angles.sin(), least], dim=1), parts
 
 
-def hidden_layer(network: PixelNetwork) -> Features:
-    """Return a function that returns the input of a network's last linear layer, or its logits if it has none."""
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+def hidden_layer(network: PixelNetwork, size: int) -> Features:
+    """Return a function that returns the input of a network's last linear layer, or its logits if it has none.
 
-    def features(images: Tensor) -> Tensor:
-        inputs: list[Tensor] = []
-        hook = layers[-1].register_forward_pre_hook(lambda _, given: inputs.append(given[0])) if layers else None
-        logits = network(images)
-        if hook is not None:
-            hook.remove()
-        return F.normalize((inputs[-1] if inputs else logits).flatten(1).float(), dim=1)
+    Args:
+        network: computes them, where it is.
+        size: images that are computed together.
+    """
+    return lambda images: torch.cat([hidden for hidden, _ in score(network, images, size)])
 
-    return features
+
+@torch.inference_mode()
+def score(network: PixelNetwork, images: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the hidden layer (N, features), of length 1, and the logits (N, classes) of blocks of images, on the CPU.
+
+    Args:
+        network: computes them, where it is.
+        images: (N, C, H, W) uint8, on any device.
+        size: images of a block.
+    """
+    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    device, inputs = next(network.parameters()).device, list[Tensor]()
+    with linear[-1].register_forward_pre_hook(lambda _, given: inputs.append(given[0])) if linear else nullcontext():
+        for block in torch.split(images, size):
+            logits = network(block.to(device))
+            hidden = inputs[-1] if inputs else logits
+            inputs.clear()
+            yield F.normalize(hidden.flatten(1).float(), dim=1).cpu(), logits.cpu()
+
+
+@torch.inference_mode()
+def multiplications(network: PixelNetwork, image: Tensor) -> int:
+    """Return how many multiplications an image (1, C, H, W) uint8 takes in the linear layers and convolutions."""
+    found: list[int] = []
+
+    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+        assert isinstance(layer.weight, Tensor)
+        found.append(layer.weight.numel() * (output.numel() // len(layer.weight)))
+
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    hooks = [layer.register_forward_hook(count) for layer in network.modules() if isinstance(layer, kinds)]
+    network(image.to(next(network.parameters()).device))
+    for hook in hooks:
+        hook.remove()
+    return sum(found)

@@ -111,7 +111,8 @@ class EvaluationReport(Report):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.scored = cast(Scores, pl_module.scores).scored()  # on every process, because it gathers from all of them
-        self.temperature = fit_temperature(self.scored.logits, self.scored.labels)
+        if getattr(trainer.datamodule, "val_is_unseen", True):  # type: ignore[attr-defined]
+            self.temperature = fit_temperature(self.scored.logits, self.scored.labels)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.scored = cast(Scores, pl_module.scores).scored()

@@ -102,14 +102,16 @@ def score_held_out(trainer: Trainer, module: LightningModule, data: object) -> S
         data: of the images.
 
     Returns:
-        of at most 5,000 images. None if there are none: another data module, no validation images, or training images
-        that can't be read, or that take more than 256 MB, and so long to read.
+        of at most 5,000 images. None if there are none: another data module, no validation images, validation images
+        that the network may have been trained on, or training images that can't be read, or that take more than 256 MB,
+        and so long to read.
     """
-    if not isinstance(data, ClassificationDataModule) or not (indices := held_out(data)).numel():
+    if not isinstance(data, ClassificationDataModule) or not data.val_is_unseen:
+        return None
+    if not len(indices := held_out(data)):
         return None
     try:
-        with torch.inference_mode(False):  # threads read, and they may not write into a tensor of the inference mode
-            training = data.source.load(train=True)
+        training = data.source.load(train=True)
     except RequestError as error:  # the test images were read, and their metrics must not be lost
         if trainer.is_global_zero:
             warn(f"there is no temperature, because the training images can't be read: {error}")
@@ -120,10 +122,17 @@ def score_held_out(trainer: Trainer, module: LightningModule, data: object) -> S
 
 def held_out(data: ClassificationDataModule) -> Tensor:
     """Return the indices (N,) of at most 5,000 validation images, evenly chosen; none of very large data."""
-    if data.train_size * math.prod(data.image_shape) > MOST_BYTES:
-        return torch.arange(0)
-    indices = data.split()[1]
-    return indices[:: -(-len(indices) // MOST_IMAGES) or 1]
+    return evenly(data.split()[1], MOST_IMAGES) if is_read_quickly(data) else torch.arange(0)
+
+
+def is_read_quickly(data: ClassificationDataModule) -> bool:
+    """Whether the training images take at most 256 MB."""
+    return data.train_size * math.prod(data.image_shape) <= MOST_BYTES
+
+
+def evenly(indices: Tensor, most: int) -> Tensor:
+    """Return at most this many of the indices (N,), at equal distances."""
+    return indices[:: -(-len(indices) // most) or 1]
 
 
 def _score(trainer: Trainer, module: LightningModule, images: ImageSet, data: ClassificationDataModule) -> Scored:
