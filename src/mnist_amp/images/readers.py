@@ -5,11 +5,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_amp.data.decoding import pixels
-from mnist_amp.data.image_form import ImageForm
+from mnist_amp.data.image_form import ImageForm, are_dark_on_light
 from mnist_amp.errors import RequestError
 from mnist_amp.images.data_form import NAMED, is_ink_on_paper
 from mnist_amp.images.digit_finder import find_digits
@@ -98,9 +99,7 @@ def resized(image: Image.Image, image_shape: Shape) -> NDArray[np.uint8]:
 
 def is_dark_on_light(image: NDArray[np.uint8]) -> bool:
     """Return whether the border of an image (C, H, W) is lighter than the image is on average."""
-    inner = np.zeros(image.shape, dtype=bool)
-    inner[:, 1:-1, 1:-1] = True
-    return bool(np.median(image[~inner]) > image.mean())
+    return bool(are_dark_on_light(torch.from_numpy(image[np.newaxis])))
 
 
 def _unchanged(image: Image.Image, image_shape: Shape, ink_on_paper: bool) -> list[Prepared]:
@@ -115,4 +114,4 @@ def _unchanged(image: Image.Image, image_shape: Shape, ink_on_paper: bool) -> li
     if plain(image).mode == "RGBA":
         raise ImageError("transparent parts; leave out --preprocess none")
     taken = resized(image, image_shape)
-    return [Prepared(taken, (DARK_ON_LIGHT,) if ink_on_paper and is_dark_on_light(taken) else ())]
+    return [Prepared(taken, (DARK_ON_LIGHT,) * (ink_on_paper and is_dark_on_light(taken)))]
