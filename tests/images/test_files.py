@@ -368,6 +368,17 @@ def test_folders_named_by_a_class_give_labels(tmp_path: Path, monkeypatch: pytes
     assert find_images(["mine/7", "mine/3/1.png"], digits).labels == {}
 
 
+def test_a_folder_that_is_no_class_among_others_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("7", "seven"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (9, 9)).save(tmp_path / name / "a.png")
+    assert find_images([str(tmp_path)], tuple("0123456789")).labels == {}
+    assert capsys.readouterr().err == (
+        f"mnist-amp: warning: {tmp_path}/seven is named by none of the classes, so the classes of the images in "
+        f"{tmp_path} are not known. Move it out of this folder, and their accuracy is reported.\n"
+    )
+
+
 def test_folders_that_save_images_has_written_give_labels(tmp_path: Path) -> None:
     classes = ("N/A", "cat", "Cat", "Cat")
     files = [tmp_path / name / "a.png" for name in folder_names(classes)]

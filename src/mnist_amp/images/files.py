@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from mnist_amp.data.class_folders import folder_labels
 from mnist_amp.data.decoding import SUFFIXES, FormatError, check_size, is_image, open_image
-from mnist_amp.errors import RequestError
+from mnist_amp.errors import RequestError, warn
 from mnist_amp.images import array_files
 from mnist_amp.images.array_files import Label, read_arrays
 from mnist_amp.images.mnist_form import MAX_SIDE, ImageError
@@ -198,7 +198,15 @@ def _labels(folder: Path, files: list[Path], classes: Sequence[str]) -> dict[Pat
     names = {file: file.relative_to(folder).parts[0] for file in files if file.parent != folder}
     known = folder_labels(classes)
     labels = {file: known.get(name, class_index(name, classes)) for file, name in names.items()}
-    return {} if None in labels.values() else labels  # type: ignore[return-value]
+    unknown = next((names[file] for file, label in labels.items() if label is None), None)
+    if unknown is None:
+        return labels  # type: ignore[return-value]
+    if any(label is not None for label in labels.values()):
+        warn(
+            f"{printable(folder / unknown)} is named by none of the classes, so the classes of the images in "
+            f"{printable(folder)} are not known. Move it out of this folder, and their accuracy is reported."
+        )
+    return {}
 
 
 @contextlib.contextmanager
