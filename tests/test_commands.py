@@ -89,7 +89,7 @@ def test_predictions_have_numbers() -> None:
     assert rows[0]["guess"] in list("0123456789")
     assert rows[0]["probability"] == max(rows[0][f"p{index}"] for index in range(10))
     assert predict("--trainer.limit_predict_batches", 1).metrics["predictions"][0].keys() >= {"index", "class", "p9"}
-    with pytest.raises(RunError, match=r"^1 file could not be scored; none.png: .* The others were scored\.$"):
+    with pytest.raises(RunError, match=r"^1 image could not be read; none.png: .* The others were scored\.$"):
         predict("--images", "black.png", "none.png")
 
 

@@ -49,7 +49,7 @@ from mnist_amp.__main__ import main
 try:
     main()
 finally:
-    optional = {"IPython", "ipykernel", "mlflow", "nbclient", "optuna", "pandas", "wandb"}
+    optional = {"IPython", "cv2", "ipykernel", "mlflow", "nbclient", "optuna", "pandas", "pillow_heif", "wandb"}
     print("loaded:", sorted(optional & set(sys.modules)))
 """
 

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,23 @@ def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
         assert is_image(tmp_path / name)
         assert read_header(tmp_path / name)[:2] == (2, 3)
     (tmp_path / "text").write_text("text", encoding="utf-8")
+    for name, start in {"bmp": b"BM", "gif": b"GIF8", "jpeg": b"\xff\xd8\xff", "tiff": b"II*\0"}.items():
+        (tmp_path / f"text of {name}").write_bytes(start + b" and more text")
     (tmp_path / "empty").touch()
     (tmp_path / "folder").mkdir()
-    assert [is_image(tmp_path / name) for name in ("text", "empty", "folder", "missing", "a.pdf")] == [False] * 5
+    texts = ("text", "text of bmp", "text of gif", "text of jpeg", "text of tiff")
+    assert [name for name in (*texts, "empty", "folder", "missing", "a.pdf") if is_image(tmp_path / name)] == []
+
+
+def test_without_a_suffix_an_image_that_can_not_be_decoded_is_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 99)
+    Image.new("L", (10, 10)).save(tmp_path / "large", "PNG")
+    (tmp_path / "heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    assert is_image(tmp_path / "large")
+    assert is_image(tmp_path / "heic")
 
 
 @pytest.mark.skipif(not HAS_AVIF, reason="needs Pillow 11.3")
@@ -133,6 +148,26 @@ def test_a_jpeg_of_too_many_pixels_is_read_at_a_fraction(tmp_path: Path, monkeyp
         f"{tmp_path / 'a.png'} can't be read as an image: more than 99 pixels; scale it down. Repair it or move it "
         "away."
     )
+
+
+def test_of_a_jpeg_of_several_scans_all_pixels_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libjpeg keeps all of them in memory, even if it decodes a fraction."""
+    image = Image.new("RGB", (24, 16), (9, 8, 7))
+    progressive = saved(tmp_path / "a.jpg", image, progressive=True)
+    content = saved(tmp_path / "b.jpg", image).read_bytes()
+    scan = content.index(b"\xff\xda\0\x0c\3")
+    # the first scan has one of three components
+    one = content[:scan] + b"\xff\xda\0\x08\1" + content[scan + 5 : scan + 7] + content[scan + 11 :]
+    (tmp_path / "c.jpg").write_bytes(one)
+    for path in (progressive, tmp_path / "c.jpg"):
+        assert read_header(path) == Header(16, 24, False)
+    with decoding.open_image(progressive, side=4) as opened:
+        assert opened.size == (6, 4)  # a fraction is faster
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 99)
+    assert read_header(tmp_path / "b.jpg") == Header(8, 12, False)
+    for path in (progressive, tmp_path / "c.jpg"):
+        with pytest.raises(RequestError, match="more than 99 pixels; scale it down"):
+            read_header(path)
 
 
 @pytest.mark.parametrize("read", [read_header, read_pixels])

@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from mnist_amp.__main__ import main
-from mnist_amp.data import ClassificationDataModule
+from mnist_amp.data import ClassificationDataModule, datamodule
+from mnist_amp.data.class_folders import folder_names
 from mnist_amp.data.decoding import SUFFIXES
+from mnist_amp.data.extra_folder import ExtraFolder
 from mnist_amp.data.image_folder import list_extra
+from mnist_amp.data.image_set import ImageSet
 from mnist_amp.errors import RequestError
 from tests.conftest import Refused, Run
 from tests.data.image_files import write_image
@@ -62,11 +66,14 @@ def test_many_images_are_not_repeated(tmp_path: Path) -> None:
 
 def test_other_sizes_are_resized_only_if_a_size_is_given(digits: Path) -> None:
     write_image(digits / "3" / "photo.png", 1, (60, 80))
-    assert refusal(digits) == (
+    message = (
         f"{digits / '3' / 'photo.png'} has 60 x 80 pixels, but the images of the data set have 28 x 28. Bring yours "
-        "into this form with mnist-amp predict --images and --save_images, or resize all of them with "
-        "--data.image_size."
+        "into this form with mnist-amp predict --images and --save_images"
     )
+    assert refusal(digits) == f"{message}."
+    with pytest.raises(RequestError) as error:
+        ExtraFolder(digits, tuple("0123456789"), (3, 28, 28), resize=False)
+    assert str(error.value) == f"{message}, or resize all of them with --data.image_size."
     data = ClassificationDataModule(extra_folder=str(digits), image_size=28)
     assert data.extra is not None
     assert data.extra.append_to(data.source.load(train=False)).images.shape == (10_004, 1, 28, 28)
@@ -90,15 +97,66 @@ def test_folders_that_can_not_be_used(digits: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_slash_in_the_name_of_a_class(tmp_path: Path) -> None:
-    write_image(tmp_path / "N-A" / "a.png")
-    assert [sample.label for sample in list_extra(tmp_path, ("a", "N/A"))] == [1]
+def test_the_folders_have_the_names_that_save_images_writes(tmp_path: Path) -> None:
+    classes = ("a", "N/A", "cat", "Cat", ".net")
+    for name in folder_names(classes):
+        write_image(tmp_path / name / "a.png")
+    assert {sample.path.parent.name: sample.label for sample in list_extra(tmp_path, classes)} == {
+        **{"a": 0, "N-A": 1, "cat (2)": 2, "Cat (3)": 3, "-net": 4},
+    }
+    write_image(tmp_path / "Cat" / "a.png")
+    assert [sample.label for sample in list_extra(tmp_path, classes)].count(3) == 2
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(RequestError) as error:
+        list_extra(tmp_path, classes)
+    assert str(error.value) == (
+        f"{tmp_path / 'dog'} is none of the classes of the data set: a, N-A, cat (2), Cat (3), -net. Rename the "
+        "folder, or move it away."
+    )
+
+
+@pytest.mark.parametrize(
+    ("paper", "others", "dark"), [((255, 0, 0), 0, 1), ((0, 0, 0), 0, 0), ((255, 255, 255), 255, 0)]
+)
+def test_dark_ink_beside_light_ink_is_reported(
+    tmp_path: Path, paper: tuple[int, ...], others: int, dark: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not if the data set has such images as well."""
+    for index, level in enumerate(paper):
+        write_ink(tmp_path / "mine" / "1" / f"{index}.png", paper=level)
+    images = torch.full((4, 1, 28, 28), others, dtype=torch.uint8)
+    images[:, :, 9:12, 9:20] = 255 - others
+    extra = ExtraFolder(tmp_path / "mine", tuple("0123456789"), (1, 28, 28), resize=True)
+    assert extra.append_to(ImageSet(images, torch.zeros(4, dtype=torch.int64))).labels.tolist() == [0] * 4 + [1] * 3
+    warning = (
+        f"mnist-amp: warning: {dark} of 3 images of {tmp_path / 'mine'} are dark on a light background, but those of "
+        "the data set are light on a dark one. Bring your images into that form with mnist-amp predict --images and "
+        "--save_images.\n"
+    )
+    assert capsys.readouterr().err == (warning if dark else "")
+
+
+def write_ink(path: Path, paper: int) -> None:
+    """Write an image of 56 x 56 pixels with a stroke."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("L", (56, 56), paper)
+    image.paste(255 - paper, (20, 10, 28, 46))
+    image.save(path)
+
+
+def test_the_memory_for_both_is_checked(digits: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[int] = []
+    monkeypatch.setattr(datamodule, "check_memory", lambda number, *_: checked.append(number))
+    for stage in ("fit", "validate", "test"):
+        attached(data_dir, stage, extra_folder=str(digits))
+    attached(data_dir, "fit")
+    assert checked == [2 * 60_000 + 2 * 3, 60_000, 10_000, 60_000]
 
 
 def test_a_run_learns_them_beside_the_data_set(
     run: Run, fitted: Run, refused: Refused, digits: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The banner names them. The other commands need the folder, but not the same images."""
+    """The banner names them. The other commands do not need them."""
     fitted("--config=configs/smoke.yaml")
     out = run("fit", "--config=configs/smoke.yaml", "--weights=best", "--data.extra_folder=digits")
     assert "\ndata       MNIST and 3 images of digits, images of 1 x 28 x 28 in 10 classes\n" in out
@@ -108,5 +166,8 @@ def test_a_run_learns_them_beside_the_data_set(
     warning = "mnist-amp: warning: digits has 2 images, and had 3: the run is not continued exactly.\n"
     assert warning in capsys.readouterr().err
     digits.rename("moved")
-    assert refused("test").startswith("mnist-amp: error: digits can't be read: ")
-    assert run("test", "--data.extra_folder=null")
+    Image.new("L", (28, 28)).save("a.png")
+    for command in (["validate"], ["test"], ["predict", "--images=a.png"]):
+        assert " images of digits" not in run(*command)
+    message = refused("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
+    assert message.startswith("mnist-amp: error: digits can't be read: ")

@@ -75,6 +75,10 @@ RANGE = "images have values from 0 to 1 or from 0 to 255"
             np.zeros((3, 8, 8)),
             "3 grey images or one in colour? Save grey images as (3, H, W, 1), an RGB image as (1, 3, H, W)",
         ),
+        (
+            np.zeros((784, 784)),
+            "784 images of 28 x 28 or one of 784 x 784? Save the images as (784, 28, 28), one image as (1, 784, 784)",
+        ),
     ],
 )
 def test_arrays_that_are_unclear_are_refused(tmp_path: Path, array: NDArray[Any], message: str) -> None:

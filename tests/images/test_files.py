@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 from mnist_amp.data import decoding
+from mnist_amp.data.class_folders import folder_names
 from mnist_amp.errors import RequestError
 from mnist_amp.images.files import (
     Frame,
@@ -362,8 +363,18 @@ def test_folders_named_by_a_class_give_labels(tmp_path: Path, monkeypatch: pytes
     expected = {Path("mine/3/1.png"): 3, Path("mine/7/old/2.png"): 7}
     assert find_images(["mine", "other"], digits).labels == expected
     assert find_images(["mine"], ("7", "3")).labels == {Path("mine/3/1.png"): 1, Path("mine/7/old/2.png"): 0}
+    assert find_images(["mine"], ("x", "X")).labels == {}
     assert find_images(["mine"]).labels == {}
     assert find_images(["mine/7", "mine/3/1.png"], digits).labels == {}
+
+
+def test_folders_that_save_images_has_written_give_labels(tmp_path: Path) -> None:
+    classes = ("N/A", "cat", "Cat", "Cat")
+    files = [tmp_path / name / "a.png" for name in folder_names(classes)]
+    for file in files:
+        file.parent.mkdir()
+        file.touch()
+    assert find_images([str(tmp_path)], classes).labels == dict(zip(files, range(4), strict=True))
 
 
 def test_index_of_a_class() -> None:

@@ -6,12 +6,14 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import own_digits
 from mnist_amp.data import mnist
 from mnist_amp.data.decoding import SUFFIXES
+from mnist_amp.inference.out_of_distribution import Reference
 from tests.conftest import Refused, Run, command, files
 from tests.inference.conftest import digits_of, rows
 
@@ -55,16 +57,22 @@ def test_two_processes(checkpoint: dict[str, Any], kept: Path, tmp_path: Path, d
 def test_preprocess_none_takes_images_as_they_are_and_mnist_converts_them(
     predict: Run, kept: Path, data_dir: Path
 ) -> None:
-    """Without conversion, the test images have the probabilities that `predict` without --images gives them."""
+    """Without conversion, the test images have the logits that `predict` without --images gives them.
+
+    The probabilities of image files are those at a temperature, see `training.calibration`.
+    """
     predict()
     with (kept.parent / "predict_last" / "predictions.csv").open(encoding="utf-8") as file:
         wanted = list(csv.DictReader(file))[:128]
     images, digits = (part[:128].numpy() for part in mnist.load(data_dir, train=False))
     own_digits.written(images, digits, "as PNG files", Path("own"))
-    predict("--images", "own", "--preprocess=none")  # in two of the same batches, which are rounded in the same way
+    printed = predict("--images", "own", "--preprocess=none")  # two of the same batches, rounded in the same way
     found = rows()
-    for name in ("guess", *(f"p{digit}" for digit in range(10))):
-        assert [float(row[name]) for row in found] == pytest.approx([float(row[name]) for row in wanted], abs=2e-6)
+    assert [row["guess"] for row in found] == [row["guess"] for row in wanted]
+    temperature = next(float(line.split()[1]) for line in printed.splitlines() if line.startswith("temperature "))
+    plain = np.array([[float(row[f"p{digit}"]) for digit in range(10)] for row in wanted]) ** (1 / temperature)
+    cells = [[float(row[f"p{digit}"]) for digit in range(10)] for row in found]
+    np.testing.assert_allclose(cells, plain / plain.sum(axis=1, keepdims=True), atol=1e-4)
     own_digits.written(images, digits, "inverted: dark on light", Path("inverted"))
     predict("--images", "inverted")
     assert [row["guess"] for row in rows(1)] == [row["guess"] for row in found]
@@ -104,8 +112,9 @@ def test_images_are_named_in_a_config_file_or_the_environment(
 
 
 def test_unreadable_files_are_reported_and_the_others_are_scored(
-    predict: Run, data_dir: Path, capsys: pytest.CaptureFixture[str]
+    predict: Run, data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(Reference, "of", lambda *_: None)  # the probabilities are not calibrated
     images, _ = digits_of(data_dir, 2)
     Path("own").mkdir()
     for name, image in zip(("a.png", "b.bmp"), images, strict=True):
@@ -117,12 +126,24 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
     assert exit_info.value.code == 1
     printed = capsys.readouterr()
     assert printed.err == (
-        "mnist-amp: error: 2 images could not be scored; own/torn.png: can't be read: image file is truncated. "
+        "mnist-amp: error: 2 images could not be read; own/torn.png: can't be read: image file is truncated. "
         "The others were scored.\n"
     )
     table = rows()
     probabilities = [f"p{digit}" for digit in range(10)]
-    head = ["file", "page", "digit", "class", "guess", "probability", *probabilities, "number", "note"]
+    head = [
+        "file",
+        "page",
+        "row",
+        "digit",
+        "class",
+        "guess",
+        "probability",
+        *probabilities,
+        "distance",
+        "number",
+        "note",
+    ]
     assert list(table[0]) == head
     assert [(row["file"], row["note"]) for row in table] == [
         ("own/a.png", "unsure"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mnist_amp.errors import RunError
-from mnist_amp.runs.atomic_files import STALE, atomic_write, remove_stale_files
+from mnist_amp.runs.atomic_files import STALE, atomic_write, describe_write_errors, remove_stale_files
 
 
 def test_the_file_is_replaced(tmp_path: Path) -> None:
@@ -32,6 +32,13 @@ def test_after_an_error_the_old_file_is_unchanged(tmp_path: Path) -> None:
     assert re.fullmatch(re.escape(str(path)) + reason, str(error.value))
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "good"
+
+
+def test_a_folder_may_have_changed(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as error, describe_write_errors(tmp_path):
+        raise OSError("disk full")
+    assert str(error.value).startswith(f"{tmp_path} can't be written: disk full (")
+    assert str(error.value).endswith(" MB free there).")
 
 
 def test_removes_stale_files_of_killed_processes(tmp_path: Path) -> None:

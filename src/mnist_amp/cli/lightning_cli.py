@@ -163,6 +163,8 @@ class MnistAmpCLI(OpenCLI):
             self.config[subcommand].ckpt_path, self.config[subcommand].weights_only = path, True
             self.changes = self.start.changes(subcommand, self.config[subcommand])
         config = self.config[subcommand]
+        if subcommand != "fit":
+            config.data.extra_folder = None  # only a fit uses these images, and the folder may have been moved
         if self.weights is not None:
             self.weights.apply_settings(config)
         settings.check_times(config.as_dict(), written(own))

@@ -75,7 +75,8 @@ class ClassificationDataModule(MemoryDataModule):
         folder: a folder with your own images instead of a data set: CLASS/*.png, or train/CLASS/*.png and
             test/CLASS/*.png, or four files of MNIST's format
         extra_folder: a folder with more training images by class, CLASS/*.png, such as your own digits beside MNIST.
-            They are a tenth of the images of an epoch, repeated if they are fewer. None of them is held out
+            They are a tenth of the images of an epoch, repeated if they are fewer. None of them is held out. Only `fit`
+            reads them
         image_size: height and width that the images are resized to; one number for a square. By default they must all
             have the same size
         channels: 1 for grey images, 3 for colour; by default as the images are
@@ -188,13 +189,16 @@ class ClassificationDataModule(MemoryDataModule):
     def setup(self, stage: str) -> None:
         assert self.trainer is not None
         device, train = self.trainer.strategy.root_device, stage in ("fit", "validate")
+        extra = self.extra if stage == "fit" else None
         facts = self.source.facts()
-        if not self.source.is_read(train=train):
-            # a data set is copied once to append images to it
-            number = (2 if self.extra_size else 1) * facts.train_size if train else facts.test_size
-            check_memory(number, facts.image_shape, device, self.trainer.num_devices)
+        number = facts.train_size if train else facts.test_size
+        needed = 0 if self.source.is_read(train=train) else number
+        if extra is not None:  # both are copied to join them
+            needed += number + 2 * len(extra)
+        if needed:
+            check_memory(needed, facts.image_shape, device, self.trainer.num_devices)
         found = self.source.load(train=train)
-        images, labels = self.extra.append_to(found) if train and self.extra else found
+        images, labels = found if extra is None else extra.append_to(found)
         self.images, self.labels = images.to(device), labels.to(device)
 
     def train_dataloader(self) -> ShuffledLoader:

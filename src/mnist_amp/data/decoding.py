@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -68,7 +69,7 @@ def open_image(path: Path, side: int | None = None) -> Iterator[ImageFile]:
     Args:
         path: of the file.
         side: a JPEG is decoded at a half, quarter or eighth of its height and width that has at least this many pixels
-            on the shorter side; also if it has more than MAX_PIXELS.
+            on the shorter side; also if it has more than MAX_PIXELS and one scan.
 
     Raises:
         FormatError: the format is unknown or its package is missing, or there are too many pixels.
@@ -79,6 +80,8 @@ def open_image(path: Path, side: int | None = None) -> Iterator[ImageFile]:
         (1008, 756)
     """
     with path.open("rb") as file, _image_class(_format(file))(file) as image:
+        if image.format == "JPEG" and not _has_one_scan(image, file):
+            check_size(image)
         shorter = min(image.size)
         fitting = next((shorter // part for part in (1, 2, 4) if _fits(image, part)), shorter // 8)
         if (wanted := min(fitting, side or fitting)) < shorter:
@@ -105,9 +108,13 @@ def is_image(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            return bool(_format(file))
-    except (OSError, FormatError):
+            _format(file)
+        # a text may begin as an image does; an image that is too large, or whose package is missing, is one
+        with contextlib.suppress(FormatError), open_image(path):
+            pass
+    except Exception:  # of many kinds, by format
         return False
+    return True
 
 
 def read_header(path: Path) -> Header:
@@ -165,6 +172,17 @@ def pixels(image: Image.Image) -> Tensor:
 def _fits(image: Image.Image, part: int = 1) -> bool:
     """Return whether an image has at most MAX_PIXELS, at one part of its height and width."""
     return image.width * image.height <= MAX_PIXELS * part * part
+
+
+def _has_one_scan(image: ImageFile, file: IO[bytes]) -> bool:
+    """Return whether a JPEG has one scan. Of several, libjpeg keeps the coefficients of all pixels in memory.
+
+    Several scans are progressive, or the first of them has some of the components only. Pillow has read its header.
+    """
+    components: int = image.layers  # type: ignore[attr-defined]
+    file.seek(-8 - 2 * components, os.SEEK_CUR)
+    has_all = file.read(5) == bytes([0xFF, 0xDA, 0, 6 + 2 * components, components])
+    return has_all and "progressive" not in image.info
 
 
 def _format(file: IO[bytes]) -> str:

@@ -4,6 +4,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mnist_amp.data.decoding import Header, read_header, read_pixels
 from mnist_amp.data.idx_files import IdxSource, find_idx_files
@@ -55,6 +56,10 @@ class FolderSource(Source):
     def load(self, *, train: bool) -> ImageSet:
         samples = self._listing.train if train else self._listing.test
         return read_samples(samples, self._facts.image_shape)
+
+    def examples(self, number: int) -> Tensor:
+        samples = self._listing.train
+        return read_samples(samples[:: max(len(samples) // number, 1)], self._facts.image_shape).images
 
     @cached_property
     def _listing(self) -> Listing:

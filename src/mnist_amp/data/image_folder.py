@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from mnist_amp.data.class_folders import folder_labels, folder_names
 from mnist_amp.data.decoding import SUFFIXES, is_image
 from mnist_amp.errors import RequestError
 
@@ -55,12 +56,12 @@ def list_images(folder: Path, seed: int) -> Listing:
 def list_extra(folder: Path, classes: tuple[str, ...]) -> list[Sample]:
     """List the images of FOLDER/CLASS/IMAGE, where the folders are named by some of the classes of a data set.
 
-    A folder may be empty, and a class may have no folder. `/` in the name of a class is `-` in that of its folder.
+    A folder may be empty, and a class may have no folder. The name of a folder is one of `folder_labels`.
 
     Raises:
         RequestError: a folder is named by none of the classes, or there are no images.
     """
-    labels = {name.replace("/", "-"): label for label, name in enumerate(classes)}
+    labels = folder_labels(classes)
     try:
         by_class = {path.name: _images(path) for path in _folders(folder)}
     except OSError as error:
@@ -71,13 +72,13 @@ def list_extra(folder: Path, classes: tuple[str, ...]) -> list[Sample]:
     unknown = next((name for name, paths in by_class.items() if name not in labels), None)
     if unknown is not None:
         raise RequestError(
-            f"{folder / unknown} is none of the classes of the data set: {', '.join(labels)}. Rename the folder, or "
-            "move it away."
+            f"{folder / unknown} is none of the classes of the data set: {', '.join(folder_names(classes))}. "
+            "Rename the folder, or move it away."
         )
     if not any(by_class.values()):
         raise RequestError(
             f"{folder} has no images by class. Put them into folders that are named by their classes, such as "
-            f"{folder / next(iter(labels)) / 'a.png'} ({', '.join(SUFFIXES)})."
+            f"{folder / folder_names(classes)[0] / 'a.png'} ({', '.join(SUFFIXES)})."
         )
     return [Sample(path, labels[name]) for name, paths in by_class.items() for path in paths]
 

@@ -74,6 +74,20 @@ def to_grey(images: Tensor) -> Tensor:
     return grey.to(torch.uint8)
 
 
+def are_dark_on_light(images: Tensor) -> Tensor:
+    """Return whether the border of each image (N, C, H, W) is lighter than the image is on average, (N,) bool.
+
+    >>> image = torch.full((1, 1, 5, 5), 255, dtype=torch.uint8)
+    >>> image[0, 0, 2, 2] = 0
+    >>> are_dark_on_light(torch.cat([image, 255 - image]))
+    tensor([ True, False])
+    """
+    inner = torch.zeros(images.shape[2:], dtype=torch.bool, device=images.device)
+    inner[1:-1, 1:-1] = True
+    border = images[..., ~inner].flatten(1)
+    return border.median(dim=1).values > images.flatten(1).float().mean(dim=1)
+
+
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Scale images to cover a size, and cut off the rest at both sides, so that nothing is distorted."""
     found = images.shape[2:]

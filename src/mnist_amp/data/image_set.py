@@ -64,6 +64,15 @@ class Source(Protocol):
             RequestError: an image or a label can't be read.
         """
 
+    def examples(self, number: int) -> Tensor:
+        """Return at least this many training images, or all, at equal distances: (N, C, H, W) uint8.
+
+        Raises:
+            RequestError: as `load`.
+        """
+        images = self.load(train=True).images
+        return images[:: max(len(images) // number, 1)]
+
 
 def check_labels(labels: Tensor, classes: Sequence[str], where: str) -> None:
     """Refuse labels (N,) that are no index of `classes`; `where` begins the message."""

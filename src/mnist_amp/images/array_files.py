@@ -134,6 +134,11 @@ def _channels_last(array: Array) -> Array:
         raise ImageError(
             "3 grey images or one in colour? Save grey images as (3, H, W, 1), an RGB image as (1, 3, H, W)"
         )
+    if array.shape == (PIXELS, PIXELS):
+        raise ImageError(
+            f"{PIXELS} images of {SIDE} x {SIDE} or one of {PIXELS} x {PIXELS}? Save the images as ({PIXELS}, {SIDE}, "
+            f"{SIDE}), one image as (1, {PIXELS}, {PIXELS})"
+        )
     if array.ndim == 2:
         array = array.reshape(-1, SIDE, SIDE) if array.shape[1] == PIXELS else array[np.newaxis]
     elif array.ndim == 3 and array.shape[2] in (1, 3, 4):

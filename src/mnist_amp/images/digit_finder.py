@@ -4,8 +4,8 @@ Connected parts of ink are grouped to digits, and digits to rows. OpenCV finds t
 out is one digit.
 """
 
-import importlib.util
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,17 +17,15 @@ from mnist_amp.images.mnist_form import SIDE, is_simple, mnist_form, opaque, pla
 if TYPE_CHECKING:
     from mnist_amp.images.ink import Parts
 
-HAS_OPENCV = importlib.util.find_spec("cv2") is not None
-
 # in heights of a digit
 BROKEN = 0.08  # the widest gap between two parts of a digit beside each other
 ABOVE = 0.4  # the widest gap between two parts of a digit, one above the other, and between digits of a row
-SMALL = 0.45  # the largest height of dots, dashes and the bar of a 5
+MARK_HEIGHT = 0.45  # the largest height of dots, dashes and the bar of a 5
 SLASH = 1.1  # the least height of a slash
 DOT = 0.3  # the largest height of a dot above or below a stroke
 WIDE = 1.5  # the width from which on a digit may be several; 0.5 % of MNIST's are wider
 
-NO_OPENCV = "OpenCV is not installed; `pip install 'mnist-amp[images]'` reads lined paper, shadows and several digits"
+NO_OPENCV = "`pip install 'mnist-amp[images]'` reads lined paper, shadows and several digits"
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -40,11 +38,13 @@ class Digit:
         pixels: (28, 28), in MNIST's form, light ink on a dark background.
         box: left, top, right and bottom in the image, in pixels.
         notes: what may be wrong with it, in words that follow the file's name and a colon; usually empty.
+        row: of the digits in the image, from 1.
     """
 
     pixels: NDArray[np.uint8]
     box: Box
     notes: tuple[str, ...]
+    row: int = 1
 
 
 class Group(NamedTuple):
@@ -73,18 +73,36 @@ def find_digits(image: Image.Image) -> list[Digit]:
     """
     if max(image.size) <= SIDE:
         return [Digit(mnist_form(image), (0, 0, *image.size), ())]
-    if not HAS_OPENCV:
-        return [Digit(mnist_form(image), (0, 0, *image.size), () if is_simple(image) else (NO_OPENCV,))]
+    if (missing := missing_opencv()) is not None:
+        notes = () if is_simple(image) else (f"{missing}; {NO_OPENCV}",)
+        return [Digit(mnist_form(image), (0, 0, *image.size), notes)]
     from mnist_amp.images.ink import find_parts
 
     levels = opaque(reduced(image))
     parts = find_parts(levels)
     factor = image.width / levels.shape[1]
     return [
-        _digit(group, parts, factor, notes)
-        for row in _rows(_groups(parts.boxes))
+        replace(_digit(group, parts, factor, notes), row=number)
+        for number, row in enumerate(_rows(_groups(parts.boxes)), 1)
         for group, notes in _without_separators(row, parts)
     ]
+
+
+@functools.cache
+def missing_opencv() -> str | None:
+    """Return why OpenCV can't be used; None if it can. It is imported, because a library that it needs may be missing.
+
+    Examples:
+        >>> missing_opencv()
+        "OpenCV can't be imported (libGL.so.1: cannot open shared object file: No such file or directory)"
+    """
+    try:
+        import cv2  # noqa: F401
+    except ModuleNotFoundError:
+        return "OpenCV is not installed"
+    except Exception as error:  # of many kinds, by build
+        return f"OpenCV can't be imported ({' '.join(str(error).split())})"
+    return None
 
 
 def _digit(group: Group, parts: "Parts", factor: float, notes: tuple[str, ...]) -> Digit:
@@ -156,7 +174,7 @@ def _belong(boxes: NDArray[Any]) -> NDArray[np.bool_]:
     # [i, j]: j is the bar of a 5 i; a dash between digits is lower
     middle = (top + bottom) / 2
     high = top + 0.35 * height > middle.T
-    small = height < SMALL * digit
+    small = height < MARK_HEIGHT * digit
     bar = high & small.T & ~small & (overlap > -2 * BROKEN * digit)
     return np.asarray((gap < ABOVE * digit) & (above | broken | bar | bar.T))
 
@@ -181,7 +199,7 @@ def _rows(groups: list[Group]) -> list[list[Group]]:
 
 def _without_separators(row: list[Group], parts: "Parts") -> list[tuple[Group, tuple[str, ...]]]:
     """Return the digits of a row with notes, without dots, dashes and slashes."""
-    smallest = SMALL * _typical([group.height for group in row])
+    smallest = MARK_HEIGHT * _typical([group.height for group in row])
     tall = [group for group in row if group.height > smallest]
     slash = SLASH * float(np.median([group.height for group in tall]))
     digits = [*tall[:1], *(group for group in tall[1:-1] if not _is_slash(group, parts, slash)), *tall[1:][-1:]]

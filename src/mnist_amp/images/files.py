@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from mnist_amp.data.class_folders import folder_labels
 from mnist_amp.data.decoding import SUFFIXES, FormatError, check_size, is_image, open_image
 from mnist_amp.errors import RequestError
 from mnist_amp.images import array_files
@@ -18,7 +19,7 @@ from mnist_amp.images.mnist_form import MAX_SIDE, ImageError
 from mnist_amp.wording import printable
 
 HIDDEN = ("desktop.ini", "thumbs.db")  # files of Windows, which marks them as hidden in no name
-NAMED = 3  # files left out for one reason that a message names
+SHOWN = 3  # files left out for one reason that a message names
 TIFF_KIND = 254  # the tag of a page's kind
 SMALLER_OR_MASK = 1 | 4  # bits of this tag: the page is a smaller copy of another page, or its mask
 
@@ -104,7 +105,7 @@ def left_out_files(left_out: Sequence[tuple[Path, str]]) -> str:
     for file, reason in left_out:
         names.setdefault(reason, []).append(printable(file))
     parts = [
-        ", ".join(group[:NAMED]) + (f" and {len(group) - NAMED:,} more" if len(group) > NAMED else "") + f" ({reason})"
+        ", ".join(group[:SHOWN]) + (f" and {len(group) - SHOWN:,} more" if len(group) > SHOWN else "") + f" ({reason})"
         for reason, group in names.items()
     ]
     return ", ".join(parts)
@@ -195,7 +196,8 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
 def _labels(folder: Path, files: list[Path], classes: Sequence[str]) -> dict[Path, int]:
     """Return the labels of a folder's files, if each of its folders that holds images is named by a class."""
     names = {file: file.relative_to(folder).parts[0] for file in files if file.parent != folder}
-    labels = {file: class_index(name, classes) for file, name in names.items()}
+    known = folder_labels(classes)
+    labels = {file: known.get(name, class_index(name, classes)) for file, name in names.items()}
     return {} if None in labels.values() else labels  # type: ignore[return-value]
 
 

@@ -12,15 +12,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_amp.images.mnist_form import NO_INK, SPECK, NoInkError, border, even_ink, is_even
-from mnist_amp.images.printed_lines import LINE, VISIBLE, Plane, connected, square, without_lines
+from mnist_amp.images.mnist_form import NO_INK, NoInkError, border, even_ink, is_even
+from mnist_amp.images.printed_lines import LINE, STROKE_INK, Plane, connected, square, without_lines
 
-SMALL = 100  # pixels of the longer side in which paper, polarity and colours are estimated
+ESTIMATE_SIDE = 100  # pixels of the longer side in which paper, polarity and colours are estimated
 STROKE = 0.21  # of the longer side: the widest stroke; wider ones of thick pens lose their middle
 DARK = 1.1  # how much rougher than without its light parts an image may be without its dark ones, if its ink is dark
 FAINT = 22  # of 255: the least contrast of ink; pencil has 29 and more, shades of blank paper at most 16
-NOISE = 5  # the least contrast of ink, in standard deviations of the noise
+PHOTO_SIGMAS = 5  # the least contrast of ink, in standard deviations of the noise
 STRONG = 128  # of 255: ink that each part of a photographed digit has somewhere
+SMALLEST_PART = 0.02  # of the strong ink of the largest part: a part that has less is a speck
 GRAIN = 0.025  # of the longer side: the largest part that is grain of the paper; a digit of 768 pixels' 1/38 has 20
 
 
@@ -57,7 +58,8 @@ def find_parts(levels: NDArray[np.uint8]) -> Parts:
     """
     if is_even(levels):
         ink = (even_ink(levels) * 255).astype(np.uint8)
-        if (ink > VISIBLE).mean() < 0.5:  # otherwise the border is a table, and most of the image is a sheet of paper
+        # otherwise the border is a table, and most of the image is a sheet of paper
+        if (ink > STROKE_INK).mean() < 0.5:
             return _parts(without_lines(ink, np.ones_like(ink)), None)
     ink, paper = _photographed_ink(levels)
     return _parts(without_lines(ink, paper), paper)
@@ -66,13 +68,13 @@ def find_parts(levels: NDArray[np.uint8]) -> Parts:
 def _parts(ink: Plane, paper: Plane | None) -> Parts:
     """Return the parts that are no specks and, in a photograph, do not reach the paper's edge, if there are such."""
     side = max(ink.shape)
-    mask = (ink > VISIBLE).astype(np.uint8)
+    mask = (ink > STROKE_INK).astype(np.uint8)
     strong = mask
     if paper is not None:  # what is left of pale lines is far from strong ink
         strong = (ink > STRONG).astype(np.uint8)
         mask &= cv2.dilate(strong, square(2 * int(LINE * side) + 1))
     labels, stats = connected(mask)
-    step = 2 if side > SMALL else 1  # a sample is faster
+    step = 2 if side > ESTIMATE_SIDE else 1  # a sample is faster
     amounts = np.bincount(labels[::step, ::step][strong[::step, ::step] > 0], minlength=len(stats))
     amounts[0] = 0
     cut = False
@@ -83,7 +85,7 @@ def _parts(ink: Plane, paper: Plane | None) -> Parts:
         inside[labels.ravel()[np.flatnonzero(paper > inner)]] = 0
         cut = not inside.any()
         amounts = amounts if cut else inside
-    numbers = np.flatnonzero(amounts > SPECK * amounts.max())
+    numbers = np.flatnonzero(amounts > SMALLEST_PART * amounts.max())
     if len(numbers) == 0:
         raise NoInkError(NO_INK)
     left, top, width, height, _ = stats[numbers].T
@@ -96,28 +98,30 @@ def _photographed_ink(levels: NDArray[np.uint8]) -> tuple[Plane, Plane]:
     height, width = levels.shape[:2]
     side = max(height, width)
     small = levels
-    if side > SMALL:
-        size = max(width * SMALL // side, 1), max(height * SMALL // side, 1)
+    if side > ESTIMATE_SIDE:
+        size = max(width * ESTIMATE_SIDE // side, 1), max(height * ESTIMATE_SIDE // side, 1)
         small = cv2.resize(levels, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1)
-    paper = _paper(small)
+    paper = _paper_mask(small)
     weights = _contrast(small, paper)
     grey = cv2.transform(levels, np.append(weights, 255 * -weights[weights < 0].sum())[None])
-    grey = (cv2.GaussianBlur(grey, (5, 5), 0) if side > SMALL else grey).reshape(height, width)
+    grey = (cv2.GaussianBlur(grey, (5, 5), 0) if side > ESTIMATE_SIDE else grey).reshape(height, width)
     paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_NEAREST)
     background = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, square(int(side * STROKE)))
     ink = 255 - cv2.divide(grey, cv2.max(background, 1), scale=255)
     # the paper has the least ink, and half of a crop may be ink
-    lowest, low, most = np.quantile(ink[paper > 0][::7], (0.05, 0.3, 0.995))
+    lowest, low, most, rare = np.quantile(ink[paper > 0][::7], (0.05, 0.3, 0.995, 0.9995))
     noise = (low - lowest) / 1.17 + 0.5
     middle = low + 0.4 * noise
-    if most - middle < max(FAINT, NOISE * noise):
+    least = middle + max(FAINT, PHOTO_SIGMAS * noise)
+    most = most if most >= least else rare  # one digit on a large page
+    if most < least:
         raise NoInkError(NO_INK)
     floor = middle + 3 * noise
     table = (255 * (np.arange(256) - floor) / (most - floor)).clip(0, 255).astype(np.uint8)
     return cv2.LUT(ink, table) * paper, paper
 
 
-def _paper(small: NDArray[np.uint8]) -> Plane:
+def _paper_mask(small: NDArray[np.uint8]) -> Plane:
     """Return 1 where the paper is, 0 on a darker table around it. Without a table, all is paper."""
     bright = cv2.medianBlur(functools.reduce(cv2.max, cv2.split(small)), 3)
     _, mask = cv2.threshold(bright, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)

@@ -14,14 +14,14 @@ from PIL import Image
 
 SIDE, BOX, CENTRE = 28, 20, 14
 MAX_SIDE = 768  # pixels of the longer side of an image in which a digit is searched; a digit of 1/38 of it has 20
-VISIBLE = 25  # smallest difference between ink and its paper, in levels of 255
-NOISE = 7  # smallest difference between ink and its paper, in standard deviations of the paper's noise
-NEAR = 6  # largest difference of paper of one colour from this colour, in levels
+CONTRAST = 25  # smallest difference between ink and its paper, in levels of 255
+CONTRAST_SIGMAS = 7  # smallest difference between ink and its paper, in standard deviations of the paper's noise
+SAME_COLOUR = 6  # largest difference of paper of one colour from this colour, in levels
 EVEN = 0.6  # share of the border with nearly one colour in scans and drawings; photographs have at most 0.56
 PLAIN = 0.4  # share of the border that has one colour if the light is even; the rest may be ink
 INK = 0.2  # of the darkest ink: the least that counts as part of the digit's box, as in all of MNIST's images
 FULL = 75  # percentile of the ink in a scaled box that becomes the darkest ink
-SPECK = 0.02  # of all ink: a part that is apart from the digit and has less is a speck
+SPECK_SHARE = 0.02  # of all ink: a part that is apart from the digit and has less is a speck
 
 NO_INK = "no ink: nothing stands out from the background"
 
@@ -86,7 +86,7 @@ def opaque(image: Image.Image) -> NDArray[np.uint8]:
     levels = np.asarray(image, dtype=np.float32)
     colours, alpha = levels[..., :3], levels[..., 3:] / 255
     seen = colours[alpha[..., 0] > 0.5]
-    if alpha.mean() > 0.5 and np.ptp(seen, axis=0).max() >= VISIBLE:
+    if alpha.mean() > 0.5 and np.ptp(seen, axis=0).max() >= CONTRAST:
         paper = np.median(seen, axis=0)
     else:
         paper = np.full(3, 255.0 if len(seen) == 0 or seen.mean() < 128 else 0.0)
@@ -112,18 +112,18 @@ def is_even(levels: NDArray[np.uint8]) -> bool:
 def even_ink(levels: NDArray[Any]) -> Levels:
     """Return the amount of ink in each pixel, 0 to 1: the difference from the paper, whichever of them is darker."""
     levels = levels.astype(np.float32)
-    paper = _paper(levels)
+    paper = _paper_levels(levels)
     difference = functools.reduce(np.maximum, np.moveaxis(np.abs(levels - paper), 2, 0))
     # the standard deviation of normally distributed noise, even if most of the border is ink
     noise = float(np.quantile(border(difference), 0.25)) / 0.319
     largest = float(difference.max())
-    if largest < max(VISIBLE, NOISE * noise):
+    if largest < max(CONTRAST, CONTRAST_SIGMAS * noise):
         raise NoInkError(NO_INK)
     floor = 3 * noise
     return np.asarray(((difference - floor) / (largest - floor)).clip(0, 1))
 
 
-def _paper(levels: NDArray[Any]) -> Levels:
+def _paper_levels(levels: NDArray[Any]) -> Levels:
     """Return the paper's levels: one colour, or, if the border has several, a smooth shade over the image."""
     edge = border(levels)
     colour, share = commonest(edge)
@@ -147,10 +147,10 @@ def _paper(levels: NDArray[Any]) -> Levels:
 def commonest(border: Levels) -> tuple[Levels, float]:
     """Return the border's most common colour, and the share of the border that has nearly this colour, 0 to 1."""
     border = border[:: max(len(border) // 2000, 1)]
-    bins = (border // (2 * NEAR)).astype(np.int64) @ np.array([1, 256, 65536])[: border.shape[1]]
+    bins = (border // (2 * SAME_COLOUR)).astype(np.int64) @ np.array([1, 256, 65536])[: border.shape[1]]
     values, counts = np.unique(bins, return_counts=True)
     colour = np.median(border[bins == values[counts.argmax()]], axis=0)
-    near = (np.abs(border.astype(np.float32) - colour) <= NEAR).all(axis=1)
+    near = (np.abs(border.astype(np.float32) - colour) <= SAME_COLOUR).all(axis=1)
     return np.asarray(np.median(border[near], axis=0), dtype=np.float32), float(near.mean())
 
 
@@ -172,7 +172,7 @@ def _cropped(ink: Levels) -> Levels:
 def _extent(profile: Levels) -> tuple[int, int]:
     """Return where the ink in a profile starts and ends, except runs at its ends that have almost no ink."""
     runs = _runs(profile)
-    large = [(start, end) for start, end in runs if profile[start:end].sum() >= SPECK * profile.sum()] or runs
+    large = [(start, end) for start, end in runs if profile[start:end].sum() >= SPECK_SHARE * profile.sum()] or runs
     return large[0][0], large[-1][1]
 
 

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 Plane = NDArray[Any]  # (H, W) uint8: ink from 0 to 255, or a mask of 0 and 1
 
-VISIBLE = 51  # of 255: the least ink of a stroke, as in all of MNIST's images
+STROKE_INK = 51  # of 255: the least ink of a stroke, as in all of MNIST's images
 LINE = 0.02  # of the longer side: the widest printed line; pens of 1 % and less are as thin
 RUN = 0.1  # of the longer side: the shortest line of a form's box
 TILTS = range(-12, 13, 4)  # degrees of a line's rotation; each finds lines of +-3 degrees
 STEEP = 0.25  # the slope of lines that are rotated by 14 degrees
-NEAR = 4  # pixels of half the image's size: how far the lines of a box may be apart where they meet
+JOIN = 4  # pixels of half the image's size: how far the lines of a box may be apart where they meet
 
 
 class Segment(NamedTuple):
@@ -39,7 +39,7 @@ def without_lines(ink: Plane, paper: Plane) -> Plane:
     Examples:
         >>> digit_alone = without_lines(digit_in_a_box, np.ones_like(digit_in_a_box))
     """
-    mask = (ink > VISIBLE).astype(np.uint8)
+    mask = (ink > STROKE_INK).astype(np.uint8)
     side = max(mask.shape)
     if min(mask.shape) < 2:
         return ink
@@ -51,7 +51,7 @@ def without_lines(ink: Plane, paper: Plane) -> Plane:
         return ink
     table = 1 - cv2.resize(paper, small.shape[::-1], interpolation=cv2.INTER_NEAREST)
     edge = cv2.copyMakeBorder(table, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    edge = cv2.dilate(edge, square(2 * NEAR + 1))[1:-1, 1:-1]
+    edge = cv2.dilate(edge, square(2 * JOIN + 1))[1:-1, 1:-1]
     across, down = _ending(across, down, edge)
     widths = [line.width for line in across + down if line.width <= LINE * side]
     if not widths:
@@ -61,7 +61,7 @@ def without_lines(ink: Plane, paper: Plane) -> Plane:
     lines = (_drawn(across, mask.shape, width + 4, 2) | _drawn(down, mask.T.shape, width + 4, 2).T) & thin
     closed = cv2.morphologyEx(ink * (1 - lines), cv2.MORPH_CLOSE, _disc(width + 3))
     mended = np.where(lines, cv2.min(ink, closed), ink)
-    return mended if mended.max() > 2 * VISIBLE else ink  # a digit that is made of lines
+    return mended if mended.max() > 2 * STROKE_INK else ink  # a digit that is made of lines
 
 
 def _lines(small: Plane, thick: Plane, mask: Plane) -> list[Segment]:
@@ -120,7 +120,7 @@ def _pieces(part: Plane, mask: Plane, length: int) -> list[Segment]:
 def _ending(across: list[Segment], down: list[Segment], edge: Plane) -> tuple[list[Segment], list[Segment]]:
     """Return the lines both ends of which are at the paper's edge or at one of the others that are returned."""
     while True:
-        stops = edge | _drawn(down, edge.T.shape, 2 * NEAR + 1).T, (edge | _drawn(across, edge.shape, 2 * NEAR + 1)).T
+        stops = edge | _drawn(down, edge.T.shape, 2 * JOIN + 1).T, (edge | _drawn(across, edge.shape, 2 * JOIN + 1)).T
         kept = [line for line in across if _stops(line, stops[0])], [line for line in down if _stops(line, stops[1])]
         if len(kept[0]) == len(across) and len(kept[1]) == len(down):
             return kept

@@ -5,11 +5,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_amp.data.decoding import pixels
-from mnist_amp.data.image_form import ImageForm
+from mnist_amp.data.image_form import ImageForm, are_dark_on_light
 from mnist_amp.errors import RequestError
 from mnist_amp.images.data_form import NAMED, is_ink_on_paper
 from mnist_amp.images.digit_finder import find_digits
@@ -25,10 +26,17 @@ DARK_ON_LIGHT = "dark on light, but the network takes light ink on a dark backgr
 
 
 class Prepared(NamedTuple):
-    """An image in the form that a network takes: pixels (C, H, W) uint8, and notes on what may be wrong with it."""
+    """An image in the form that a network takes.
+
+    Attributes:
+        pixels: (C, H, W) uint8.
+        notes: what may be wrong with it; usually empty.
+        row: of several digits in an image, from 1.
+    """
 
     pixels: NDArray[np.uint8]
     notes: tuple[str, ...] = ()
+    row: int = 1
 
 
 Reader = Callable[[Image.Image], list[Prepared]]  # raises ImageError
@@ -49,7 +57,9 @@ def make_reader(preprocess: Preprocess, image_shape: Shape, *, ink_on_paper: boo
         [(3, 32, 32)]
     """
     if preprocess == "mnist":
-        return lambda image: [Prepared(digit.pixels[np.newaxis], digit.notes) for digit in find_digits(plain(image))]
+        return lambda image: [
+            Prepared(digit.pixels[np.newaxis], digit.notes, digit.row) for digit in find_digits(plain(image))
+        ]
     if preprocess == "resize":
         return lambda image: [Prepared(resized(image, image_shape))]
     return partial(_unchanged, image_shape=image_shape, ink_on_paper=ink_on_paper)
@@ -89,9 +99,7 @@ def resized(image: Image.Image, image_shape: Shape) -> NDArray[np.uint8]:
 
 def is_dark_on_light(image: NDArray[np.uint8]) -> bool:
     """Return whether the border of an image (C, H, W) is lighter than the image is on average."""
-    inner = np.zeros(image.shape, dtype=bool)
-    inner[:, 1:-1, 1:-1] = True
-    return bool(np.median(image[~inner]) > image.mean())
+    return bool(are_dark_on_light(torch.from_numpy(image[np.newaxis])))
 
 
 def _unchanged(image: Image.Image, image_shape: Shape, ink_on_paper: bool) -> list[Prepared]:
@@ -106,4 +114,4 @@ def _unchanged(image: Image.Image, image_shape: Shape, ink_on_paper: bool) -> li
     if plain(image).mode == "RGBA":
         raise ImageError("transparent parts; leave out --preprocess none")
     taken = resized(image, image_shape)
-    return [Prepared(taken, (DARK_ON_LIGHT,) if ink_on_paper and is_dark_on_light(taken) else ())]
+    return [Prepared(taken, (DARK_ON_LIGHT,) * (ink_on_paper and is_dark_on_light(taken)))]

@@ -1,9 +1,7 @@
 """The user's image files as a LightningDataModule, for `predict`."""
 
-import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from mnist_amp.data.datamodule import MemoryDataModule
 from mnist_amp.data.image_set import DIGITS
 from mnist_amp.data.normalization import TO_UNIT, Normalization
+from mnist_amp.data.parallel import map_in_threads
 from mnist_amp.images import array_files
 from mnist_amp.images.files import class_index, find_images, read_frames
 from mnist_amp.images.mnist_form import ImageError, NoInkError
-from mnist_amp.images.readers import Preprocess, make_reader
+from mnist_amp.images.readers import Prepared, Preprocess, make_reader
 from mnist_amp.wording import printable
 
 PROGRESS_BAR = 100  # files from which on a progress bar is shown
@@ -33,6 +33,7 @@ class LoadedImage:
         path: of the file.
         page: of the file, or row of its array, from 1; None if the file has one image.
         digit: in reading order, from 1; None if the image is scored as a whole.
+        row: that the digit is in, from 1.
         pixels: (C, H, W) uint8; zeros if the image can't be used.
         notes: what may be wrong with the image; mostly empty.
         label: the index of its class, as its folder or file tells; None if it does not.
@@ -46,6 +47,7 @@ class LoadedImage:
     notes: tuple[str, ...] = ()
     label: int | None = None
     error: ImageError | None = None
+    row: int = 1
 
     @property
     def image(self) -> str:
@@ -106,13 +108,9 @@ class ImageDataModule(MemoryDataModule):
         files = self.found.files
         # None: shown only in a terminal
         hidden = None if len(files) >= PROGRESS_BAR and self.trainer.is_global_zero else True
-        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-        try:  # the libraries that decode images let other threads work
-            loaded = pool.map(lambda path: list(self._load(path)), files)
-            shown = tqdm(loaded, "Reading", len(files), unit="image", disable=hidden, file=sys.stderr)
-            self.loaded = [image for images in shown for image in images]
-        finally:
-            pool.shutdown(cancel_futures=True)
+        loaded = map_in_threads(lambda path: list(self._load(path)), files)
+        shown = tqdm(loaded, "Reading", len(files), unit="file", disable=hidden, file=sys.stderr)
+        self.loaded = [image for images in shown for image in images]
         pixels = torch.from_numpy(np.stack([image.pixels for image in self.loaded]))
         self.images = pixels.to(self.trainer.strategy.root_device)
         self.labels = torch.zeros(len(pixels), dtype=torch.int64, device=self.images.device)  # the Trainer needs them
@@ -125,18 +123,25 @@ class ImageDataModule(MemoryDataModule):
             for frame in read_frames(path, shrink=self.shrink):
                 page, label = frame.page, label if frame.label is None else class_index(frame.label, self.classes)
                 loaded = partial(LoadedImage, path, page, label=label)
-                if isinstance(frame.image, ImageError):
-                    yield loaded(None, unusable, error=frame.image)
+                found = self._parts(frame.image)
+                if isinstance(found, ImageError):
+                    yield loaded(None, unusable, error=found)
                     continue
-                try:
-                    parts = self.read(frame.image)
-                except ImageError as error:
-                    yield loaded(None, unusable, error=error)
-                    continue
-                for digit, (pixels, notes) in enumerate(parts, 1):
-                    yield loaded(digit if len(parts) > 1 else None, pixels, notes)
+                for digit, (pixels, notes, row) in enumerate(found, 1):
+                    yield loaded(digit if len(found) > 1 else None, pixels, notes, row=row)
         except ImageError as error:  # the rest of the file can't be read
             yield LoadedImage(path, page and page + 1, None, unusable, label=label, error=error)
+
+    def _parts(self, image: Image.Image | ImageError) -> list[Prepared] | ImageError:
+        """Return the parts of an image that are scored; or why it can't be, so that the other images are."""
+        if isinstance(image, ImageError):
+            return image
+        try:
+            return self.read(image)
+        except ImageError as error:
+            return error
+        except Exception as error:  # of OpenCV, or of too little memory
+            return ImageError(f"can't be read: {str(error).strip() or type(error).__name__}")
 
     def unreadable(self) -> list[LoadedImage]:
         """Return the images that can't be scored for another reason than that they are empty."""

@@ -28,10 +28,11 @@ from mnist_amp.reporting.tables import facts
 from mnist_amp.runs import folders
 from mnist_amp.runs.atomic_files import atomic_write, write_table
 from mnist_amp.signals import Stopped
-from mnist_amp.training.metrics import Scores
+from mnist_amp.training.metrics import Scored, Scores
 from mnist_amp.wording import counted, printable
 
 SURE = 0.8  # a guess with a lower probability is unsure
+LIMITED = "not scored: trainer.limit_predict_batches is too low"
 SHEET = 1000  # images on a sheet
 
 
@@ -39,10 +40,10 @@ class ImagePredictions(Report):
     """Writes `predictions.csv` and `predictions.png`, and prints a table of at most 30 images.
 
     `predictions.csv` has a row for each image or, if an image has several digits, for each digit in reading order. Its
-    columns are `file`, `page` and `digit` (from 1; empty if there is only one), `class` (if the folder or the file
-    tells it), `guess` (the name of a class), `probability` (of the guess), the probability of each class as with
+    columns are `file`, `page`, `row` and `digit` (from 1; empty if there is only one), `class` (if it is known),
+    `guess` (the name of a class), `probability` (of the guess), the probability of each class as with
     `PredictionWriter`, `distance` (from the training images, see `Reference`; over 1 is noted), `number` (the guesses
-    for all digits of the image, if there are several) and `note`.
+    for all digits of the row, if there are several) and `note`.
 
     If the classes of images are known, it also writes `confusion_matrix.png` and `misclassified.png`, and prints the
     accuracy. For a table of pixels without labels, it also writes Kaggle's `submission.csv`.
@@ -65,36 +66,48 @@ class ImagePredictions(Report):
         self.reference: Reference | None = None
         self.distances: list[float | None] = []
         self.tiles: list[Tile] = []
+        self.by_image: dict[str, list[Tile]] = {}  # the tiles of each image, by its name
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.reference = Reference.of(cast(nn.Module, pl_module.model), self.training)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        scored = cast(Scores, pl_module.scores).scored()  # on every process, because it gathers from all
+        found = self._compared(cast(Scores, pl_module.scores).scored())  # on every process, because it gathers from all
+        for index, image in enumerate(self.data.loaded):
+            probabilities, distance = (None, math.nan) if image.error else found.get(index, (None, math.nan))
+            note = _note(probabilities, distance, image)
+            if probabilities is not None and not all(map(math.isfinite, probabilities)):
+                probabilities, distance = None, math.nan
+            tile = Tile(image.name, channels_last(image.pixels), probabilities, note, image.row)
+            self.tiles.append(tile)
+            self.distances.append(None if math.isnan(distance) else distance)
+            self.by_image.setdefault(image.image, []).append(tile)
+
+    def _compared(self, scored: Scored) -> dict[int, tuple[list[float], float]]:
+        """Return the probabilities and the distance of each image that was scored, by its index."""
         temperature, distances = 1.0, torch.full((len(scored.indices),), math.nan)
-        if self.reference:
-            temperature, pixels = (
-                self.reference.temperature,
-                self.data.images[scored.indices.to(self.data.images.device)],
-            )
+        if self.reference is not None:
+            pixels = self.data.images[scored.indices.to(self.data.images.device)]
+            temperature = self.reference.temperature
             distances = self.reference.distances(pixels, scored.logits.argmax(dim=1))
         probabilities = (scored.logits.double() / temperature).softmax(dim=1)
-        columns = zip(probabilities.tolist(), distances.tolist(), strict=True)
-        found = dict(zip(scored.indices.tolist(), columns, strict=True))
-        for index, image in enumerate(self.data.loaded):
-            each, distance = (None, math.nan) if image.error else found.get(index, (None, math.nan))
-            self.distances.append(None if math.isnan(distance) else distance)
-            self.tiles.append(Tile(image.name, channels_last(image.pixels), each, _note(each, distance, image)))
+        return dict(
+            zip(scored.indices.tolist(), zip(probabilities.tolist(), distances.tolist(), strict=True), strict=True)
+        )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        print(prediction_table(self._by_image(), self.data.classes))  # first, because the files may fail to be written
-        lines = {"images": image_counts(self._by_image())}
+        print(prediction_table(self.by_image, self.data.classes))  # first, because the files may fail to be written
+        lines = {"images": image_counts(self.by_image)}
         if left_out := self.data.found.left_out:
             lines["left out"] = f"{counted(len(left_out), 'file')}: {left_out_files(left_out)}"
+        if self.reference is not None and self.reference.temperature != 1:
+            lines["temperature"] = f"{self.reference.temperature:.4g} (of probabilities, fitted on validation images)"
         if labelled := self._labelled():
             lines["accuracy"] = described_accuracy(labelled)
+        if self._is_submission() and (missing := self._guesses().count(None)):
+            lines["submission"] = f"{counted(missing, 'row')} without a guess: the label in submission.csv is 0"
         try:
             with signals.keyboard_interrupts(), folders.transactional_run_dir(self.root, "predict") as folder:
                 lines["files"] = f"{folder}/ ({', '.join(self._write(folder))})"
@@ -106,57 +119,66 @@ class ImagePredictions(Report):
         finally:
             print(facts(lines), flush=True)
 
-    def _by_image(self) -> dict[str, list[Tile]]:
-        """Return the tiles of each image, by its name."""
-        images: dict[str, list[Tile]] = {}
-        for image, tile in zip(self.data.loaded, self.tiles, strict=True):
-            images.setdefault(image.image, []).append(tile)
-        return images
-
     def _labelled(self) -> list[LabelledImage]:
         labels = {image.image: image.label for image in self.data.loaded}
-        known = ((labels[name], tiles) for name, tiles in self._by_image().items())
+        # without those that a limit of the Trainer left out
+        known = ((labels[name], tiles) for name, tiles in self.by_image.items() if tiles[0].note != LIMITED)
         return [LabelledImage(label, tiles) for label, tiles in known if label is not None]
 
     def _write(self, folder: Path) -> list[str]:
         """Write the files; returns their names."""
         files = ["predictions.csv"]
         self._write_table(folder / files[0])
+        sheets: list[str] = []
         for start in range(0, len(self.tiles), SHEET):
-            files.append(f"predictions-{start // SHEET + 1}.png" if start else "predictions.png")
-            with atomic_write(folder / files[-1]) as temporary:
+            sheets.append(f"predictions-{start // SHEET + 1}.png" if start else "predictions.png")
+            with atomic_write(folder / sheets[-1]) as temporary:
                 contact_sheet(self.tiles[start : start + SHEET], temporary, self.data.classes)
+        files += sheets if len(sheets) < 3 else [f"{sheets[0]} to {sheets[-1]}"]
         if labelled := self._labelled():
             write_plots(labelled, folder, self.data.classes)
             files += FILES
-        if (submitted := self._submission()) is not None:
+        if self._is_submission():
+            write_table(folder / "submission.csv", submission(self._guesses()))
             files.append("submission.csv")
-            write_table(folder / files[-1], submitted)
         return files
 
-    def _submission(self) -> list[list[Any]] | None:
-        """Return what Kaggle's "Digit Recognizer" takes, if the images are the rows of one table without labels."""
-        if {image.path.suffix.lower() for image in self.data.loaded} != {".csv"} or len(self.data.found.files) > 1:
-            return None
-        if any(image.label is not None for image in self.data.loaded):
-            return None
-        names, images = unique_names(self.data.classes), self._by_image().values()
-        guesses = (tiles[0].guess if len(tiles) == 1 else None for tiles in images)
-        return submission([None if guess is None else names[guess] for guess in guesses])
+    def _is_submission(self) -> bool:
+        """Whether the images are all rows of one table without labels, as Kaggle's "Digit Recognizer" gives them."""
+        is_table = {image.path.suffix.lower() for image in self.data.loaded} == {".csv"}
+        is_unlabelled = all(image.label is None for image in self.data.loaded)
+        is_complete = all(tile.note != LIMITED for tile in self.tiles)
+        return is_table and is_unlabelled and is_complete and len(self.data.found.files) == 1
+
+    def _guesses(self) -> list[str | None]:
+        """Return the guess for each image; None if it has none, or several."""
+        names = unique_names(self.data.classes)
+        guesses = (tiles[0].guess if len(tiles) == 1 else None for tiles in self.by_image.values())
+        return [None if guess is None else names[guess] for guess in guesses]
 
     def _write_table(self, path: Path) -> None:
-        head = ["file", "page", "digit", "class", "guess", "probability", *probability_columns(self.data.classes)]
+        head = [
+            "file",
+            "page",
+            "row",
+            "digit",
+            "class",
+            "guess",
+            "probability",
+            *probability_columns(self.data.classes),
+        ]
         write_table(path, [[*head, "distance", "number", "note"], *self._rows()])
 
     def _rows(self) -> Iterator[list[Any]]:
-        names, images = unique_names(self.data.classes), self._by_image()
+        names, images = unique_names(self.data.classes), self.by_image
         for image, tile, distance in zip(self.data.loaded, self.tiles, self.distances, strict=True):
-            digits = images[image.image]
+            row = [other for other in images[image.image] if other.row == tile.row]
             yield [
-                *(printable(image.path), image.page, image.digit, "" if image.label is None else names[image.label]),
+                *(printable(image.path), image.page, image.row if image.digit else None, image.digit),
+                "" if image.label is None else names[image.label],
                 *_guess_cells(tile, names),
                 "" if distance is None else f"{distance:.3f}",
-                *(number(digits, names) if len(digits) > 1 else "", tile.note),
+                *(number(row, names) if len(row) > 1 else "", tile.note),
             ]
 
 
@@ -171,6 +193,8 @@ def _note(probabilities: list[float] | None, distance: float, image: LoadedImage
     if image.error is not None:
         return str(image.error)
     if probabilities is None:
-        return "not scored: trainer.limit_predict_batches is too low"
+        return LIMITED
+    if not all(map(math.isfinite, probabilities)):
+        return "not scored: the network's output is not finite"
     unlike = [UNLIKE] if distance > 1 else []
     return "; ".join([*image.notes, *unlike, *(["unsure"] if max(probabilities) < SURE else [])])

@@ -78,7 +78,7 @@ class PredictCLI(MnistAmpCLI):
         self.trainer.strategy.barrier()  # a process that fails ends the others, and the first is still writing
         first = f"{printable(unreadable[0].path)}: {unreadable[0].error}"
         rest = " The others were scored." if len(unreadable) < len(self.images.loaded) else ""
-        raise RunError(f"{counted(len(unreadable), 'image')} could not be scored; {first}.{rest}")
+        raise RunError(f"{counted(len(unreadable), 'image')} could not be read; {first}.{rest}")
 
 
 def run(args: list[str]) -> PredictCLI:

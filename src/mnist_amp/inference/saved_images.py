@@ -4,9 +4,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from mnist_amp.data.class_folders import cut_name, folder_names
 from mnist_amp.errors import RequestError
 from mnist_amp.inference.image_data import LoadedImage
-from mnist_amp.reporting.class_names import unique_names
 from mnist_amp.reporting.contact_sheet import Tile
 from mnist_amp.runs.atomic_files import describe_write_errors
 from mnist_amp.wording import counted, printable
@@ -23,20 +23,18 @@ class SavedImages:
         classes: the name of each class, in the order of the labels.
 
     Raises:
-        RequestError: a folder has files, which may be corrections.
+        RequestError: a folder has files, which may be corrections, or can't be used.
     """
 
     def __init__(self, folder: Path, classes: tuple[str, ...]) -> None:
+        if folder.name in ("", ".."):  # such as `.`, which has a name in full
+            folder = folder.resolve()
+        if not folder.name:
+            raise RequestError(f"{folder} has no name. Name a new folder with --save_images.")
         self.folder, self.check = folder, folder.with_name(f"{folder.name}_check")
-        self.names = [name.replace("/", "-") for name in unique_names(classes)]
-        # no name of a class in a checkpoint leads out of the folder
-        self.names = [name if name.strip(".") else f"class {index}" for index, name in enumerate(self.names)]
+        self.names = folder_names(classes)
         for path in (self.folder, self.check):
-            if path.exists() and not (path.is_dir() and next(path.iterdir(), None) is None):
-                raise RequestError(
-                    f"{printable(path)} is not empty. Name a new folder with --save_images, so that no image that you "
-                    "have moved is overwritten."
-                )
+            _check_empty(path)
 
     def write(self, images: list[LoadedImage], tiles: list[Tile]) -> str:
         """Write the images that were scored, and return what was written, in words.
@@ -65,7 +63,23 @@ class SavedImages:
         )
 
 
+def _check_empty(folder: Path) -> None:
+    try:
+        is_empty = next(folder.iterdir(), None) is None
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RequestError(
+            f"{printable(folder)} can't be used: {error.strerror}. Name a new folder with --save_images."
+        ) from error
+    if not is_empty:
+        raise RequestError(
+            f"{printable(folder)} is not empty. Name a new folder with --save_images, so that no image that you have "
+            "moved is overwritten."
+        )
+
+
 def _file_name(image: LoadedImage) -> str:
     """Return the name of the file that an image is saved in, such as `scan-p2-d3.png`."""
     page, digit = f"-p{image.page}" if image.page else "", f"-d{image.digit}" if image.digit else ""
-    return f"{image.path.stem}{page}{digit}.png"
+    return f"{cut_name(image.path.stem)}{page}{digit}.png"

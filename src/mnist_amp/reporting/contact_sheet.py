@@ -28,12 +28,14 @@ class Tile(NamedTuple):
         image: the image as the model sees it, (H, W) or (H, W, 3) uint8.
         probabilities: of each class, 0 to 1; None if the image was not scored.
         note: `unsure`, or why the image was not scored; empty for most images.
+        row: of several digits in an image, from 1.
     """
 
     name: str
     image: NDArray[np.uint8]
     probabilities: list[float] | None
     note: str
+    row: int = 1
 
     @property
     def guess(self) -> int | None:

@@ -148,10 +148,9 @@ class EvaluationReport(Report):
             calibrated = self.scored._replace(logits=self.scored.logits / (self.temperature or 1.0))
             plots.misclassified(most_confident_mistakes(calibrated, images, classes), temporary)
         with atomic_write(folder / "reliability.png") as temporary:
-            before, after = (
-                None if each is None else reliability(self.scored, each) for each in (1.0, self.temperature)
-            )
-            plots.reliability(before or [], after, f"ECE {calibration_line(evaluation)}", temporary)
+            calibrated_bins = None if self.temperature is None else reliability(self.scored, self.temperature)
+            title = f"ECE {calibration_line(evaluation)}".replace("; ", "\n")
+            plots.reliability(reliability(self.scored), calibrated_bins, title, temporary)
 
     def _evaluation(self, trainer: Trainer, classes: Sequence[str]) -> Evaluation:
         return Evaluation(

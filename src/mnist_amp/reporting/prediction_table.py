@@ -7,6 +7,7 @@ import numpy as np
 from mnist_amp.reporting.class_names import shortened, unique_names
 from mnist_amp.reporting.contact_sheet import Tile
 from mnist_amp.reporting.tables import table
+from mnist_amp.wording import listed
 
 MAX_LISTED = 30  # of more images, only those with a note are listed, at most this many
 FEW = 10  # classes, with which the next guesses are not listed
@@ -27,13 +28,15 @@ def prediction_table(images: Mapping[str, list[Tile]], classes: Sequence[str]) -
     noted = sorted(
         (name for name, tiles in images.items() if has_note(tiles)), key=lambda name: is_scored(images[name])
     )
-    listed = list(images) if len(images) <= MAX_LISTED else noted[:MAX_LISTED]
-    if not listed:
+    shown = list(images) if len(images) <= MAX_LISTED else noted[:MAX_LISTED]
+    if not shown:
         return ""
     names = [shortened(name, NAME) for name in unique_names(classes)]
     head = ["file", "guess", "probability", *(["next guesses"] if len(names) > FEW else []), "note"]
-    parts = [table([head, *(_row(name, images[name], names) for name in listed)])]
-    if (more := len(noted) - len(listed)) > 0:
+    parts = [table([head, *(_row(name, images[name], names) for name in shown)])]
+    if len(images) > MAX_LISTED:
+        parts.insert(0, "The images with a note:")
+    if (more := len(noted) - len(shown)) > 0:
         parts.append(f"and {more:,} more with a note: see predictions.csv")
     return "\n".join(["", *parts, ""])
 
@@ -50,13 +53,17 @@ def image_counts(images: Mapping[str, list[Tile]]) -> str:
 
 
 def number(tiles: list[Tile], names: Sequence[str]) -> str:
-    """Return the guesses for the digits of an image, in reading order. A digit that was not scored is a question mark.
+    """Return the guesses for the digits of an image, row by row. A digit that was not scored is a question mark.
 
-    >>> number([Tile("a.png", np.zeros((28, 28), np.uint8), [0.1, 0.9], "")] * 3, ["0", "1"])
-    '111'
+    >>> one = Tile("a.png", np.zeros((28, 28), np.uint8), [0.1, 0.9], "")
+    >>> number([one, one, one._replace(row=2)], ["0", "1"])
+    '11 1'
     """
-    guesses = ["?" if tile.guess is None else names[tile.guess] for tile in tiles]
-    return ("" if all(len(name) == 1 for name in names) else " ").join(guesses)
+    between = "" if all(len(name) == 1 for name in names) else " "
+    rows: dict[int, list[str]] = {}
+    for tile in tiles:
+        rows.setdefault(tile.row, []).append("?" if tile.guess is None else names[tile.guess])
+    return " ".join(between.join(guesses) for guesses in rows.values())
 
 
 def has_note(tiles: list[Tile]) -> bool:
@@ -78,7 +85,13 @@ def _row(name: str, tiles: list[Tile], names: list[str]) -> list[str]:
 def _note(tiles: list[Tile]) -> str:
     if len(tiles) == 1:
         return tiles[0].note
-    return "; ".join(f"digit {index}: {tile.note}" for index, tile in enumerate(tiles, 1) if tile.note)
+    digits: dict[str, list[str]] = {}  # by note
+    for index, tile in enumerate(tiles, 1):
+        for note in filter(None, tile.note.split("; ")):
+            digits.setdefault(note, []).append(str(index))
+    return "; ".join(
+        note if len(each) == len(tiles) else f"digit {listed(each)}: {note}" for note, each in digits.items()
+    )
 
 
 def _next_guesses(tile: Tile, names: list[str]) -> str:

@@ -49,7 +49,7 @@ def _with_numbers(row: dict[str, str]) -> dict[str, Any]:
 
 
 def _kind(column: str) -> type[int] | type[float] | None:
-    if column in ("page", "digit"):
+    if column in ("page", "row", "digit"):
         return int
     is_probability = column == "probability" or (column[0] == "p" and column[1:].isdecimal())
     return float if is_probability or column == "distance" else None

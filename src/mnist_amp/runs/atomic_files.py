@@ -64,7 +64,7 @@ def describe_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kept = " The file that was there is unchanged." if path.exists() else ""
+        kept = " The file that was there is unchanged." if path.is_file() else ""
         raise RunError(f"{path} can't be written: {error.strerror or error} ({_free(path)}).{kept}") from error
 
 
