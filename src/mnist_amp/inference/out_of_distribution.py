@@ -29,7 +29,7 @@ FALSE_ALARMS = 0.01  # share of the correctly classified held-out images that ar
 NEIGHBOURS = 3
 MOST_EDGES, MOST_HIDDEN = 20_000, 5_000  # training images to compare with; a hidden layer takes longer
 MOST_DISTANCES = 2_500  # held-out images that the threshold comes from
-MULTIPLICATIONS = 2**39  # of the network, for all of these images: 5 to 10 s on 2 cores
+MULTIPLICATIONS = 400 * 10**9  # of the network, for all of these images: about 6 s on 2 cores
 LEAST_IMAGES = 50  # that a network must be able to compute in them
 SIDE, CELLS, DIRECTIONS = 28, 7, 12  # of the edges: an image of 28 x 28 pixels, 7 x 7 parts, 30 degrees apart
 SMOOTH, OVERLAP = 0.7, 0.5  # standard deviations: of the derivative in pixels, and of a part in its sides
@@ -66,8 +66,8 @@ class Reference:
     def of(cls, network: nn.Module, data: ClassificationDataModule) -> Self | None:
         """Score the training and the validation images of a network.
 
-        Of a large network, fewer images are computed: as many as take 2^39 multiplications, which are 303 for
-        ResNet-18 and 224 x 224 pixels. The threshold is then less exact: with 151 images, 1.6 % are beyond it on
+        Of a large network, fewer images are computed: as many as take 400 billion multiplications, which are 220
+        for ResNet-18 and 224 x 224 pixels. The threshold is then less exact: with 110 images, 1.9 % are beyond it on
         average.
 
         If the network may have been trained on the validation images (`data.val_is_unseen`), the temperature is
