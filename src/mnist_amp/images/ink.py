@@ -113,7 +113,8 @@ def _photographed_ink(levels: NDArray[np.uint8]) -> tuple[Plane, Plane]:
     noise = (low - lowest) / 1.17 + 0.5
     middle = low + 0.4 * noise
     least = middle + max(FAINT, PHOTO_SIGMAS * noise)
-    most = most if most >= least else rare  # one digit on a large page
+    if most < least:  # one digit on a large page, but not the grain of blank paper
+        most, least = rare, 2 * least - middle
     if most < least:
         raise NoInkError(NO_INK)
     floor = middle + 3 * noise

@@ -67,12 +67,14 @@ def without_lines(ink: Plane, paper: Plane) -> Plane:
 def _lines(small: Plane, thick: Plane, mask: Plane) -> list[Segment]:
     """Return the thin straight lines from left to right, of any length from RUN on."""
     small, length = np.ascontiguousarray(small), int(RUN * max(mask.shape) / 2)
-    runs = [cv2.morphologyEx(small, cv2.MORPH_OPEN, _slanted(length, tilt)) for tilt in TILTS]
+    area = _inked_area(small, length)
+    runs = [cv2.morphologyEx(small[area], cv2.MORPH_OPEN, _slanted(length, tilt)) for tilt in TILTS]
     sizes = [cv2.countNonZero(run) for run in runs]
     best = int(np.argmax(sizes))
     if sizes[best] == 0:
         return []
-    found = np.bitwise_or.reduce(runs[max(best - 1, 0) : best + 2])  # an image's lines have about one direction
+    found = np.zeros_like(small)
+    found[area] = np.bitwise_or.reduce(runs[max(best - 1, 0) : best + 2])  # an image's lines have about one direction
     labels, stats = connected(found)
     lines = []
     for label, (left, top, width, height, _) in enumerate(stats[1:].tolist(), 1):
@@ -156,9 +158,21 @@ def _disc(side: int) -> Plane:
 
 def connected(mask: Plane) -> tuple[Plane, Plane]:
     """Return labels of the connected parts, and left, top, width, height and area of each, from 0: none."""
-    # the default algorithm takes three times as long to find the boxes
-    _, labels, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(mask, 8, cv2.CV_32S, cv2.CCL_GRANA)
+    labels, stats = np.zeros(mask.shape, np.int32), np.zeros((1, 5), np.int32)
+    rows, columns = area = _inked_area(mask, 0)
+    if mask[area].size:
+        # the default algorithm takes three times as long to find the boxes
+        found = cv2.connectedComponentsWithStatsWithAlgorithm(mask[area], 8, cv2.CV_32S, cv2.CCL_GRANA)
+        labels[area], stats = found[1], np.asarray(found[2])
+        stats[1:, :2] += (columns.start, rows.start)
     return labels, stats
+
+
+def _inked_area(mask: Plane, margin: int) -> tuple[slice, slice]:
+    """Return the rows and columns that have ink, with a margin: looking at these alone is faster."""
+    left, top, width, height = cv2.boundingRect(mask)
+    rows = slice(max(top - margin, 0) & ~1, top + height + margin)  # even, because GRANA takes blocks of 2 x 2
+    return rows, slice(max(left - margin, 0) & ~1, left + width + margin)
 
 
 def square(side: int) -> Plane:
