@@ -69,10 +69,14 @@ class ImagePredictions(Report):
         self.by_image: dict[str, list[Tile]] = {}  # the tiles of each image, by its name
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.reference = Reference.of(cast(nn.Module, pl_module.model), self.training)
+        if trainer.is_global_zero:  # no other process writes
+            self.reference = Reference.of(cast(nn.Module, pl_module.model), self.training)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        found = self._compared(cast(Scores, pl_module.scores).scored())  # on every process, because it gathers from all
+        scored = cast(Scores, pl_module.scores).scored()  # on every process, because it gathers from all
+        if not trainer.is_global_zero:
+            return
+        found = self._compared(scored)
         for index, image in enumerate(self.data.loaded):
             probabilities, distance = (None, math.nan) if image.error else found.get(index, (None, math.nan))
             note = _note(probabilities, distance, image)
@@ -157,17 +161,8 @@ class ImagePredictions(Report):
         return [None if guess is None else names[guess] for guess in guesses]
 
     def _write_table(self, path: Path) -> None:
-        head = [
-            "file",
-            "page",
-            "row",
-            "digit",
-            "class",
-            "guess",
-            "probability",
-            *probability_columns(self.data.classes),
-        ]
-        write_table(path, [[*head, "distance", "number", "note"], *self._rows()])
+        columns = ["probability", *probability_columns(self.data.classes), "distance", "number", "note"]
+        write_table(path, [["file", "page", "row", "digit", "class", "guess", *columns], *self._rows()])
 
     def _rows(self) -> Iterator[list[Any]]:
         names, images = unique_names(self.data.classes), self.by_image
