@@ -13,6 +13,8 @@ RUNS = $(shell printf '%s' '$(ARGS)' | grep -oE -- '--trainer\.default_root_dir[
 INSTALLED := .venv/.installed
 LOWEST := .venv-lowest
 PIP := -m pip install --quiet --disable-pip-version-check
+# a process that ends within a test ends the run; xdist would start another, and at the end wait for tests of the first
+PYTEST := -m pytest -n auto --dist loadgroup --max-worker-restart 0
 
 .PHONY: fit test test-lowest check docs integrations setup
 
@@ -21,10 +23,10 @@ fit: setup
 	$(BIN)/mnist-amp test $(RUNS)
 
 test: setup
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 test-lowest: $(LOWEST)/.installed
-	$(LOWEST)/bin/python -m pytest -n auto --dist loadgroup $(ARGS)
+	$(LOWEST)/bin/python $(PYTEST) $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

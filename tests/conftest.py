@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mnist_amp import signals
 from mnist_amp.__main__ import main
 from mnist_amp.cli.arguments import ENV_PREFIX
 from mnist_amp.data import mnist
@@ -115,6 +117,17 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     # tests on other devices remove it
     monkeypatch.setenv(f"{ENV_PREFIX}TRAINER__ACCELERATOR", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def same_handlers() -> Iterator[None]:
+    """Fail a test that leaves handlers of signals: a later test that sends this process a signal would end it."""
+    before = {signum: signal.getsignal(signum) for signum in signals.HANDLED}
+    yield
+    left = {signum for signum, handler in before.items() if signal.getsignal(signum) is not handler}
+    for signum in left:
+        signal.signal(signum, before[signum])
+    assert not left
 
 
 @pytest.fixture

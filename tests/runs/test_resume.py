@@ -400,12 +400,6 @@ def test_clipping_can_change_on_resuming(run: Run, fitted: Run) -> None:
     assert [last(version)["optimizer_states"][0]["param_groups"][0]["fused"] for version in range(3)] == [True] * 3
 
 
-def test_main_takes_the_processs_arguments(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["mnist-amp", "fit", *SMOKE])
-    main()
-    assert last(0)["global_step"] == 8
-
-
 def test_optimizer_settings_that_need_more_state_are_refused(run: Run, refused: Refused, tmp_path: Path) -> None:
     run("fit", *SMOKE)
     before = files(tmp_path)
