@@ -345,6 +345,8 @@ class MnistAmpCLI(OpenCLI):
             trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **replaced)
         except (ValueError, TypeError, ImportError) as error:
             raise MisconfigurationException(str(error)) from error
+        if self.launch is None:  # or the user's launcher has started the processes already
+            processes.check_number(trainer)
         # until a run installs its own; Lightning's handler ends a command some time later, with exit status 0
         set_sigterm_handler(trainer, signals.end_at_once)
         if self.subcommand == "fit":
