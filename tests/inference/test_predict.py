@@ -131,7 +131,7 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
     printed = capsys.readouterr()
     assert printed.err == (
         "mnist-amp: error: 2 images could not be read; own/torn.png: can't be read: image file is truncated. "
-        "The others were scored.\n"
+        "The others were scored, see lightning_logs/predict/version_0/predictions.csv.\n"
     )
     table = rows()
     probabilities = [f"p{digit}" for digit in range(10)]
