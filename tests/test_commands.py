@@ -89,8 +89,12 @@ def test_predictions_have_numbers() -> None:
     assert rows[0]["guess"] in list("0123456789")
     assert rows[0]["probability"] == max(rows[0][f"p{index}"] for index in range(10))
     assert predict("--trainer.limit_predict_batches", 1).metrics["predictions"][0].keys() >= {"index", "class", "p9"}
-    with pytest.raises(RunError, match=r"^1 image could not be read; none.png: .* The others were scored\.$"):
+    table = Path("lightning_logs/predict/version_1/predictions.csv")
+    with pytest.raises(
+        RunError, match=rf"^1 image could not be read; none.png: .* The others were scored, see {table}\.$"
+    ):
         predict("--images", "black.png", "none.png")
+    assert [row["file"] for row in Result.read(table.parent).metrics["predictions"]] == ["black.png", "none.png"]
 
 
 def test_export_compare_and_profile_return_their_results() -> None:

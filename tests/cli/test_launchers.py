@@ -12,6 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from mnist_amp.__main__ import main
 from mnist_amp.cli import launchers, processes, rendezvous
@@ -362,6 +364,29 @@ def mnist_amp(*args: str) -> tuple[str, ...]:
 
 def torchrun(*args: str, options: tuple[str, ...]) -> tuple[str, ...]:
     return (sys.executable, "-m", "torch.distributed.run", *options, "-m", "mnist_amp", *args)
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_far_more_processes_than_cores_are_refused(
+    cores: int, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four for each core are not: Lightning then starts them."""
+    started: list[int] = []
+
+    def launch(self: _SubprocessScriptLauncher, *args: Any, trainer: Trainer, **kwargs: Any) -> None:
+        started.append(trainer.num_devices)
+        raise RequestError("these were started")
+
+    monkeypatch.setattr(_SubprocessScriptLauncher, "launch", launch)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores), raising=False)
+    assert refused("fit", *SMOKE, f"--trainer.devices={4 * cores + 1}") == (
+        f"mnist-amp: error: trainer.devices is {4 * cores + 1}. On a CPU each device is a process, and this one has "
+        f"{cores} core{'s' if cores > 1 else ''}: more than 4 processes for each core are refused, because they only "
+        f"take time and memory from each other. Give at most {cores}.\n"
+    )
+    assert refused("fit", *SMOKE, f"--trainer.devices={4 * cores}") == "mnist-amp: error: these were started\n"
+    assert started == [4 * cores]
+    assert not Path("lightning_logs").exists()
 
 
 @pytest.fixture(scope="module")

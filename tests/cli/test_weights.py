@@ -135,6 +135,59 @@ def test_images_of_other_classes(run: Run, fitted: Run, refused: Refused, capsys
     assert f"mnist-amp: warning: {warning}" in capsys.readouterr().err
 
 
+def validation_warning(split: str, version: int = 0) -> str:
+    path = RUN.with_name(f"version_{version}") / "checkpoints" / "best.ckpt"
+    return (
+        f"mnist-amp: warning: {path} may have been trained on images that are validation images now, so their accuracy "
+        f"may be too high.{split}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "split"),
+    [
+        ((), None),
+        (("--data.val_size=4000",), None),  # a part of the same images
+        (("--data.val_size=0", "--seed_everything=5"), None),
+        (("--data.val_size=6000",), "--seed_everything 42 --data.val_size 5000"),
+        (("--seed_everything=5",), "--seed_everything 42 --data.val_size 5000"),
+        (("--data.seed=5",), "--data.seed 42 --data.val_size 5000"),
+    ],
+)
+def test_validation_images_that_the_weights_have_seen(
+    run: Run, fitted: Run, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], split: str | None
+) -> None:
+    """There is a warning, and the split that is given in it has none. The new run's images have no temperature."""
+    fitted(*SMOKE)
+    main([*FIT, "--weights=best", ONE_STEP, *args])
+    expected = validation_warning(f" Give the split of its run: {split}.") if split else ""
+    assert capsys.readouterr().err == expected
+    main(["test", "--trainer.limit_test_batches=1"])
+    error = capsys.readouterr().err
+    assert ("may have been trained on the validation images" in error) == (split is not None)
+    if split:
+        main([*FIT, f"--weights={RUN}", ONE_STEP, *split.split()])
+        assert capsys.readouterr().err == ""
+
+
+def test_a_resumed_run_and_its_weights_have_seen_the_validation_images_too(
+    run: Run, fitted: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of the last run of a chain are the same as those of the run before."""
+    fitted(*SMOKE)
+    run("fit", "--ckpt_path=last", "--seed_everything=5", "--trainer.max_epochs=2")
+    run("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
+    capsys.readouterr()
+    main([*FIT, "--weights=best", "--seed_everything=5", ONE_STEP])
+    assert capsys.readouterr().err == validation_warning("", 2)
+    main(["validate"])
+    assert capsys.readouterr().err == (
+        f"mnist-amp: warning: {RUN.with_name('version_3')}/checkpoints/best.ckpt may have been trained on the "
+        "validation images, because it began with the weights of another split. Their accuracy may be too high, and "
+        "there is no temperature.\n"
+    )
+
+
 def test_strict_without_weights(fitted: Run, capsys: pytest.CaptureFixture[str]) -> None:
     fitted(*SMOKE)
     warning = "mnist-amp: warning: weights_strict has no effect: no weights are given.\n"

@@ -167,6 +167,7 @@ SQUARES = [f"{row}x{column}" for row in range(1, 29) for column in range(1, 29)]
         ([*(f'"{name}"' for name in KAGGLE), '"class"'], [PIXELS, LABELS], [7, 2, 1, 0, 4]),
         ([], [LABELS, PIXELS], [7, 2, 1, 0, 4]),
         ([], [PIXELS], None),
+        ([f"p{chr(97 + index % 26)}" for index in range(784)], [PIXELS], None),  # names do not tell the order
     ],
 )
 def test_tables_of_pixels(
@@ -175,6 +176,24 @@ def test_tables_of_pixels(
     images = read_arrays(write_csv(tmp_path / "test.csv", header, np.hstack(columns)))
     np.testing.assert_array_equal(levels(images), GREY)
     assert images.labels == labels
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        (KAGGLE[::-1], "pixel782 comes after pixel783"),
+        (sorted(KAGGLE), "pixel11 comes after pixel109"),  # as text
+        (["label", *KAGGLE[:9], *KAGGLE[:775]], "pixel0 comes after pixel8"),
+        ([f"{column}x{row}" for row in range(28) for column in range(28)], "0x1 comes after 27x0"),  # column by column
+        ([*KAGGLE[:783], "pixel"], "pixel comes after pixel782"),
+    ],
+)
+def test_tables_with_columns_in_another_order_are_refused(tmp_path: Path, header: list[str], columns: str) -> None:
+    rows = np.hstack([LABELS, PIXELS]) if header[0] == "label" else PIXELS
+    with pytest.raises(ImageError) as error_info:
+        read_arrays(write_csv(tmp_path / "a.csv", header, rows))
+    message = f"the column {columns}; the pixels must be row by row, as pixel0 to pixel783"
+    assert str(error_info.value) == message
 
 
 @pytest.mark.parametrize("rows", [1, 3])

@@ -54,25 +54,29 @@ def test_two_processes(checkpoint: dict[str, Any], kept: Path, tmp_path: Path, d
     assert [bool(row["guess"]) for row in found] == [True] * 5 + [False]
 
 
+def temperature_of(printed: str) -> float:
+    return next(float(line.split()[1]) for line in printed.splitlines() if line.startswith("temperature "))
+
+
 def test_preprocess_none_takes_images_as_they_are_and_mnist_converts_them(
     predict: Run, kept: Path, data_dir: Path
 ) -> None:
-    """Without conversion, the test images have the logits that `predict` without --images gives them.
+    """Without conversion, the test images have the probabilities that `predict` without --images gives them.
 
-    The probabilities of image files are those at a temperature, see `training.calibration`.
+    Both are at the temperature of the validation images, whose rounded logits differ a little.
     """
-    predict()
+    temperatures = [temperature_of(predict())]
     with (kept.parent / "predict_last" / "predictions.csv").open(encoding="utf-8") as file:
         wanted = list(csv.DictReader(file))[:128]
     images, digits = (part[:128].numpy() for part in mnist.load(data_dir, train=False))
     own_digits.written(images, digits, "as PNG files", Path("own"))
-    printed = predict("--images", "own", "--preprocess=none")  # two of the same batches, rounded in the same way
+    temperatures.append(temperature_of(predict("--images", "own", "--preprocess=none")))  # two of the same batches
+    assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-3)
     found = rows()
     assert [row["guess"] for row in found] == [row["guess"] for row in wanted]
-    temperature = next(float(line.split()[1]) for line in printed.splitlines() if line.startswith("temperature "))
-    plain = np.array([[float(row[f"p{digit}"]) for digit in range(10)] for row in wanted]) ** (1 / temperature)
-    cells = [[float(row[f"p{digit}"]) for digit in range(10)] for row in found]
-    np.testing.assert_allclose(cells, plain / plain.sum(axis=1, keepdims=True), atol=1e-4)
+    cells, others = ([[float(row[f"p{digit}"]) for digit in range(10)] for row in table] for table in (found, wanted))
+    at_same = np.array(others) ** (temperatures[0] / temperatures[1])
+    np.testing.assert_allclose(cells, at_same / at_same.sum(axis=1, keepdims=True), atol=1e-4)
     own_digits.written(images, digits, "inverted: dark on light", Path("inverted"))
     predict("--images", "inverted")
     assert [row["guess"] for row in rows(1)] == [row["guess"] for row in found]
@@ -127,7 +131,7 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
     printed = capsys.readouterr()
     assert printed.err == (
         "mnist-amp: error: 2 images could not be read; own/torn.png: can't be read: image file is truncated. "
-        "The others were scored.\n"
+        "The others were scored, see lightning_logs/predict/version_0/predictions.csv.\n"
     )
     table = rows()
     probabilities = [f"p{digit}" for digit in range(10)]

@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from torch import Tensor, nn
 
 from mnist_amp.cli.arguments import peek
+from mnist_amp.data import ClassificationDataModule
 from mnist_amp.errors import RequestError, UsageError, warn
 from mnist_amp.runs import checkpoint_files, resume
 from mnist_amp.runs.config_text import to_yaml
@@ -26,7 +27,7 @@ class InitialWeights:
         path: the file: a checkpoint, weights alone, or a .safetensors file.
         weights: by their names in the module.
         network: class_path and init_args of the network in the file; None if it is unknown.
-        classes: names of the classes that it was trained on, in the order of the labels; none if they are unknown.
+        data: hyperparameters of the data that it was trained on; none if they are unknown.
         strict: whether all layers must fit.
         fresh: layers of the network that the file does not have in their shape, so they stay random.
         unused: layers of the file that the network does not have.
@@ -35,7 +36,7 @@ class InitialWeights:
     path: Path
     weights: dict[str, Tensor]
     network: dict[str, Any] | None
-    classes: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
     strict: bool = True
     fresh: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
@@ -75,9 +76,14 @@ class InitialWeights:
         content = checkpoint_files.read(path)
         network = {"network": content["hyper_parameters"]["network"]}
         trusted = trusted_settings(path, network, is_given=lambda option: peek(args, option) is not None)
-        classes = (content.get("datamodule_hyper_parameters") or {}).get("classes")
-        names = list(map(str, classes)) if isinstance(classes, list | tuple) else []
-        return cls(path, content["state_dict"], trusted.get("network"), names)
+        data = content.get("datamodule_hyper_parameters") or {}
+        return cls(path, content["state_dict"], trusted.get("network"), data)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes that it was trained on, in the order of the labels; none if they are unknown."""
+        classes = self.data.get("classes")
+        return list(map(str, classes)) if isinstance(classes, list | tuple) else []
 
     def as_argument(self) -> str:
         """Return the network as an argument, weaker than the arguments that follow it."""
@@ -119,6 +125,27 @@ class InitialWeights:
                 now = classes.index(name)
                 warn(f"class {label} of {self.path}, {name}, is class {now} of the data, so it is learned again.")
                 return
+
+    def check_held_out(self, data: ClassificationDataModule, seed_option: str) -> None:
+        """Warn if the run of the file may have trained on the images that are held out now.
+
+        Args:
+            data: of the new run.
+            seed_option: the option that sets their seed.
+        """
+        is_same = all(self.data.get(name) == data.hparams[name] for name in ("dataset", "dataset_args", "folder"))
+        if not is_same or resume.has_held_out(self.data, data.hparams):
+            return
+        data.mark_validation_as_seen()
+        advice = (
+            f" Give the split of its run: --{seed_option} {self.data['seed']} --data.val_size {self.data['val_size']}."
+        )
+        began_so = self.data.get("val_is_unseen") is False  # then no split helps
+        if data.val_size:
+            warn(
+                f"{self.path} may have been trained on images that are validation images now, so their accuracy may be "
+                f"too high.{'' if began_so else advice}"
+            )
 
     def load_into(self, module: nn.Module) -> None:
         """Copy the weights into a module.

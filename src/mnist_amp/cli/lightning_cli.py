@@ -226,20 +226,34 @@ class MnistAmpCLI(OpenCLI):
             warn(f"{data.hparams['extra_folder']} has {images}, and had {extra}: the run is not continued exactly.")
         if self.command != "fit":
             data.val_is_unseen = "val_size" in saved and self._has_held_out(start)  # unknown of weights alone
+        elif not resume.has_held_out(saved, data.hparams):
+            data.mark_validation_as_seen()
 
     def _has_held_out(self, start: StartingCheckpoint) -> bool:
         """Return whether the run of the checkpoint has held out the validation images; `validate` needs it."""
         data = self.datamodule
-        seed = "seed_everything" if self.config[self.subcommand].data.seed is None else "data.seed"
         try:
-            resume.check_held_out(start.path, start.content, data.train_size, data.val_size, data.seed, seed)
+            resume.check_held_out(
+                start.path, start.content, data.train_size, data.val_size, data.seed, self._seed_option()
+            )
         except RequestError as error:
             if self.name == "validate":
                 raise
             if self.name == "test" and data.val_size:
                 warn(f"there is no temperature: {error}")
             return False
-        return True
+        if start.content["datamodule_hyper_parameters"].get("val_is_unseen") is not False:
+            return True
+        if self.name in ("validate", "test") and data.val_size:
+            warn(
+                f"{start.path} may have been trained on the validation images, because it began with the weights of "
+                "another split. Their accuracy may be too high, and there is no temperature."
+            )
+        return False
+
+    def _seed_option(self) -> str:
+        """Return the option that sets the seed of the validation images."""
+        return "seed_everything" if self.config[self.subcommand].data.seed is None else "data.seed"
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand].trainer
@@ -257,6 +271,7 @@ class MnistAmpCLI(OpenCLI):
         init = self.config_init[self.subcommand]
         if self.weights is not None:
             self.weights.check_classes(self.datamodule.classes)
+            self.weights.check_held_out(self.datamodule, self._seed_option())
             self.weights.load_into(self.model)
         lines = {"processes": self.launch, "weights": self.weights}
         texts = {name: str(line) for name, line in lines.items() if line is not None}
@@ -330,6 +345,8 @@ class MnistAmpCLI(OpenCLI):
             trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **replaced)
         except (ValueError, TypeError, ImportError) as error:
             raise MisconfigurationException(str(error)) from error
+        if self.launch is None:  # or the user's launcher has started the processes already
+            processes.check_number(trainer)
         # until a run installs its own; Lightning's handler ends a command some time later, with exit status 0
         set_sigterm_handler(trainer, signals.end_at_once)
         if self.subcommand == "fit":

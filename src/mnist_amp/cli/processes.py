@@ -13,6 +13,8 @@ from jsonargparse import Namespace
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from mnist_amp import signals
@@ -24,6 +26,9 @@ from mnist_amp.errors import RequestError, UsageError
 from mnist_amp.lightning_internals import ChildProcessObserver, replace_process_observer
 from mnist_amp.wording import counted
 
+# Processes gain nothing beyond one for each core, and each takes memory of its own. A trial of a distributed run on a
+# small machine needs more than that, but not many more.
+MOST_PER_CORE = 4
 GRACE = 5.0  # seconds that the first process has to notice by itself that another was lost
 
 
@@ -79,6 +84,24 @@ def use_all(launch: Launch, trainer: Namespace, args: Sequence[str]) -> None:
                 f"trainer.{name}",
             )
         trainer[name] = number
+
+
+def check_number(trainer: Trainer) -> None:
+    """Refuse to start far more processes on a CPU than it has cores. They would take all of its memory.
+
+    Args:
+        trainer: starts a process for each of its devices.
+
+    Raises:
+        RequestError: there are too many.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > MOST_PER_CORE * cores:
+        raise RequestError(
+            f"trainer.devices is {trainer.num_devices}. On a CPU each device is a process, and this one has "
+            f"{counted(cores, 'core')}: more than {MOST_PER_CORE} processes for each core are refused, because they "
+            f"only take time and memory from each other. Give at most {cores}."
+        )
 
 
 def choose_seed(launch: Launch | None, num_nodes: int) -> int:

@@ -142,6 +142,10 @@ class ClassificationDataModule(MemoryDataModule):
         # facts of the data, which a checkpoint compares with those of a later command
         self.hparams.update(classes=list(self.classes), train_size=self.train_size, extra_size=self.extra_size)
 
+    def mark_validation_as_seen(self) -> None:
+        """Note, also for the checkpoints, that the network may have been trained on the validation images."""
+        self.val_is_unseen = self.hparams["val_is_unseen"] = False
+
     def _extra(self, folder: Path, *, resize: bool) -> "ExtraFolder":
         from mnist_amp.data.extra_folder import ExtraFolder  # imports Pillow
 

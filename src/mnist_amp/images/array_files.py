@@ -1,5 +1,7 @@
 """The user's images in arrays (`.npy`, `.npz`) and in tables of pixels (`.csv`), and the submission to Kaggle."""
 
+import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +48,8 @@ def read_arrays(path: Path) -> Images:
     - An array has a shape of SHAPES. Its values are from 0 to 1 or from 0 to 255.
     - Of a `.npz` file, the array named in IMAGES is read, or its only array; and that of LABELS, if there is one.
     - A `.csv` file has a row for each image, with the 784 pixels of 28 x 28, as that of Kaggle's "Digit Recognizer". A
-      column `label` or `class` may come before or after them. Without a header, the first of 785 columns is the label.
+      column `label` or `class` may come before or after them. The numbers in a header must ascend. Without a
+      header, the first of 785 columns is the label.
 
     Raises:
         ImageError: the file has another form.
@@ -110,9 +113,23 @@ def _read_csv(path: Path) -> Images:
         raise ImageError(f"pixels and labels must be whole numbers from 0 to 255: {error}") from error
     if values.shape[1] != len(first):
         raise ImageError(f"{len(first)} columns in the header, but {values.shape[1]} in the rows")
+    if has_header:
+        _check_order([name for name in first if name not in LABEL_COLUMNS])
     labels = values[:, labelled[0]] if labelled else None
     pixels = np.delete(values, labelled, axis=1) if labelled else values
     return _images(pixels.reshape(-1, SIDE, SIDE, 1), labels)
+
+
+def _check_order(names: list[str]) -> None:
+    """Check that the columns of pixels are row by row, as far as the numbers in their names tell: `pixel0`, `1x28`."""
+    numbers = [tuple(map(int, re.findall(r"\d+", name))) for name in names]
+    if not any(numbers):
+        return
+    for (name, number), (next_name, next_number) in itertools.pairwise(zip(names, numbers, strict=True)):
+        if next_number <= number:
+            raise ImageError(
+                f"the column {next_name} comes after {name}; the pixels must be row by row, as pixel0 to pixel783"
+            )
 
 
 def _images(pixels: Array, labels: Array | None) -> Images:

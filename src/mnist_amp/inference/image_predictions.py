@@ -22,7 +22,7 @@ from mnist_amp.reporting.channels import channels_last
 from mnist_amp.reporting.class_names import unique_names
 from mnist_amp.reporting.contact_sheet import Tile, contact_sheet
 from mnist_amp.reporting.prediction_table import image_counts, number, prediction_table
-from mnist_amp.reporting.prediction_writer import csv_cells, probability_columns
+from mnist_amp.reporting.prediction_writer import csv_cells, described_temperature, probability_columns
 from mnist_amp.reporting.report_folder import Report
 from mnist_amp.reporting.tables import facts
 from mnist_amp.runs import folders
@@ -106,8 +106,8 @@ class ImagePredictions(Report):
         lines = {"images": image_counts(self.by_image)}
         if left_out := self.data.found.left_out:
             lines["left out"] = f"{counted(len(left_out), 'file')}: {left_out_files(left_out)}"
-        if self.reference is not None and self.reference.temperature != 1:
-            lines["temperature"] = f"{self.reference.temperature:.4g} (of probabilities, fitted on validation images)"
+        if self.reference is not None:
+            lines |= described_temperature(self.reference.temperature)
         if labelled := self._labelled():
             lines["accuracy"] = described_accuracy(labelled)
         if self._is_submission() and (missing := self._guesses().count(None)):

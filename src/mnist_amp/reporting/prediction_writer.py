@@ -12,6 +12,7 @@ from mnist_amp.reporting.class_names import unique_names
 from mnist_amp.reporting.report_folder import Report, report_folder, unused_folder
 from mnist_amp.reporting.tables import facts
 from mnist_amp.runs.atomic_files import atomic_write, table_text
+from mnist_amp.training.calibration import fit_temperature, score_held_out
 from mnist_amp.training.metrics import Scored, Scores
 
 
@@ -29,12 +30,23 @@ def csv_cells(probabilities: Iterable[float]) -> list[str]:
     return [f"{probability:.6f}" for probability in probabilities]
 
 
+def described_temperature(temperature: float) -> dict[str, str]:
+    """Return the line with the temperature of the probabilities, by its name; none for 1, which changes nothing."""
+    return (
+        {}
+        if temperature == 1
+        else {"temperature": f"{temperature:.4g} (of probabilities, fitted on validation images)"}
+    )
+
+
 class PredictionWriter(Report):
     """Writes `predictions.csv`: a row for each image.
 
     Its columns are `index` (of the image), `class` and `guess` (names), `probability` (of the guess), and the
     probability of each class: `p0`, `p1` and so on, in the order of the labels. If several classes have the same name,
-    their index is added to it. The LightningDataModule must have an attribute `classes`, the name of each class.
+    their index is added to it. The probabilities are at the temperature of the validation images, if there are some to
+    fit it on, see `training.calibration`. The LightningDataModule must have an attribute `classes`, the name of each
+    class.
 
     Args:
         folder: folder to write to; it is created if it does not exist. Its name gets what differs from the run, and a
@@ -47,7 +59,7 @@ class PredictionWriter(Report):
 
     def __init__(self, folder: Path, trained_precision: str | None = None) -> None:
         self.folder, self.trained_precision = folder, trained_precision
-        self.count, self.table = 0, ""
+        self.count, self.table, self.temperature = 0, "", 1.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         parent = next(path for path in self.folder.absolute().parents if path.exists())
@@ -62,8 +74,10 @@ class PredictionWriter(Report):
         if not trainer.is_global_zero:
             return
         classes = trainer.datamodule.classes  # type: ignore[attr-defined]
+        held_out = score_held_out(trainer, pl_module, trainer.datamodule)  # type: ignore[attr-defined]
+        self.temperature = (held_out and fit_temperature(held_out.logits, held_out.labels)) or 1.0
         head = ["index", "class", "guess", "probability", *probability_columns(classes)]
-        self.table = table_text([head, *_rows(scored, unique_names(classes))])
+        self.table = table_text([head, *_rows(scored, unique_names(classes), self.temperature)])
         self.count = len(scored.labels)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,11 +88,12 @@ class PredictionWriter(Report):
         with atomic_write(folder / "predictions.csv") as temporary:
             temporary.write_text(self.table, encoding="utf-8", newline="")
         self.written = folder
-        print(facts({"images": f"{self.count:,}", "files": f"{folder}/ (predictions.csv)"}), flush=True)
+        lines = {"images": f"{self.count:,}", **described_temperature(self.temperature)}
+        print(facts({**lines, "files": f"{folder}/ (predictions.csv)"}), flush=True)
 
 
-def _rows(scored: Scored, names: list[str]) -> Iterator[list[Any]]:
-    probabilities = scored.logits.softmax(dim=1)
+def _rows(scored: Scored, names: list[str], temperature: float) -> Iterator[list[Any]]:
+    probabilities = (scored.logits.double() / temperature).softmax(dim=1)
     best, guesses = probabilities.max(dim=1)
     columns = (scored.indices.tolist(), scored.labels.tolist(), guesses.tolist(), best.tolist(), probabilities)
     for index, label, guess, probability, row in zip(*columns, strict=True):

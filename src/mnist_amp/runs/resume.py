@@ -240,6 +240,21 @@ def check_held_out(
             )
 
 
+def has_held_out(saved: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+    """Whether a run has held out the images that are validation images now, as far as is known.
+
+    Args:
+        saved: hyperparameters of its data, from a checkpoint.
+        data: hyperparameters of the data now, with the same images.
+    """
+    if schema_error(saved, NEEDED["validate"]["datamodule_hyper_parameters"]) is not None:
+        return True
+    same_order = all(saved.get(name, data[name]) == data[name] for name in ("train_size", "seed"))
+    # fewer validation images are a part of those before
+    is_split_unseen = data["val_size"] == 0 or (same_order and data["val_size"] <= saved["val_size"])
+    return is_split_unseen and saved.get("val_is_unseen") is not False
+
+
 _ADVICE = "Name the data that it was trained on with --data.dataset or --data.folder, or start without this checkpoint."
 
 
