@@ -23,7 +23,7 @@ ABOVE = 0.4  # the widest gap between two parts of a digit, one above the other,
 MARK_HEIGHT = 0.45  # the largest height of dots, dashes and the bar of a 5
 SLASH = 1.1  # the least height of a slash
 DOT = 0.3  # the largest height of a dot above or below a stroke
-WIDE = 1.5  # the width from which on a digit may be several; 0.5 % of MNIST's are wider
+WIDE = 1.75  # the width from which on a digit may be several; narrower ones that touch are unlike MNIST's digits
 
 NO_OPENCV = "`pip install 'mnist-amp[images]'` reads lined paper, shadows and several digits"
 
