@@ -218,6 +218,16 @@ def test_boxes_are_in_pixels_of_the_image() -> None:
     np.testing.assert_allclose(digit.box, (135, 235, 1065, 1425), atol=70)
 
 
+def test_scans_drawings_and_images_of_mnists_size_are_no_photographs(images: NDArray[np.uint8]) -> None:
+    for image, is_photograph in (
+        (photo(seven(SIZE)), True),
+        (seven(SIZE), False),
+        (Image.fromarray(images[0]), False),
+        (Image.fromarray(images[0]).resize((280, 280)), False),
+    ):
+        assert [digit.is_photograph for digit in find_digits(image)] == [is_photograph]
+
+
 def test_a_digit_on_a_large_page_is_found() -> None:
     """Its ink is 0.2 % of the page."""
     page = Image.new("RGB", (3000, 2200), "white")
@@ -292,10 +302,14 @@ def test_without_opencv_one_digit_is_found(request: pytest.FixtureRequest, monke
     missing_opencv.cache_clear()
     request.addfinalizer(missing_opencv.cache_clear)
     note = "OpenCV is not installed; `pip install 'mnist-amp[images]'` reads lined paper, shadows and several digits"
-    for image, notes in ((seven(SIZE), ()), (photo(seven(SIZE)), (note,)), (row("77"), (note,))):
+    for image, notes, is_photograph in (
+        (seven(SIZE), (), False),
+        (photo(seven(SIZE)), (note,), True),
+        (row("77"), (note,), False),
+    ):
         (digit,) = find_digits(image)
         np.testing.assert_array_equal(digit.pixels, mnist_form(image))
-        assert digit.notes == notes
+        assert (digit.notes, digit.is_photograph) == (notes, is_photograph)
 
 
 def test_opencv_is_imported_when_an_image_is_read() -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+import torch
+from PIL import Image, ImageDraw, ImageOps
+from torch import Tensor
 
 import own_digits
 from mnist_amp.inference.image_predictions import ImagePredictions
@@ -106,6 +108,23 @@ def test_each_digit_has_a_row(predict: Run, data_dir: Path) -> None:
     assert [row["number"] for row in table] == [f"{first}{second}"] * 2 + ["", ""]
     assert f"two.tif, page 1  {first}{second} {third} " in printed
     assert table[3]["note"] == "no ink: nothing stands out from the background"
+
+
+def test_digits_in_photographs_have_the_stricter_threshold(predict: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def distances(self: Reference, images: Tensor, guesses: Tensor, are_photographs: Tensor) -> Tensor:
+        return torch.where(are_photographs, 1.5, 0.5)
+
+    monkeypatch.setattr(Reference, "distances", distances)
+    drawn = Image.new("L", (200, 200), 255)
+    ImageDraw.Draw(drawn).line([(60, 50), (130, 50), (90, 150)], 20, 12)
+    noise = np.random.default_rng(0).normal(0, 3, (200, 200))
+    Image.fromarray((0.9 * np.asarray(drawn) + noise).clip(0, 255).astype(np.uint8)).save("photo.png")
+    drawn.save("drawn.png")
+    predict("--images", "drawn.png", "photo.png")
+    assert [(row["distance"], "unlike the training images" in row["note"]) for row in rows()] == [
+        ("0.500", False),
+        ("1.500", True),
+    ]
 
 
 def test_a_table_of_pixels_has_a_submission_for_kaggle(predict: Run, data_dir: Path) -> None:

@@ -24,6 +24,7 @@ from mnist_amp.inference.out_of_distribution import (
     edges,
     hidden_layer,
     multiplications,
+    plane_distances,
 )
 from mnist_amp.inference.pixel_network import PixelNetwork
 from mnist_amp.networks import SimpleNN
@@ -98,13 +99,15 @@ def reference_of(data: ClassificationDataModule) -> Reference:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("val_size", [400, 0])
-def test_one_of_a_hundred_held_out_images_is_over_1(channels: int, val_size: int) -> None:
+def test_one_of_a_hundred_held_out_images_is_over_1_and_three_as_photographs(channels: int, val_size: int) -> None:
     data = stripes(channels=channels, val_size=val_size)
     reference = reference_of(data)
     images, labels = data.source.load(train=True)
     if val_size:
         held = data.split()[1]
         assert int((reference.distances(images[held], labels[held]) > 1).sum()) == 4
+        are_photographs = torch.arange(len(held)) < len(held)
+        assert int((reference.distances(images[held], labels[held], are_photographs) > 1).sum()) == 12
     known = sum(map(len, reference.by_class))
     assert known == (800 if val_size else 1080)  # a tenth is left out if there are no validation images
     assert reference.temperature != 1 if val_size else reference.temperature == 1
@@ -126,6 +129,38 @@ def test_the_distances_are_the_same_each_time_and_in_any_order() -> None:
     first, second = (reference_of(stripes()).distances(images[:9], labels[:9]) for _ in range(2))
     assert torch.equal(first, second)
     torch.testing.assert_close(reference_of(stripes()).distances(images[:9].flip(0), labels[:9].flip(0)), first.flip(0))
+
+
+def test_photographs_are_farther_than_the_same_images_alone() -> None:
+    reference, (images, labels) = reference_of(stripes()), stripes().source.load(train=True)
+    alone = reference.distances(images[:9], labels[:9])
+    mixed = reference.distances(images[:9], labels[:9], torch.arange(9) < 4)
+    assert torch.equal(mixed[4:], alone[4:])
+    torch.testing.assert_close(mixed[:4], alone[:4] * reference.threshold / reference.photograph_threshold)
+    assert (mixed[:4] > alone[:4]).all()
+
+
+def test_the_distance_to_a_plane() -> None:
+    """It is less than that to the images that the plane goes through, and weights far from equal are penalised."""
+    line = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+    points = torch.tensor([[0.5, 0.0], [0.5, 1.0], [0.0, 1.0], [1.5, 1.0]])
+    found = plane_distances(points, line.expand(4, 2, 2))
+    torch.testing.assert_close(found[:2], torch.tensor([1.0, 0.0]))
+    assert 0 < found[2] < 0.5
+    assert found[3].item() == pytest.approx(1.5 - 1.875 / 1.75)  # the line goes a little beyond its end
+    same = torch.tensor([[3.0, 4.0]])
+    assert plane_distances(same, same.expand(1, 15, 2)).tolist() == [0.0]
+
+
+def test_what_lies_between_training_images_is_nearer_than_what_does_not() -> None:
+    """The mean of two digits is as a digit; half a digit is not, though it shares as much with each of them."""
+    images, labels = stripes().source.load(train=True)
+    reference = Reference(edges, images[:800], labels[:800], 2)
+    rows = images[800:][labels[800:] == 0]
+    between = (rows[:1].float() + rows[1:2].float()).div(2).to(torch.uint8)
+    half = torch.cat([rows[:1, :, :, :14], torch.zeros_like(rows[:1, :, :, 14:])], dim=3)
+    guess = torch.tensor([0])
+    assert reference.distances(between, guess).item() < reference.distances(half, guess).item() / 2
 
 
 def test_a_class_without_training_images_is_infinitely_far() -> None:

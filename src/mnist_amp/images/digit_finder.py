@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_amp.images.mnist_form import SIDE, is_simple, mnist_form, opaque, placed, reduced
+from mnist_amp.images.mnist_form import SIDE, is_even, is_simple, mnist_form, opaque, placed, reduced
 
 if TYPE_CHECKING:
     from mnist_amp.images.ink import Parts
@@ -23,7 +23,7 @@ ABOVE = 0.4  # the widest gap between two parts of a digit, one above the other,
 MARK_HEIGHT = 0.45  # the largest height of dots, dashes and the bar of a 5
 SLASH = 1.1  # the least height of a slash
 DOT = 0.3  # the largest height of a dot above or below a stroke
-WIDE = 1.5  # the width from which on a digit may be several; 0.5 % of MNIST's are wider
+WIDE = 1.75  # the width from which on a digit may be several; narrower ones that touch are unlike MNIST's digits
 
 NO_OPENCV = "`pip install 'mnist-amp[images]'` reads lined paper, shadows and several digits"
 
@@ -39,12 +39,14 @@ class Digit:
         box: left, top, right and bottom in the image, in pixels.
         notes: what may be wrong with it, in words that follow the file's name and a colon; usually empty.
         row: of the digits in the image, from 1.
+        is_photograph: whether the image is a photograph, and no scan, drawing or image of MNIST's size.
     """
 
     pixels: NDArray[np.uint8]
     box: Box
     notes: tuple[str, ...]
     row: int = 1
+    is_photograph: bool = False
 
 
 class Group(NamedTuple):
@@ -75,7 +77,8 @@ def find_digits(image: Image.Image) -> list[Digit]:
         return [Digit(mnist_form(image), (0, 0, *image.size), ())]
     if (missing := missing_opencv()) is not None:
         notes = () if is_simple(image) else (f"{missing}; {NO_OPENCV}",)
-        return [Digit(mnist_form(image), (0, 0, *image.size), notes)]
+        is_photograph = not is_even(opaque(reduced(image)))
+        return [Digit(mnist_form(image), (0, 0, *image.size), notes, is_photograph=is_photograph)]
     from mnist_amp.images.ink import find_parts
 
     levels = opaque(reduced(image))
@@ -113,7 +116,8 @@ def _digit(group: Group, parts: "Parts", factor: float, notes: tuple[str, ...]) 
     notes += ("has a dot or an inner mark, which digits do not have",) * _has_mark(parts.boxes[group.parts], group)
     notes += ("may be several digits that touch",) * (right - left > WIDE * group.height)
     ink = parts.ink[top:bottom, left:right] * _mask(group, parts, faint=True) / np.float32(255)
-    return Digit(placed(ink), tuple(round(factor * side) for side in group.box), notes)  # type: ignore[arg-type]
+    box = tuple(round(factor * side) for side in group.box)
+    return Digit(placed(ink), box, notes, is_photograph=parts.is_photograph)  # type: ignore[arg-type]
 
 
 def _has_mark(boxes: NDArray[np.int32], group: Group) -> bool:

@@ -34,6 +34,7 @@ class Parts(NamedTuple):
         boxes: (N, 4), left, top, right and bottom of each part, in the order of `numbers`.
         numbers: (N,) of the parts.
         cut: whether the parts reach the edge of the paper, because there are no others.
+        is_photograph: whether the paper has noise or uneven light, which it has in no scan or drawing.
     """
 
     ink: Plane
@@ -41,6 +42,7 @@ class Parts(NamedTuple):
     boxes: NDArray[np.int32]
     numbers: NDArray[np.int64]
     cut: bool
+    is_photograph: bool
 
 
 def find_parts(levels: NDArray[np.uint8]) -> Parts:
@@ -90,7 +92,7 @@ def _parts(ink: Plane, paper: Plane | None) -> Parts:
         raise NoInkError(NO_INK)
     left, top, width, height, _ = stats[numbers].T
     boxes = np.stack([left, top, left + width, top + height], axis=1)
-    return Parts(ink * cv2.dilate(mask, square(5)), labels, boxes, numbers, cut)
+    return Parts(ink * cv2.dilate(mask, square(5)), labels, boxes, numbers, cut, paper is not None)
 
 
 def _photographed_ink(levels: NDArray[np.uint8]) -> tuple[Plane, Plane]:

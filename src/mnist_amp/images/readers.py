@@ -32,11 +32,13 @@ class Prepared(NamedTuple):
         pixels: (C, H, W) uint8.
         notes: what may be wrong with it; usually empty.
         row: of several digits in an image, from 1.
+        is_photograph: whether a digit was found in a photograph, which may as well show something else.
     """
 
     pixels: NDArray[np.uint8]
     notes: tuple[str, ...] = ()
     row: int = 1
+    is_photograph: bool = False
 
 
 Reader = Callable[[Image.Image], list[Prepared]]  # raises ImageError
@@ -58,7 +60,8 @@ def make_reader(preprocess: Preprocess, image_shape: Shape, *, ink_on_paper: boo
     """
     if preprocess == "mnist":
         return lambda image: [
-            Prepared(digit.pixels[np.newaxis], digit.notes, digit.row) for digit in find_digits(plain(image))
+            Prepared(digit.pixels[np.newaxis], digit.notes, digit.row, digit.is_photograph)
+            for digit in find_digits(plain(image))
         ]
     if preprocess == "resize":
         return lambda image: [Prepared(resized(image, image_shape))]

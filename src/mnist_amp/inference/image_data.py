@@ -48,6 +48,7 @@ class LoadedImage:
     label: int | None = None
     error: ImageError | None = None
     row: int = 1
+    is_photograph: bool = False
 
     @property
     def image(self) -> str:
@@ -127,8 +128,9 @@ class ImageDataModule(MemoryDataModule):
                 if isinstance(found, ImageError):
                     yield loaded(None, unusable, error=found)
                     continue
-                for digit, (pixels, notes, row) in enumerate(found, 1):
-                    yield loaded(digit if len(found) > 1 else None, pixels, notes, row=row)
+                for digit, part in enumerate(found, 1):
+                    number = digit if len(found) > 1 else None
+                    yield loaded(number, part.pixels, part.notes, row=part.row, is_photograph=part.is_photograph)
         except ImageError as error:  # the rest of the file can't be read
             yield LoadedImage(path, page and page + 1, None, unusable, label=label, error=error)
 

@@ -93,7 +93,9 @@ class ImagePredictions(Report):
         if self.reference is not None:
             pixels = self.data.images[scored.indices.to(self.data.images.device)]
             temperature = self.reference.temperature
-            distances = self.reference.distances(pixels, scored.logits.argmax(dim=1))
+            found = (self.data.loaded[index] for index in scored.indices.tolist())
+            photographs = torch.tensor([image.is_photograph for image in found], dtype=torch.bool)
+            distances = self.reference.distances(pixels, scored.logits.argmax(dim=1), photographs)
         probabilities = (scored.logits.double() / temperature).softmax(dim=1)
         return dict(
             zip(scored.indices.tolist(), zip(probabilities.tolist(), distances.tolist(), strict=True), strict=True)

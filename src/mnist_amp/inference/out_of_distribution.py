@@ -6,7 +6,10 @@ with deep nearest neighbors. ICML 2022.) It is larger if another class is nearer
 
 For grey images, mostly drawings, the directions of the edges in each part of the image are compared. The last hidden
 layer of a network does not see what made no difference between its classes. (N. Dalal, B. Triggs: Histograms of
-oriented gradients for human detection. CVPR 2005.) For colour images, mostly photographs, the hidden layer is compared.
+oriented gradients for human detection. CVPR 2005.) The distance is that to the plane through the nearest training
+images, because what lies between them is a digit as well. A letter is hardly nearer to the plane than to the images.
+(P. Vincent, Y. Bengio: K-local hyperplane and convex distance nearest neighbor algorithms. NIPS 2001.) For colour
+images, mostly photographs, the hidden layer is compared.
 """
 
 import math
@@ -26,7 +29,9 @@ from mnist_amp.training.calibration import MOST_IMAGES, evenly, fit_temperature,
 
 NOTE = "unlike the training images"
 FALSE_ALARMS = 0.01  # share of the correctly classified held-out images that are beyond the threshold
-NEIGHBOURS = 3
+FALSE_ALARMS_PHOTOGRAPHS = 0.03  # the same, beyond the threshold of photographs: they are likelier to show letters
+NEIGHBOURS, PLANE = 3, 15  # training images: whose mean distance counts, and that a plane goes through
+PENALTY = 0.3  # of weights far from equal, so that a plane reaches only a little beyond its images
 MOST_EDGES, MOST_HIDDEN = 20_000, 5_000  # training images to compare with; a hidden layer takes longer
 MOST_DISTANCES = 2_500  # held-out images that the threshold comes from
 MULTIPLICATIONS = 400 * 10**9  # of the network, for all of these images: about 6 s on 2 cores
@@ -36,6 +41,7 @@ SMOOTH, OVERLAP = 0.7, 0.5  # standard deviations: of the derivative in pixels, 
 DOUBT = 0.25  # exponent of the ratio of the distances to the guessed class and to the nearest other class
 FARTHEST = 2.0  # distance of two features of length 1
 TOGETHER = 2**16  # values of the images whose edges are computed together: they fit into a core's cache
+PLANES = 512  # computed together, to save memory
 
 Features = Callable[[Tensor], Tensor]  # of images (N, C, H, W) uint8: (N, features) float32 on the CPU, of length 1
 
@@ -52,9 +58,10 @@ class Reference:
     Attributes:
         temperature: that calibrates the probabilities: softmax(logits / temperature); 1 if it is unknown.
         threshold: the distance that becomes 1.
+        photograph_threshold: the distance that becomes 1 in a photograph; it is lower.
     """
 
-    temperature = threshold = 1.0
+    temperature = threshold = photograph_threshold = 1.0
 
     def __init__(self, features: Features, images: Tensor, labels: Tensor, classes: int) -> None:
         self.features = features
@@ -123,28 +130,48 @@ class Reference:
         correct = evenly((guesses == labels).nonzero().flatten(), MOST_DISTANCES)
         if not len(correct):
             return False
-        self.threshold = self._distances(features[correct], guesses[correct]).quantile(1 - FALSE_ALARMS).item()
+        distances = self._distances(features[correct], guesses[correct])
+        self.threshold = distances.quantile(1 - FALSE_ALARMS).item()
+        self.photograph_threshold = distances.quantile(1 - FALSE_ALARMS_PHOTOGRAPHS).item()
         return math.isfinite(self.threshold)
 
     @torch.inference_mode()
-    def distances(self, images: Tensor, guesses: Tensor) -> Tensor:
+    def distances(self, images: Tensor, guesses: Tensor, are_photographs: Tensor | None = None) -> Tensor:
         """Return how far images are from the training images of the guessed classes.
 
         Args:
             images: (N, C, H, W) uint8, on any device.
             guesses: their classes (N,) int64, according to the network.
+            are_photographs: (N,) bool, whether an image was found in a photograph; None if none of them was.
 
         Returns:
             (N,) float32 on the CPU: over 1 for an image that is unlike the training images, which 1 % of the held-out
-            images are.
+            images are, and 3 % if they are taken for photographs.
         """
-        return self._distances(self.features(images), guesses.cpu())
+        thresholds = torch.full((len(images),), self.threshold)
+        if are_photographs is not None:
+            thresholds[are_photographs] = self.photograph_threshold
+        return self._distances(self.features(images), guesses.cpu()) / thresholds
 
     def _distances(self, features: Tensor, guesses: Tensor) -> Tensor:
+        """Return distances (N,) that are not yet divided by a threshold."""
         near = self._near(features)
-        own = near.gather(1, guesses.unsqueeze(1))
-        other = near.scatter(1, guesses.unsqueeze(1), math.inf).amin(dim=1, keepdim=True).clamp(max=FARTHEST)
-        return (own * (own / other) ** DOUBT / self.threshold).squeeze(1)
+        other = near.scatter(1, guesses.unsqueeze(1), math.inf).amin(dim=1).clamp(max=FARTHEST)
+        if self.features is edges:
+            own = self._to_planes(features, guesses)
+        else:  # a hidden layer may have fewer values than a plane has images, and the plane would be everywhere
+            own = near.gather(1, guesses.unsqueeze(1)).squeeze(1)
+        return own * (own / other) ** DOUBT
+
+    def _to_planes(self, features: Tensor, guesses: Tensor) -> Tensor:
+        """Return the distances (N,) to the planes through the nearest training images of the guessed classes."""
+        away = torch.full((len(features),), math.inf)
+        for label, known in enumerate(self.by_class):
+            count = min(PLANE, len(known))
+            for rows in torch.split((guesses == label).nonzero().flatten(), PLANES) if count else ():
+                nearest = (features[rows] @ known.T).topk(count).indices
+                away[rows] = plane_distances(features[rows], known[nearest])
+        return away.clamp(min=1e-6)
 
     def _near(self, features: Tensor) -> Tensor:
         """Return the mean distance (N, classes) to the nearest training images of each class; infinite without any."""
@@ -154,6 +181,26 @@ class Reference:
                 cosines = (features @ known.T).topk(count).values  # of vectors of length 1
                 near[:, label] = (2 - 2 * cosines).clamp(min=0).sqrt().mean(dim=1)
         return near.clamp(min=1e-6)
+
+
+def plane_distances(points: Tensor, neighbours: Tensor) -> Tensor:
+    """Return how far points (N, F) are from the planes through their neighbours (N, K, F), (N,).
+
+    The nearest point of a plane is a weighted mean of the neighbours. Weights far from equal are penalised.
+
+    Examples:
+        >>> corners = torch.tensor([[[0.0, 1.0], [1.0, 1.0]]])
+        >>> plane_distances(torch.tensor([[0.5, 0.0]]), corners)  # of the line from (0, 1) to (1, 1)
+        tensor([1.])
+    """
+    away = neighbours - points.unsqueeze(1)
+    products = away @ away.transpose(1, 2)
+    size = products.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=1e-12)
+    penalised = products + PENALTY * size[:, None, None] * torch.eye(products.shape[1])
+    weights: Tensor = torch.cholesky_solve(torch.ones(*products.shape[:2], 1), torch.linalg.cholesky(penalised))
+    nearest = away.transpose(1, 2) @ (weights / weights.sum(dim=1, keepdim=True))
+    found: Tensor = torch.linalg.vector_norm(nearest, dim=(1, 2))
+    return found
 
 
 def _split(data: ClassificationDataModule) -> tuple[Tensor, Tensor]:
