@@ -94,30 +94,43 @@ def _lines(small: Plane, thick: Plane, mask: Plane) -> list[Segment]:
 
 
 def _parallel(lines: list[Segment]) -> list[Segment]:
-    """Return the lines without those that cross the longest: straight strokes of digits."""
-    longest = max(lines, key=lambda line: line.right - line.left, default=None)
-    return [line for line in lines if longest is not None and abs(line.slope - longest.slope) < PARALLEL]
+    """Return the lines that have about the same direction as most: the others are straight strokes of digits."""
+    slopes = np.array([line.slope for line in lines])
+    usual = np.median(np.repeat(slopes, [line.right - line.left for line in lines])) if lines else 0
+    return [line for line in lines if abs(line.slope - usual) < PARALLEL]
 
 
 def _straight(part: Plane, mask: Plane) -> list[Segment]:
-    """Return the line through a part, from its left to its right end, if the part is straight and thin."""
+    """Return the line through a part, from its left to its right end, if it is thin and the part or its edge is straight.
+
+    The upper or the lower edge is straight where strokes touch the line on the other side.
+    """
     height, width = part.shape
-    rows, columns = np.arange(height)[:, None], np.flatnonzero(part.any(axis=0))
+    columns = np.flatnonzero(part.any(axis=0))
     if len(columns) < width / 2:
         return []
-    middle = ((part * rows).sum(axis=0) / part.sum(axis=0).clip(1))[columns]
-    points = np.stack([columns, middle], axis=1).astype(np.float32)
-    dx, dy, x, y = cv2.fitLine(points, cv2.DIST_HUBER, 0, 0.01, 0.01).ravel().tolist()
-    slope = dy / dx if dx else STEEP
-    start = y - slope * x
-    if abs(slope) >= STEEP or np.median(np.abs(middle - start - slope * columns)) > 1:
+    counts = part.sum(axis=0)[columns]
+    thickness = np.quantile(counts, 0.25)
+    middle = (part * np.arange(height)[:, None]).sum(axis=0)[columns] / counts
+    upper = part.argmax(axis=0)[columns] + (thickness - 1) / 2
+    lower = height - 1 - part[::-1].argmax(axis=0)[columns] - (thickness - 1) / 2
+    (start, slope), deviation = min((_fitted(columns, rows) for rows in (middle, upper, lower)), key=lambda fit: fit[1])
+    if deviation > 1 or abs(slope) >= STEEP:
         return []
     full = cv2.resize(part, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
     inked = cv2.copyMakeBorder(mask & full[: mask.shape[0], : mask.shape[1]], 1, 0, 0, 0, cv2.BORDER_CONSTANT, value=0)
     runs = (inked[1:] > inked[:-1]).sum(axis=0)
-    thickness = np.median(inked.sum(axis=0) / runs.clip(1))
-    band = 2 * np.median(part.sum(axis=0)[columns])
-    return [Segment(0, start, width - 1, start + slope * (width - 1), float(thickness), float(band))]
+    ink = float(np.median(inked.sum(axis=0) / runs.clip(1)))
+    return [Segment(0, start, width - 1, start + slope * (width - 1), ink, 2 * float(thickness))]
+
+
+def _fitted(columns: NDArray[np.int64], rows: NDArray[np.float64]) -> tuple[tuple[float, float], float]:
+    """Return the start and the slope of a line through points, and the median deviation from it."""
+    points = np.stack([columns, rows], axis=1).astype(np.float32)
+    dx, dy, x, y = cv2.fitLine(points, cv2.DIST_HUBER, 0, 0.01, 0.01).ravel().tolist()
+    slope = dy / dx if dx else STEEP
+    start = y - slope * x
+    return (start, slope), float(np.median(np.abs(rows - start - slope * columns)))
 
 
 def _pieces(part: Plane, mask: Plane, length: int) -> list[Segment]:
