@@ -24,11 +24,11 @@ ABOVE = 0.4  # the widest gap between two parts of a digit, one above the other,
 MARK_HEIGHT = 0.45  # the largest height of dots, dashes and the bar of a 5
 TALL = 0.6  # the least height of a digit among others; the halves of a broken one are lower
 SLASH = 0.98  # the least height of a slash
-STRAIGHT = 0.01  # how far the middle of a slash is from a straight line; in handwriting, 1 of 20 is as straight
-DATE = re.compile("00?(/00?){1,2}|00?/00?/0000|0000/00?/00?")  # where slashes stand between digits
+STRAIGHT = 0.01  # the largest standard deviation of a slash from a straight line; most handwritten 1s have more
 DOT = 0.3  # the largest height of a dot above or below a stroke
 WIDE = 1.5  # the width from which on a digit may be several; 0.5 % of MNIST's are wider
 
+DATE = re.compile("00?(/00?){1,2}|00?/00?/0000|0000/00?/00?")  # where slashes stand between digits, each a 0
 NO_OPENCV = "`pip install 'mnist-amp[images]'` reads lined paper, shadows and several digits"
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -174,7 +174,7 @@ def _belong(boxes: NDArray[Any]) -> NDArray[np.bool_]:
     gap = np.maximum(top, top.T) - np.minimum(bottom, bottom.T)
     united = np.maximum(right, right.T) - np.minimum(left, left.T)
     tall = height > TALL * digit
-    # where there are more of their height, two such parts are digits of two rows
+    # if there are more of their height, they are no halves of a digit, but digits of two rows
     two_rows = tall & tall.T & (gap > -0.2 * digit) & (tall.sum() > 2)
     above = overlap > 0.4 * np.minimum(width, width.T)
     broken = (overlap > -BROKEN * digit) & (united < digit)
@@ -217,7 +217,9 @@ def _without_separators(row: list[Group], parts: "Parts") -> list[tuple[Group, t
 
 def _slashes(row: list[Group], parts: "Parts") -> list[int]:
     """Return the indices of slashes in a row, if they stand as in a date."""
-    least = SLASH * float(np.median([group.height for group in row]))
+    if len(row) < 3:
+        return []
+    least = max(SLASH * float(np.median([group.height for group in row])), 2)
     marks = "".join("/" if group.height > least and _is_slash(group, parts) else "0" for group in row)
     return [index for index, mark in enumerate(marks) if mark == "/"] if DATE.fullmatch(marks) else []
 

@@ -20,8 +20,8 @@ JOIN = 4  # pixels of half the image's size: how far the lines of a box may be a
 class Segment(NamedTuple):
     """A straight line from (left, start) to (right, end), in pixels of half the image's size.
 
-    `start` and `end` are rows; of a vertical line, columns, because it is found in the transposed image. `width` is that
-    of its ink, and `band` that of two lines beside each other with the gap, both in pixels of the image.
+    `start` and `end` are rows; of a vertical line, columns, because it is found in the transposed image. `width` is
+    that of its ink, in pixels of the image. `band` is wider: two lines close to each other are found as one.
     """
 
     left: int
@@ -100,37 +100,51 @@ def _parallel(lines: list[Segment]) -> list[Segment]:
     return [line for line in lines if abs(line.slope - usual) < PARALLEL]
 
 
-def _straight(part: Plane, mask: Plane) -> list[Segment]:
-    """Return the line through a part, from its left to its right end, if it is thin and the part or its edge is straight.
+def _straight(part: Plane, mask: Plane, *, touched: bool = False) -> list[Segment]:
+    """Return the line through a part, from its left to its right end, if the part is straight and thin.
 
-    The upper or the lower edge is straight where strokes touch the line on the other side.
+    If strokes may have touched the line, it is enough that one of its edges is straight: on the other side.
     """
     height, width = part.shape
     columns = np.flatnonzero(part.any(axis=0))
     if len(columns) < width / 2:
         return []
     counts = part.sum(axis=0)[columns]
-    thickness = np.quantile(counts, 0.25)
-    middle = (part * np.arange(height)[:, None]).sum(axis=0)[columns] / counts
-    upper = part.argmax(axis=0)[columns] + (thickness - 1) / 2
-    lower = height - 1 - part[::-1].argmax(axis=0)[columns] - (thickness - 1) / 2
-    (start, slope), deviation = min((_fitted(columns, rows) for rows in (middle, upper, lower)), key=lambda fit: fit[1])
-    if deviation > 1 or abs(slope) >= STEEP:
+    thickness = float(np.sort(counts)[len(counts) // 4])
+    fit = _fitted(columns, (part * np.arange(height)[:, None]).sum(axis=0)[columns] / counts)
+    if 0.3 < fit.deviation <= 1 or touched:
+        upper = part.argmax(axis=0)[columns] + (thickness - 1) / 2
+        lower = height - 1 - part[::-1].argmax(axis=0)[columns] - (thickness - 1) / 2
+        fit = min(fit, _fitted(columns, upper), _fitted(columns, lower))
+    if fit.deviation > 1 or abs(fit.slope) >= STEEP:
         return []
-    full = cv2.resize(part, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
-    inked = cv2.copyMakeBorder(mask & full[: mask.shape[0], : mask.shape[1]], 1, 0, 0, 0, cv2.BORDER_CONSTANT, value=0)
-    runs = (inked[1:] > inked[:-1]).sum(axis=0)
-    ink = float(np.median(inked.sum(axis=0) / runs.clip(1)))
-    return [Segment(0, start, width - 1, start + slope * (width - 1), ink, 2 * float(thickness))]
+    end = fit.start + fit.slope * (width - 1)
+    return [Segment(0, fit.start, width - 1, end, _ink_width(part, mask), 2 * thickness + 3)]  # and its soft edges
 
 
-def _fitted(columns: NDArray[np.int64], rows: NDArray[np.float64]) -> tuple[tuple[float, float], float]:
-    """Return the start and the slope of a line through points, and the median deviation from it."""
+class Fit(NamedTuple):
+    """A line through points, and their median deviation from it."""
+
+    deviation: float
+    start: float
+    slope: float
+
+
+def _fitted(columns: NDArray[np.int64], rows: NDArray[np.float64]) -> Fit:
     points = np.stack([columns, rows], axis=1).astype(np.float32)
     dx, dy, x, y = cv2.fitLine(points, cv2.DIST_HUBER, 0, 0.01, 0.01).ravel().tolist()
     slope = dy / dx if dx else STEEP
     start = y - slope * x
-    return (start, slope), float(np.median(np.abs(rows - start - slope * columns)))
+    return Fit(float(np.median(np.abs(rows - start - slope * columns))), start, slope)
+
+
+def _ink_width(part: Plane, mask: Plane) -> float:
+    """Return the width of the ink in a part, without the gap between two lines."""
+    height, width = part.shape
+    full = cv2.resize(part, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
+    inked = cv2.copyMakeBorder(mask & full[: mask.shape[0], : mask.shape[1]], 1, 0, 0, 0, cv2.BORDER_CONSTANT, value=0)
+    lines = (inked[1:] > inked[:-1]).sum(axis=0)
+    return float(np.median(inked.sum(axis=0) / lines.clip(1)))
 
 
 def _pieces(part: Plane, mask: Plane, length: int) -> list[Segment]:
@@ -141,7 +155,8 @@ def _pieces(part: Plane, mask: Plane, length: int) -> list[Segment]:
         if width < length:
             continue
         piece = (labels[top : top + height, left : left + width] == label).astype(np.uint8)
-        for line in _straight(piece, mask[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]):
+        inked = mask[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]
+        for line in _straight(piece, inked, touched=True):
             start = top + line.start - line.slope * left
             lines.append(Segment(0, start, part.shape[1] - 1, start + line.slope * (part.shape[1] - 1), *line[4:]))
     return lines
