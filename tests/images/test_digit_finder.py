@@ -188,11 +188,23 @@ def test_rows_are_read_from_top_to_bottom() -> None:
     assert [width > 0.4 for width in width_to_height(digits)] == [True, False, False, True, True]
 
 
+def test_rows_close_to_each_other_are_two() -> None:
+    image = ImageChops.multiply(row("711", size=(480, 300), top=30), row("177", size=(480, 300), top=112))
+    digits = find_digits(photo(image))
+    assert [digit.row for digit in digits] == [1, 1, 1, 2, 2, 2]
+    assert [width > 0.4 for width in width_to_height(digits)] == [True, False, False, False, True, True]
+
+
 @pytest.mark.parametrize(("text", "notes"), [("17-71", 0), ("17.71", 0), ("77/17", 1), ("71-17-71", 0)])
 def test_the_signs_of_a_date_are_left_out(text: str, notes: int) -> None:
     digits = find_digits(photo(row(text, height=50)))
     assert [width > 0.4 for width in width_to_height(digits)] == [sign == "7" for sign in text if sign in "17"]
     assert [digit.notes for digit in digits] == [("a stroke between digits was read as a slash",) * notes] * len(digits)
+
+
+def test_strokes_that_do_not_stand_as_in_a_date_are_digits() -> None:
+    digits = find_digits(photo(row("777/7", height=50)))
+    assert [digit.notes for digit in digits] == [()] * 5
 
 
 def test_the_cells_of_a_form() -> None:
@@ -202,6 +214,15 @@ def test_the_cells_of_a_form() -> None:
     for cells in (image, photo(image)):
         digits = find_digits(cells)
         assert [width > 0.4 for width in width_to_height(digits)] == [True, False, True, True]
+
+
+def test_digits_near_the_lines_of_thick_cells_beside_each_other() -> None:
+    """Two lines that are found as one are not taken for a line as wide as both."""
+    image = row("7177")
+    for left in range(20, 250, 60):
+        ImageDraw.Draw(image).rectangle((left, 55, left + 54, 145), outline="gray", width=5)
+    digits = find_digits(photo(image))
+    assert [width > 0.4 for width in width_to_height(digits)] == [True, False, True, True]
 
 
 def test_the_bar_of_a_five_belongs_to_it() -> None:

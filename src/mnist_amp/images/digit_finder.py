@@ -5,6 +5,7 @@ out is one digit.
 """
 
 import functools
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
 BROKEN = 0.08  # the widest gap between two parts of a digit beside each other
 ABOVE = 0.4  # the widest gap between two parts of a digit, one above the other, and between digits of a row
 MARK_HEIGHT = 0.45  # the largest height of dots, dashes and the bar of a 5
-SLASH = 1.1  # the least height of a slash
+TALL = 0.6  # the least height of a digit among others; the halves of a broken one are lower
+SLASH = 0.98  # the least height of a slash
+STRAIGHT = 0.01  # the largest standard deviation of a slash from a straight line; most handwritten 1s have more
 DOT = 0.3  # the largest height of a dot above or below a stroke
 WIDE = 1.75  # the width from which on a digit may be several; narrower ones that touch are unlike MNIST's digits
 
+DATE = re.compile("00?(/00?){1,2}|00?/00?/0000|0000/00?/00?")  # where slashes stand between digits, each a 0
 NO_OPENCV = "`pip install 'mnist-amp[images]'` reads lined paper, shadows and several digits"
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -173,6 +177,9 @@ def _belong(boxes: NDArray[Any]) -> NDArray[np.bool_]:
     overlap = np.minimum(right, right.T) - np.maximum(left, left.T)
     gap = np.maximum(top, top.T) - np.minimum(bottom, bottom.T)
     united = np.maximum(right, right.T) - np.minimum(left, left.T)
+    tall = height > TALL * digit
+    # if there are more of their height, they are no halves of a digit, but digits of two rows
+    two_rows = tall & tall.T & (gap > -0.2 * digit) & (tall.sum() > 2)
     above = overlap > 0.4 * np.minimum(width, width.T)
     broken = (overlap > -BROKEN * digit) & (united < digit)
     # [i, j]: j is the bar of a 5 i; a dash between digits is lower
@@ -180,7 +187,7 @@ def _belong(boxes: NDArray[Any]) -> NDArray[np.bool_]:
     high = top + 0.35 * height > middle.T
     small = height < MARK_HEIGHT * digit
     bar = high & small.T & ~small & (overlap > -2 * BROKEN * digit)
-    return np.asarray((gap < ABOVE * digit) & (above | broken | bar | bar.T))
+    return np.asarray((gap < ABOVE * digit) & ~two_rows & (above | broken | bar | bar.T))
 
 
 def _typical(heights: Any) -> float:
@@ -205,17 +212,28 @@ def _without_separators(row: list[Group], parts: "Parts") -> list[tuple[Group, t
     """Return the digits of a row with notes, without dots, dashes and slashes."""
     smallest = MARK_HEIGHT * _typical([group.height for group in row])
     tall = [group for group in row if group.height > smallest]
-    slash = SLASH * float(np.median([group.height for group in tall]))
-    digits = [*tall[:1], *(group for group in tall[1:-1] if not _is_slash(group, parts, slash)), *tall[1:][-1:]]
-    notes = ("a stroke between digits was read as a slash",) * (len(digits) < len(tall))
+    slashes = _slashes(tall, parts)
+    digits = [group for index, group in enumerate(tall) if index not in slashes]
+    notes = ("a stroke between digits was read as a slash",) * bool(slashes)
     notes += ("a small mark was left out",) * (row[0] is not tall[0] or row[-1] is not tall[-1])
     return [(group, notes) for group in digits]
 
 
-def _is_slash(group: Group, parts: "Parts", least: float) -> bool:
-    """Whether a group is a straight line that leans to the right and is higher than the digits."""
-    if group.height < least:
-        return False
-    y, x = np.nonzero(_mask(group, parts))
-    slope, start = np.polyfit(y, x, 1)
-    return bool(-0.7 < slope < -0.2 and np.quantile(np.abs(x - start - slope * y), 0.95) < 0.1 * group.height)
+def _slashes(row: list[Group], parts: "Parts") -> list[int]:
+    """Return the indices of slashes in a row, if they stand as in a date."""
+    if len(row) < 3:
+        return []
+    least = max(SLASH * float(np.median([group.height for group in row])), 2)
+    marks = "".join("/" if group.height > least and _is_slash(group, parts) else "0" for group in row)
+    return [index for index, mark in enumerate(marks) if mark == "/"] if DATE.fullmatch(marks) else []
+
+
+def _is_slash(group: Group, parts: "Parts") -> bool:
+    """Whether a group is a thin straight line that leans to the right."""
+    mask = _mask(group, parts)
+    y = np.flatnonzero(mask.any(axis=1))
+    widths = mask[y].sum(axis=1)
+    middle = mask[y] @ np.arange(mask.shape[1]) / widths
+    slope, start = np.polyfit(y, middle, 1)
+    straight = np.std(middle - start - slope * y) < STRAIGHT * group.height
+    return bool(straight and -0.7 < slope < -0.2 and widths.mean() < 0.2 * group.height)

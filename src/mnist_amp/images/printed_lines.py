@@ -13,13 +13,15 @@ LINE = 0.02  # of the longer side: the widest printed line; pens of 1 % and less
 RUN = 0.1  # of the longer side: the shortest line of a form's box
 TILTS = range(-12, 13, 4)  # degrees of a line's rotation; each finds lines of +-3 degrees
 STEEP = 0.25  # the slope of lines that are rotated by 14 degrees
+PARALLEL = 0.07  # the largest difference of slopes of an image's lines of one direction
 JOIN = 4  # pixels of half the image's size: how far the lines of a box may be apart where they meet
 
 
 class Segment(NamedTuple):
-    """A straight line from (left, start) to (right, end), in pixels of half the image's size, and its width in pixels.
+    """A straight line from (left, start) to (right, end), in pixels of half the image's size.
 
-    `start` and `end` are rows; of a vertical line, columns, because it is found in the transposed image.
+    `start` and `end` are rows; of a vertical line, columns, because it is found in the transposed image. `width` is
+    that of its ink, in pixels of the image. `band` is wider: two lines close to each other are found as one.
     """
 
     left: int
@@ -27,6 +29,11 @@ class Segment(NamedTuple):
     right: int
     end: float
     width: float
+    band: float
+
+    @property
+    def slope(self) -> float:
+        return (self.end - self.start) / max(self.right - self.left, 1)
 
 
 def without_lines(ink: Plane, paper: Plane) -> Plane:
@@ -58,7 +65,7 @@ def without_lines(ink: Plane, paper: Plane) -> Plane:
         return ink
     width = int(max(widths)) + 3
     thin = mask & ~cv2.morphologyEx(mask, cv2.MORPH_OPEN, square(width))
-    lines = (_drawn(across, mask.shape, width + 4, 2) | _drawn(down, mask.T.shape, width + 4, 2).T) & thin
+    lines = (_drawn(across, mask.shape, None, 2) | _drawn(down, mask.T.shape, None, 2).T) & thin
     closed = cv2.morphologyEx(ink * (1 - lines), cv2.MORPH_CLOSE, _disc(width + 3))
     mended = np.where(lines, cv2.min(ink, closed), ink)
     return mended if mended.max() > 2 * STROKE_INK else ink  # a digit that is made of lines
@@ -82,26 +89,62 @@ def _lines(small: Plane, thick: Plane, mask: Plane) -> list[Segment]:
         part = ((labels[area] == label) & (thick[area] == 0)).astype(np.uint8)
         inked = mask[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]
         straight = _straight(part, inked) or _pieces(part, inked, length)
-        lines += [Segment(left, top + line.start, left + width - 1, top + line.end, line.width) for line in straight]
-    return lines
+        lines += [Segment(left, top + line.start, left + width - 1, top + line.end, *line[4:]) for line in straight]
+    return _parallel(lines)
 
 
-def _straight(part: Plane, mask: Plane) -> list[Segment]:
-    """Return the line through a part, from its left to its right end, if the part is straight and thin."""
+def _parallel(lines: list[Segment]) -> list[Segment]:
+    """Return the lines that have about the same direction as most: the others are straight strokes of digits."""
+    slopes = np.array([line.slope for line in lines])
+    usual = np.median(np.repeat(slopes, [line.right - line.left for line in lines])) if lines else 0
+    return [line for line in lines if abs(line.slope - usual) < PARALLEL]
+
+
+def _straight(part: Plane, mask: Plane, *, touched: bool = False) -> list[Segment]:
+    """Return the line through a part, from its left to its right end, if the part is straight and thin.
+
+    If strokes may have touched the line, it is enough that one of its edges is straight: on the other side.
+    """
     height, width = part.shape
-    rows, columns = np.arange(height)[:, None], np.flatnonzero(part.any(axis=0))
+    columns = np.flatnonzero(part.any(axis=0))
     if len(columns) < width / 2:
         return []
-    middle = ((part * rows).sum(axis=0) / part.sum(axis=0).clip(1))[columns]
-    points = np.stack([columns, middle], axis=1).astype(np.float32)
+    counts = part.sum(axis=0)[columns]
+    thickness = float(np.sort(counts)[len(counts) // 4])
+    fit = _fitted(columns, (part * np.arange(height)[:, None]).sum(axis=0)[columns] / counts)
+    if 0.3 < fit.deviation <= 1 or touched:
+        upper = part.argmax(axis=0)[columns] + (thickness - 1) / 2
+        lower = height - 1 - part[::-1].argmax(axis=0)[columns] - (thickness - 1) / 2
+        fit = min(fit, _fitted(columns, upper), _fitted(columns, lower))
+    if fit.deviation > 1 or abs(fit.slope) >= STEEP:
+        return []
+    end = fit.start + fit.slope * (width - 1)
+    return [Segment(0, fit.start, width - 1, end, _ink_width(part, mask), 2 * thickness + 3)]  # and its soft edges
+
+
+class Fit(NamedTuple):
+    """A line through points, and their median deviation from it."""
+
+    deviation: float
+    start: float
+    slope: float
+
+
+def _fitted(columns: NDArray[np.int64], rows: NDArray[np.float64]) -> Fit:
+    points = np.stack([columns, rows], axis=1).astype(np.float32)
     dx, dy, x, y = cv2.fitLine(points, cv2.DIST_HUBER, 0, 0.01, 0.01).ravel().tolist()
     slope = dy / dx if dx else STEEP
     start = y - slope * x
-    if abs(slope) >= STEEP or np.median(np.abs(middle - start - slope * columns)) > 1:
-        return []
+    return Fit(float(np.median(np.abs(rows - start - slope * columns))), start, slope)
+
+
+def _ink_width(part: Plane, mask: Plane) -> float:
+    """Return the width of the ink in a part, without the gap between two lines."""
+    height, width = part.shape
     full = cv2.resize(part, (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST)
-    thickness = np.median((mask & full[: mask.shape[0], : mask.shape[1]]).sum(axis=0))
-    return [Segment(0, start, width - 1, start + slope * (width - 1), float(thickness))]
+    inked = cv2.copyMakeBorder(mask & full[: mask.shape[0], : mask.shape[1]], 1, 0, 0, 0, cv2.BORDER_CONSTANT, value=0)
+    lines = (inked[1:] > inked[:-1]).sum(axis=0)
+    return float(np.median(inked.sum(axis=0) / lines.clip(1)))
 
 
 def _pieces(part: Plane, mask: Plane, length: int) -> list[Segment]:
@@ -112,10 +155,10 @@ def _pieces(part: Plane, mask: Plane, length: int) -> list[Segment]:
         if width < length:
             continue
         piece = (labels[top : top + height, left : left + width] == label).astype(np.uint8)
-        for line in _straight(piece, mask[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]):
-            slope = (line.end - line.start) / (width - 1)
-            start = top + line.start - slope * left
-            lines.append(Segment(0, start, part.shape[1] - 1, start + slope * (part.shape[1] - 1), line.width))
+        inked = mask[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]
+        for line in _straight(piece, inked, touched=True):
+            start = top + line.start - line.slope * left
+            lines.append(Segment(0, start, part.shape[1] - 1, start + line.slope * (part.shape[1] - 1), *line[4:]))
     return lines
 
 
@@ -134,13 +177,14 @@ def _stops(line: Segment, stops: Plane) -> bool:
     return all(stops[min(max(round(y), 0), last), x] for x, y in ((line.left, line.start), (line.right, line.end)))
 
 
-def _drawn(lines: list[Segment], shape: tuple[int, ...], width: int, scale: int = 1) -> Plane:
+def _drawn(lines: list[Segment], shape: tuple[int, ...], width: int | None, scale: int = 1) -> Plane:
+    """Return the pixels of lines of a width, or of the width of their bands."""
     drawn = np.zeros(shape, np.uint8)
     shift = (scale - 1) / 2  # the middle of a pixel of half the size
     for line in lines:
         ends = [(line.left, line.start), (line.right, line.end)]
         first, last = [(round(scale * x + shift), round(scale * y + shift)) for x, y in ends]
-        cv2.line(drawn, first, last, 1, width)
+        cv2.line(drawn, first, last, 1, width or round(line.band))
     return drawn
 
 
