@@ -380,9 +380,10 @@ def test_far_more_processes_than_cores_are_refused(
     monkeypatch.setattr(_SubprocessScriptLauncher, "launch", launch)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores), raising=False)
     assert refused("fit", *SMOKE, f"--trainer.devices={4 * cores + 1}") == (
-        f"mnist-amp: error: trainer.devices is {4 * cores + 1}. On a CPU each device is a process, and this one has "
-        f"{cores} core{'s' if cores > 1 else ''}: more than 4 processes for each core are refused, because they only "
-        f"take time and memory from each other. Give at most {cores}.\n"
+        f"mnist-amp: error: trainer.devices is {4 * cores + 1}, but this machine has {cores} core"
+        f"{'s' if cores > 1 else ''}. On a CPU each device is a process. More than 4 for each core are refused, "
+        "because they only take time and memory from each other. "
+        f"Give at most {4 * cores}; more than {cores} gain nothing.\n"
     )
     assert refused("fit", *SMOKE, f"--trainer.devices={4 * cores}") == "mnist-amp: error: these were started\n"
     assert started == [4 * cores]

@@ -98,9 +98,9 @@ def check_number(trainer: Trainer) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > MOST_PER_CORE * cores:
         raise RequestError(
-            f"trainer.devices is {trainer.num_devices}. On a CPU each device is a process, and this one has "
-            f"{counted(cores, 'core')}: more than {MOST_PER_CORE} processes for each core are refused, because they "
-            f"only take time and memory from each other. Give at most {cores}."
+            f"trainer.devices is {trainer.num_devices}, but this machine has {counted(cores, 'core')}. On a CPU each "
+            f"device is a process. More than {MOST_PER_CORE} for each core are refused, because they only take time "
+            f"and memory from each other. Give at most {MOST_PER_CORE * cores}; more than {cores} gain nothing."
         )
 
 

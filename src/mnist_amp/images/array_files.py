@@ -18,6 +18,7 @@ LABELS = ("labels", "y", "y_test", "test_labels")
 LABEL_COLUMNS = ("label", "class")
 SHAPES = "(N, H, W), (N, H, W, C), (N, C, H, W), (H, W) or (N, 784), with 1, 3 or 4 channels"
 PIXELS = SIDE * SIDE
+NUMBERED = re.compile(r"[a-z_]*\d+|\d+x\d+")  # names of columns with the index of the pixel, or its row and column
 
 Array = NDArray[Any]
 Label = int | str
@@ -121,14 +122,14 @@ def _read_csv(path: Path) -> Images:
 
 
 def _check_order(names: list[str]) -> None:
-    """Check that the columns of pixels are row by row, as far as the numbers in their names tell: `pixel0`, `1x28`."""
-    numbers = [tuple(map(int, re.findall(r"\d+", name))) for name in names]
-    if not any(numbers):
+    """Check that columns are row by row if their names number all of them: `pixel0` to `pixel783`, `1x1` to `28x28`."""
+    numbers = [tuple(map(int, re.findall(r"\d+", name))) for name in names if NUMBERED.fullmatch(name)]
+    if len(set(numbers)) < PIXELS:  # other names do not tell the order
         return
     for (name, number), (next_name, next_number) in itertools.pairwise(zip(names, numbers, strict=True)):
-        if next_number <= number:
+        if next_number < number:
             raise ImageError(
-                f"the column {next_name} comes after {name}; the pixels must be row by row, as pixel0 to pixel783"
+                f"the column {next_name} comes after {name}, but the pixels must be row by row; sort the columns"
             )
 
 

@@ -43,7 +43,8 @@ class Digit:
         box: left, top, right and bottom in the image, in pixels.
         notes: what may be wrong with it, in words that follow the file's name and a colon; usually empty.
         row: of the digits in the image, from 1.
-        is_photograph: whether the image is a photograph, and no scan, drawing or image of MNIST's size.
+        is_photograph: whether the image is larger than MNIST's and its edge has several colours, as by noise or uneven
+            light; scans and drawings have one, unless they are cut at the ink.
     """
 
     pixels: NDArray[np.uint8]

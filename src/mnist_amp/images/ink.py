@@ -34,7 +34,7 @@ class Parts(NamedTuple):
         boxes: (N, 4), left, top, right and bottom of each part, in the order of `numbers`.
         numbers: (N,) of the parts.
         cut: whether the parts reach the edge of the paper, because there are no others.
-        is_photograph: whether the paper has noise or uneven light, which it has in no scan or drawing.
+        is_photograph: whether the paper has noise or uneven light at the edge of the image, or is not seen there.
     """
 
     ink: Plane

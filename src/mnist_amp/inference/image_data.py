@@ -34,6 +34,7 @@ class LoadedImage:
         page: of the file, or row of its array, from 1; None if the file has one image.
         digit: in reading order, from 1; None if the image is scored as a whole.
         row: that the digit is in, from 1.
+        is_photograph: whether a digit was found in a photograph, which may as well show something else.
         pixels: (C, H, W) uint8; zeros if the image can't be used.
         notes: what may be wrong with the image; mostly empty.
         label: the index of its class, as its folder or file tells; None if it does not.

@@ -18,7 +18,7 @@ IMAGES = (
     "Images to score instead of the test images: files, folders and patterns such as 'scans/*.png'; PNG, JPEG, BMP, "
     "GIF, TIFF, WebP, AVIF and HEIC, of any size and in any colours; arrays (.npy, .npz) and tables of pixels (.csv). "
     "The predictions are written to lightning_logs/predict. Images unlike the training images are noted: the limit is "
-    "such that 1 % of the held-out images are over it, and 3 % for photographs of digits."
+    "such that 1 % of the held-out images that are read correctly are over it, and 3 % for photographs of digits."
 )
 PREPROCESS = (
     "How the images are prepared: scaled to cover the height and width that the network takes, and cut at the edges "
@@ -78,7 +78,7 @@ class PredictCLI(MnistAmpCLI):
             return
         self.trainer.strategy.barrier()  # a process that fails ends the others, and the first is still writing
         first = f"{printable(unreadable[0].path)}: {unreadable[0].error}"
-        folder = self.result().folder  # none in other processes, which print nothing
+        folder = self.report_folder()  # none in other processes, which print nothing
         table = "" if folder is None else f", see {folder}/predictions.csv"
         rest = f" The others were scored{table}." if len(unreadable) < len(self.images.loaded) else ""
         raise RunError(f"{counted(len(unreadable), 'image')} could not be read; {first}.{rest}")

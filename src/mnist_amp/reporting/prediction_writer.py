@@ -32,11 +32,9 @@ def csv_cells(probabilities: Iterable[float]) -> list[str]:
 
 def described_temperature(temperature: float) -> dict[str, str]:
     """Return the line with the temperature of the probabilities, by its name; none for 1, which changes nothing."""
-    return (
-        {}
-        if temperature == 1
-        else {"temperature": f"{temperature:.4g} (of probabilities, fitted on validation images)"}
-    )
+    if temperature == 1:
+        return {}
+    return {"temperature": f"{temperature:.4g} (of probabilities, fitted on validation images)"}
 
 
 class PredictionWriter(Report):
@@ -70,11 +68,12 @@ class PredictionWriter(Report):
             )
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        scored = cast(Scores, pl_module.scores).scored()  # on every process, because it gathers from all of them
+        # on every process, because both compute with all of them
+        scored = cast(Scores, pl_module.scores).scored()
+        held_out = score_held_out(trainer, pl_module, trainer.datamodule)  # type: ignore[attr-defined]
         if not trainer.is_global_zero:
             return
         classes = trainer.datamodule.classes  # type: ignore[attr-defined]
-        held_out = score_held_out(trainer, pl_module, trainer.datamodule)  # type: ignore[attr-defined]
         self.temperature = (held_out and fit_temperature(held_out.logits, held_out.labels)) or 1.0
         head = ["index", "class", "guess", "probability", *probability_columns(classes)]
         self.table = table_text([head, *_rows(scored, unique_names(classes), self.temperature)])
