@@ -125,6 +125,17 @@ def test_a_folder_that_has_got_more_images(own: Path) -> None:
     assert found.test  # one of more images may be a training image of before
 
 
+def test_test_images_of_their_own_folder_depend_on_no_seed(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.move(own, "train")
+    shutil.copytree("train", "own/test")
+    shutil.move("train", "own/train")
+    before, now = (of_options(options, monkeypatch) for options in ((1, 5, 4), (5, None, 4)))
+    assert seen(before, now) is None
+    found = seen(before, of_options((9, None, 4), monkeypatch))
+    assert found is not None
+    assert not found.test
+
+
 def test_a_run_on_all_images(own: Path) -> None:
     assert reason(data_of(val_size=0), data_of(val_size=4)) == "Its run held out no validation images."
 
