@@ -195,8 +195,8 @@ def test_other_images_are_refused(run: Run, refused: Refused) -> None:
         )
     path = "lightning_logs/version_0/checkpoints/best.ckpt"
     assert refused("validate", "--data.dataset_args={size: 427}") == (
-        f"mnist-amp: error: the data have 427 training images, and {path} was trained on data with 420. Another number "
-        "means other validation images, of which it has seen some.\n"
+        f"mnist-amp: error: {path} may have been trained on images that are validation images now, so their accuracy "
+        "may be too high. The data have 427 training images, and had 420.\n"
     )
 
 
@@ -204,6 +204,7 @@ def test_more_images_on_resume_are_warned_of(run: Run, capsys: pytest.CaptureFix
     run("fit", *SETTINGS, "--trainer.max_epochs=1")
     main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2", "--data.dataset_args={size: 427}"])
     assert (
-        "mnist-amp: warning: the data have 427 training images, and had 420: the run is not continued exactly. The new "
-        "validation images may have been trained on.\n"
+        "mnist-amp: warning: the data have 427 training images, and had 420: the run is not continued exactly.\n"
+        "mnist-amp: warning: lightning_logs/version_0/checkpoints/last.ckpt may have been trained on images that are "
+        "validation images now, so their accuracy may be too high. The data have 427 training images, and had 420.\n"
     ) in capsys.readouterr().err

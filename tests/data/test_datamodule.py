@@ -23,7 +23,7 @@ def test_defaults_are_the_guides() -> None:
         **{"data_dir": "data", "dataset": "MNIST", "dataset_args": None, "folder": None, "extra_folder": None},
         **{"image_size": None, "channels": None, "mean": 0.5, "std": 0.5},
         **{"batch_size": 64, "val_size": 5000, "seed": 0},
-        **{"classes": list("0123456789"), "train_size": 60_000, "extra_size": 0},
+        **{"classes": list("0123456789"), "train_size": 60_000, "extra_size": 0, "test_seed": None},
     }
 
 

@@ -163,7 +163,7 @@ def test_validation_images_may_be_known(run: Run, fitted: Run, capsys: pytest.Ca
     main(["validate", f"--ckpt_path={RUN / 'model.pth'}"])
     assert capsys.readouterr().err.splitlines()[0] == (
         f"mnist-amp: warning: {RUN}/model.pth holds weights alone, so it is unknown whether they were trained on the "
-        "validation images."
+        "validation images. There is no temperature."
     )
 
 

@@ -133,19 +133,12 @@ class InitialWeights:
             data: of the new run.
             seed_option: the option that sets their seed.
         """
-        is_same = all(self.data.get(name) == data.hparams[name] for name in ("dataset", "dataset_args", "folder"))
-        if not is_same or resume.has_held_out(self.data, data.hparams):
+        seen = resume.seen_images(self.path, self.data, data.hparams, seed_option)
+        if seen is None:
             return
-        data.mark_validation_as_seen()
-        advice = (
-            f" Give the split of its run: --{seed_option} {self.data['seed']} --data.val_size {self.data['val_size']}."
-        )
-        began_so = self.data.get("val_is_unseen") is False  # then no split helps
-        if data.val_size:
-            warn(
-                f"{self.path} may have been trained on images that are validation images now, so their accuracy may be "
-                f"too high.{'' if began_so else advice}"
-            )
+        data.mark_as_seen(test=seen.test)
+        if seen.by != "unknown":  # or each fit from weights alone would warn
+            warn(seen.message)
 
     def load_into(self, module: nn.Module) -> None:
         """Copy the weights into a module.

@@ -55,6 +55,14 @@ from mnist_amp.wording import counted
 if TYPE_CHECKING:
     from mnist_amp.reporting.result import Result
 
+# if a run may have trained on images that are held out now: a command warns if it is known by these, see `resume.Seen`.
+# A resumed fit does not repeat the warning of the fit before; `validate` refuses what its own run trained on
+WARNED = {
+    "fit": ("its run",),
+    "test": ("its run", "an earlier run"),
+    "validate": ("an earlier run", "unknown"),
+}
+
 
 class MnistAmpCLI(OpenCLI):
     """Lightning's command line over LitClassifier and ClassificationDataModule.
@@ -218,38 +226,27 @@ class MnistAmpCLI(OpenCLI):
         if self.command == "fit" and data.train_size != saved.get("train_size", data.train_size):
             warn(
                 f"the data have {data.train_size:,} training images, and had {saved['train_size']:,}: the run is not "
-                "continued exactly. The new validation images may have been trained on."
+                "continued exactly."
             )
         extra = saved.get("extra_size", 0)
         if self.command == "fit" and extra and data.extra_size not in (0, extra):
             images = counted(data.extra_size, "image")
             warn(f"{data.hparams['extra_folder']} has {images}, and had {extra}: the run is not continued exactly.")
-        if self.command != "fit":
-            data.val_is_unseen = "val_size" in saved and self._has_held_out(start)  # unknown of weights alone
-        elif not resume.has_held_out(saved, data.hparams):
-            data.mark_validation_as_seen()
+        self._check_held_out(start, saved)
 
-    def _has_held_out(self, start: StartingCheckpoint) -> bool:
-        """Return whether the run of the checkpoint has held out the validation images; `validate` needs it."""
+    def _check_held_out(self, start: StartingCheckpoint, saved: Mapping[str, Any]) -> None:
         data = self.datamodule
-        try:
-            resume.check_held_out(
-                start.path, start.content, data.train_size, data.val_size, data.seed, self._seed_option()
-            )
-        except RequestError as error:
-            if self.name == "validate":
-                raise
-            if self.name == "test" and data.val_size:
-                warn(f"there is no temperature: {error}")
-            return False
-        if start.content["datamodule_hyper_parameters"].get("val_is_unseen") is not False:
-            return True
-        if self.name in ("validate", "test") and data.val_size:
-            warn(
-                f"{start.path} may have been trained on the validation images, because it began with the weights of "
-                "another split. Their accuracy may be too high, and there is no temperature."
-            )
-        return False
+        if self.name == "validate" and data.val_size == 0:
+            cause = f"{start.path} was trained on all images" if saved.get("val_size") == 0 else "data.val_size is 0"
+            raise RequestError(f"{cause}, so no validation images are left. Use `mnist-amp test`.")
+        seen = resume.seen_images(start.path, saved, data.hparams, self._seed_option())
+        if seen is None:
+            return
+        if self.name == "validate" and seen.by == "its run":
+            raise RequestError(seen.message)
+        data.mark_as_seen(test=seen.test)
+        if seen.by in WARNED.get(self.name, ()):
+            warn(seen.message + " There is no temperature." * (data.val_size > 0 and self.name != "fit"))
 
     def _seed_option(self) -> str:
         """Return the option that sets the seed of the validation images."""

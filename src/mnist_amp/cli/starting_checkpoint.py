@@ -65,13 +65,7 @@ class StartingCheckpoint:
         before["trainer"] |= self.settings["trainer"]
         changes = resume.reported_changes(before, config.as_dict())
         if inexact := resume.changes_of_order(changes):
-            seen = any(change.startswith(("data.val_size", "data.seed", "seed_everything")) for change in inexact)
-            more = (
-                " The new validation images may have been trained on, so their accuracy may be too high."
-                if seen
-                else ""
-            )
-            warn(f"{', '.join(inexact)}: this changes the batches, so the run is not continued exactly.{more}")
+            warn(f"{', '.join(inexact)}: this changes the batches, so the run is not continued exactly.")
         return changes
 
 

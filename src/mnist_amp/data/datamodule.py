@@ -140,11 +140,22 @@ class ClassificationDataModule(MemoryDataModule):
         self.ahead = {"epoch": 0, IMAGES_AHEAD: 0}
         self.save_hyperparameters()
         # facts of the data, which a checkpoint compares with those of a later command
-        self.hparams.update(classes=list(self.classes), train_size=self.train_size, extra_size=self.extra_size)
+        self.hparams.update(
+            classes=list(self.classes),
+            train_size=self.train_size,
+            extra_size=self.extra_size,
+            test_seed=self.source.test_seed,
+        )
 
-    def mark_validation_as_seen(self) -> None:
-        """Note, also for the checkpoints, that the network may have been trained on the validation images."""
+    def mark_as_seen(self, *, test: bool) -> None:
+        """Note, also for the checkpoints, that the network may have been trained on the validation images.
+
+        Args:
+            test: whether also on the test images.
+        """
         self.val_is_unseen = self.hparams["val_is_unseen"] = False
+        if test:
+            self.hparams["test_is_unseen"] = False
 
     def _extra(self, folder: Path, *, resize: bool) -> "ExtraFolder":
         from mnist_amp.data.extra_folder import ExtraFolder  # imports Pillow

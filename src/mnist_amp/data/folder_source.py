@@ -52,6 +52,10 @@ class FolderSource(Source):
     def facts(self) -> Facts:
         return self._facts
 
+    @property
+    def test_seed(self) -> int | None:
+        return self._listing.test_seed
+
     @torch.inference_mode(False)  # see `Source.load`
     def load(self, *, train: bool) -> ImageSet:
         samples = self._listing.train if train else self._listing.test

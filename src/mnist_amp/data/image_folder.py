@@ -19,11 +19,16 @@ class Sample(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The names of the classes, and the files of the training and test set, sorted by class and name."""
+    """The names of the classes, and the files of the training and test set, sorted by class and name.
+
+    Attributes:
+        test_seed: seed of the choice of the test images; None if they have a folder of their own.
+    """
 
     classes: tuple[str, ...]
     train: list[Sample]
     test: list[Sample]
+    test_seed: int | None = None
 
 
 def list_images(folder: Path, seed: int) -> Listing:
@@ -104,7 +109,8 @@ def _list_one(folder: Path, seed: int) -> Listing:
     by_class = _by_class(folder)
     test = {name: _drawn(name, paths, seed) for name, paths in by_class.items()}
     train = {name: sorted(set(paths) - set(test[name])) for name, paths in by_class.items()}
-    listing = Listing(tuple(by_class), _samples(train, tuple(by_class)), _samples(test, tuple(by_class)))
+    classes = tuple(by_class)
+    listing = Listing(classes, _samples(train, classes), _samples(test, classes), seed)
     if not listing.test:
         raise RequestError(f"{folder} has one image of each class, so none is left for the test set. Add images.")
     return listing

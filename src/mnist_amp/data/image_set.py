@@ -50,6 +50,11 @@ class Source(Protocol):
             RequestError: the files can't be read, or the images have different sizes and no size is given.
         """
 
+    @property
+    def test_seed(self) -> int | None:
+        """The seed of the choice of the test images; None if the data set has test images of its own."""
+        return None
+
     def is_read(self, *, train: bool) -> bool:
         """Whether `load` returns images that are in memory already."""
         return False

@@ -55,6 +55,10 @@ def is_version(value: Any) -> bool:
         return False
 
 
+def is_path(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
 def is_epoch_means(value: Any) -> bool:
     """Whether a value is a tensor of the rows of `EpochMeans`, by process: (processes, steps, 3)."""
     return is_ordinary_tensor(value) and value.ndim == 3 and value.shape[-1] == 3
@@ -106,10 +110,20 @@ CHECKPOINT: dict[str, Any] = {
     "mnist_amp_precision?": str,
     "mnist_amp_slurm_job?": str | None,
 }
+# of the data of a run: what decides which of the images are held out
+SPLIT = {
+    "val_size": is_count,
+    "seed": is_count,
+    "test_seed?": optional(is_count),
+    "train_size?": is_count,
+    "dataset?": str,
+    "folder?": optional(is_path),
+    "extra_folder?": optional(is_path),
+}
 # needed by one command only
 NEEDED: dict[str, dict[str, Any]] = {
     "fit": {"optimizer_states": is_non_empty_list, "lr_schedulers": list},
-    "validate": {"datamodule_hyper_parameters": {"val_size": is_count, "seed": is_count}},
+    "validate": {"datamodule_hyper_parameters": SPLIT},
 }
 
 

@@ -1,16 +1,17 @@
 """Resuming: the settings that a command inherits from a checkpoint's run, and those that can't be overridden."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from mnist_amp.errors import RequestError, warn
+from mnist_amp.data.sources import TORCHVISION
+from mnist_amp.errors import RequestError
 from mnist_amp.runs.checkpoint_contents import RunInfo, progress
 from mnist_amp.runs.checkpoint_conversion import converted_settings
-from mnist_amp.runs.checkpoint_schema import NEEDED, schema_error, shape_of
+from mnist_amp.runs.checkpoint_schema import NEEDED, SPLIT, schema_error, shape_of
 from mnist_amp.runs.config_text import parse_yaml
 from mnist_amp.runs.weights_file import WEIGHTS_ALONE
 from mnist_amp.wording import counted
@@ -123,8 +124,6 @@ def check_settings(path: Path, checkpoint: dict[str, Any], subcommand: str, conf
         _check_optimizer(path, trained["optimizer"], config)
         _check_schedule(path, checkpoint, config)
         _check_limits(path, checkpoint, config)
-    if subcommand == "validate" and alone:
-        warn(f"{path} holds weights alone, so it is unknown whether they were trained on the validation images.")
 
 
 def changed_network(before: Mapping[str, Any] | None, config: Any) -> list[str]:
@@ -208,51 +207,87 @@ def _check_limits(path: Path, checkpoint: dict[str, Any], config: Any) -> None:
             )
 
 
-def check_held_out(
-    path: Path, checkpoint: Mapping[str, Any], train_size: int, val_size: int, seed: int, seed_option: str
-) -> None:
-    """Refuse to validate on images that the run of a checkpoint has trained on.
+class Seen(NamedTuple):
+    """Images that are held out now, and that a network may have been trained on.
+
+    Attributes:
+        by: its run, an earlier run whose weights this one had, or unknown.
+        test: whether test images are among them.
+        message: for the user, with the options that avoid it, if there are any.
+    """
+
+    by: Literal["its run", "an earlier run", "unknown"]
+    test: bool
+    message: str
+
+
+def seen_images(path: Path, saved: Mapping[str, Any], data: Mapping[str, Any], seed_option: str) -> Seen | None:
+    """Find out whether the network of a file may have been trained on images that are held out now.
+
+    It was not if the data are others, or if its run held the same images out. Fewer validation images with the same
+    seed are some of those before.
 
     Args:
-        path: of the checkpoint.
-        checkpoint: its content.
-        train_size: training images now, with those held out.
-        val_size: images held out now.
-        seed: of the split now.
-        seed_option: the option that sets it.
+        path: of the file, named in the message.
+        saved: hyperparameters of the data of its run; none if they are unknown.
+        data: hyperparameters of the data now.
+        seed_option: the option that sets the seed now.
+
+    Returns:
+        None if it was trained on none of them, as far as is known.
     """
-    trained = checkpoint["datamodule_hyper_parameters"]
-    if val_size == trained["val_size"] == 0:
-        raise RequestError(f"{path} was trained on all images, so no validation images are left. Use `mnist-amp test`.")
-    if train_size != trained.get("train_size", train_size):
-        raise RequestError(
-            f"the data have {train_size:,} training images, and {path} was trained on data with "
-            f"{trained['train_size']:,}. Another number means other validation images, of which it has seen some."
-        )
-    for name, value, was in (
-        ("data.val_size", val_size, trained["val_size"]),
-        (seed_option, seed, trained["seed"]),
-    ):
-        if value != was:
-            raise RequestError(
-                f"{name} is {value}, but {path} was trained with {was}. "
-                f"It has seen images that would be validation images now. Leave {name} out."
-            )
+    if schema_error(saved, SPLIT) is not None:
+        text = f"{path} holds weights alone, so it is unknown whether they were trained on the validation images."
+        return Seen("unknown", False, text)
+    in_extra = _is_same_folder(saved.get("extra_folder"), data["folder"])
+    if not in_extra and not _is_same_data(saved, data):
+        return None
+    names = ("train_size", "dataset_args", "seed", "test_seed")  # old checkpoints do not have all of them
+    differ = {name for name in names if saved.get(name, data[name]) != data[name]}
+    is_other = in_extra or bool(differ) or data["val_size"] > saved["val_size"]
+    val = data["val_size"] > 0 and (is_other or saved.get("val_is_unseen") is False)
+    is_other_test = in_extra or bool(differ - {"seed"})
+    test = data["test_seed"] is not None and (is_other_test or saved.get("test_is_unseen") is False)
+    if not (val or test):
+        return None
+    kinds = " and ".join(["validation"] * val + ["test"] * test)
+    message = f"{path} may have been trained on images that are {kinds} images now, so their accuracy may be too high."
+    if in_extra:
+        reason = "Its run trained on all images of this folder, with --data.extra_folder."
+    else:
+        reason = _seen_reason(saved, data, differ) or _split_advice(saved, data, seed_option)
+    return Seen("its run" if is_other else "an earlier run", test, f"{message} {reason}")
 
 
-def has_held_out(saved: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-    """Whether a run has held out the images that are validation images now, as far as is known.
+def _seen_reason(saved: Mapping[str, Any], data: Mapping[str, Any], differ: Set[str]) -> str | None:
+    """Return why the images of a run can't be held out again; None if they can."""
+    if "train_size" in differ:
+        return f"The data have {data['train_size']:,} training images, and had {saved['train_size']:,}."
+    if "dataset_args" in differ:
+        return "Its run had other data.dataset_args."
+    if saved.get("val_is_unseen") is False:
+        return "Its run began with weights of another or an unknown split, or was resumed with another split."
+    return "Its run held out no validation images." if data["val_size"] > saved["val_size"] == 0 else None
 
-    Args:
-        saved: hyperparameters of its data, from a checkpoint.
-        data: hyperparameters of the data now, with the same images.
-    """
-    if schema_error(saved, NEEDED["validate"]["datamodule_hyper_parameters"]) is not None:
-        return True
-    same_order = all(saved.get(name, data[name]) == data[name] for name in ("train_size", "seed"))
-    # fewer validation images are a part of those before
-    is_split_unseen = data["val_size"] == 0 or (same_order and data["val_size"] <= saved["val_size"])
-    return is_split_unseen and saved.get("val_is_unseen") is not False
+
+def _split_advice(saved: Mapping[str, Any], data: Mapping[str, Any], seed_option: str) -> str:
+    """Return the options that hold out the images of a run again."""
+    option, test_seed = seed_option, saved.get("test_seed")
+    if None not in (test_seed, data["test_seed"]):  # only data.seed sets both seeds
+        option = "data.seed" if test_seed == saved["seed"] else "seed_everything"
+    unset = " --data.seed null" if option != "data.seed" == seed_option else ""
+    size = f" --data.val_size {saved['val_size']}" if data["val_size"] else ""
+    return f"Give the split of its run: --{option} {saved['seed']}{unset}{size}."
+
+
+def _is_same_data(saved: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+    names = [str(each.get("dataset", "MNIST")).removeprefix(TORCHVISION) for each in (saved, data)]
+    is_folder = saved.get("folder") is not None or data["folder"] is not None
+    return names[0] == names[1] and (not is_folder or _is_same_folder(saved.get("folder"), data["folder"]))
+
+
+def _is_same_folder(before: str | None, now: str | None) -> bool:
+    return before is not None and now is not None and Path(before).resolve() == Path(now).resolve()
 
 
 _ADVICE = "Name the data that it was trained on with --data.dataset or --data.folder, or start without this checkpoint."
