@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mnist_amp.__main__ import main
 from mnist_amp.data import ClassificationDataModule
@@ -230,6 +231,17 @@ def test_a_fit_from_weights_alone(many: Path, run: Run, capsys: pytest.CaptureFi
     main([*FIT, "--weights=lightning_logs/version_0/model.pth"])
     assert capsys.readouterr().err == ""
     check_no_temperature(run)
+
+
+def test_a_fit_from_weights_alone_of_other_classes(many: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run(*FIT)
+    weights = torch.load("lightning_logs/version_0/model.pth")
+    name = list(weights)[-1]
+    torch.save({**weights, name: torch.zeros(len(weights[name]) + 1)}, "other.pth")
+    main([*FIT, "--weights=other.pth", "--weights_strict=false"])
+    run("test")
+    assert capsys.readouterr().err == ""
+    assert json.loads(Path("lightning_logs/version_1/test_best/metrics.json").read_text())["temperature"] is not None
 
 
 def test_fewer_validation_images_are_validated_on(many: Path, run: Run, refused: Refused) -> None:

@@ -127,14 +127,16 @@ class InitialWeights:
                 return
 
     def check_held_out(self, data: ClassificationDataModule, seed_option: str) -> None:
-        """Warn if the run of the file may have trained on the images that are held out now.
+        """Warn, and note in the data, if the run of the file may have trained on the images that are held out now.
+
+        Weights alone that do not fit all layers, such as those of a network for ImageNet, are from other images.
 
         Args:
             data: of the new run.
             seed_option: the option that sets their seed.
         """
         seen = resume.seen_images(self.path, self.data, data.hparams, seed_option)
-        if seen is None:
+        if seen is None or (seen.by == "unknown" and self.fresh):
             return
         data.mark_as_seen(test=seen.test)
         if seen.by != "unknown":  # or each fit from weights alone would warn

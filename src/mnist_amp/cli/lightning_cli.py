@@ -268,8 +268,8 @@ class MnistAmpCLI(OpenCLI):
         init = self.config_init[self.subcommand]
         if self.weights is not None:
             self.weights.check_classes(self.datamodule.classes)
-            self.weights.check_held_out(self.datamodule, self._seed_option())
             self.weights.load_into(self.model)
+            self.weights.check_held_out(self.datamodule, self._seed_option())
         lines = {"processes": self.launch, "weights": self.weights}
         texts = {name: str(line) for name, line in lines.items() if line is not None}
         banner = run_callbacks.make_banner(self.command, self.config[self.subcommand], self.start, self.changes, texts)
