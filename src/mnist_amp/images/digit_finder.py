@@ -213,20 +213,22 @@ def _without_separators(row: list[Group], parts: "Parts") -> list[tuple[Group, t
     """Return the digits of a row with notes, without dots, dashes and slashes."""
     smallest = MARK_HEIGHT * _typical([group.height for group in row])
     tall = [group for group in row if group.height > smallest]
-    slashes = _slashes(tall, parts)
-    digits = [group for index, group in enumerate(tall) if index not in slashes]
-    notes = ("a stroke between digits was read as a slash",) * bool(slashes)
+    signs = _signs(tall, parts)
+    is_date = DATE.fullmatch(signs) is not None
+    notes = ("a stroke between digits was read as a slash",) * is_date
     notes += ("a small mark was left out",) * (row[0] is not tall[0] or row[-1] is not tall[-1])
-    return [(group, notes) for group in digits]
+    return [
+        (group, notes + ("may be a slash",) * (sign == "/"))
+        for group, sign in zip(tall, signs, strict=True)
+        if sign == "0" or not is_date
+    ]
 
 
-def _slashes(row: list[Group], parts: "Parts") -> list[int]:
-    """Return the indices of slashes in a row, if they stand as in a date."""
-    if len(row) < 3:
-        return []
+def _signs(row: list[Group], parts: "Parts") -> str:
+    """Return `/` for each group of a row that has the form of a slash and is between others, and `0` for the others."""
     least = max(SLASH * float(np.median([group.height for group in row])), 2)
-    marks = "".join("/" if group.height > least and _is_slash(group, parts) else "0" for group in row)
-    return [index for index, mark in enumerate(marks) if mark == "/"] if DATE.fullmatch(marks) else []
+    inner = row[1:-1]
+    return "".join("/" if group in inner and group.height > least and _is_slash(group, parts) else "0" for group in row)
 
 
 def _is_slash(group: Group, parts: "Parts") -> bool:

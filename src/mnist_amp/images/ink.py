@@ -16,8 +16,8 @@ from mnist_amp.images.mnist_form import NO_INK, NoInkError, border, even_ink, is
 from mnist_amp.images.printed_lines import LINE, STROKE_INK, Plane, connected, square, without_lines
 
 ESTIMATE_SIDE = 100  # pixels of the longer side in which paper, polarity and colours are estimated
-STROKE = 0.21  # of the longer side: the widest stroke; wider ones of thick pens lose their middle
-DARK = 1.1  # how much rougher than without its light parts an image may be without its dark ones, if its ink is dark
+STROKE = 0.21  # of the longer side, in a wide image 4/3 of the height: the widest stroke; wider ones lose their middle
+LIGHT = 1  # of 255: how much nearer to the darkest than to the lightest level near it an image is, if its ink is light
 FAINT = 22  # of 255: the least contrast of ink; pencil has 29 and more, shades of blank paper at most 16
 PHOTO_SIGMAS = 5  # the least contrast of ink, in standard deviations of the noise
 STRONG = 128  # of 255: ink that each part of a photographed digit has somewhere
@@ -110,7 +110,7 @@ def _photographed_ink(levels: NDArray[np.uint8]) -> tuple[Plane, Plane]:
     grey = cv2.transform(levels, np.append(weights, 255 * -weights[weights < 0].sum())[None])
     grey = (cv2.GaussianBlur(grey, (5, 5), 0) if side > ESTIMATE_SIDE else grey).reshape(height, width)
     paper = cv2.resize(paper, (width, height), interpolation=cv2.INTER_NEAREST)
-    background = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, square(int(side * STROKE)))
+    background = cv2.morphologyEx(grey, cv2.MORPH_CLOSE, _widest_stroke(grey))
     ink = 255 - cv2.divide(grey, cv2.max(background, 1), scale=255)
     # the paper has the least ink, and half of a crop may be ink
     counts = cv2.calcHist([ink], [0], paper, [256], [0, 256]).cumsum()
@@ -145,17 +145,20 @@ def _paper_mask(small: NDArray[np.uint8]) -> Plane:
     return np.asarray(cv2.erode(paper, square(5), borderType=cv2.BORDER_REPLICATE))  # without its edge's shadow
 
 
+def _widest_stroke(image: NDArray[np.uint8]) -> Plane:
+    """Return a square as wide as the widest stroke, which does not grow with the length of a row of digits."""
+    height, width = image.shape[:2]
+    return square(int(STROKE * max(height, min(width, 4 / 3 * height))))
+
+
 def _contrast(small: NDArray[np.uint8], paper: Plane) -> NDArray[np.float64]:
-    """Return weights of the channels: how much the ink stands out in each, negative for light ink on dark paper."""
-    channels = small.shape[2]
+    """Return weights of the channels: how much the ink stands out in each; all negative for light ink on dark paper."""
     if not paper.all():
         small = np.where(paper[..., None], small, np.median(small[paper > 0], axis=0).astype(np.uint8))
-    kernel = square(int(max(small.shape) * STROKE))
-    closed = cv2.morphologyEx(small, cv2.MORPH_CLOSE, kernel).reshape(small.shape)
-    opened = cv2.morphologyEx(small, cv2.MORPH_OPEN, kernel).reshape(small.shape)
-    # without its ink, paper is smooth
-    rough = [cv2.mean(cv2.morphologyEx(part, cv2.MORPH_GRADIENT, square(3)))[:channels] for part in (closed, opened)]
-    dark = np.array(rough[0]) <= DARK * np.array(rough[1])
-    stands_out = np.where(dark, closed - small, small - opened).reshape(-1, channels)
-    weights = (np.quantile(stands_out[::3], 0.98, axis=0) + 1) * np.where(dark, 1, -1)
-    return np.asarray(weights / np.abs(weights).sum())
+    kernel = _widest_stroke(small)
+    # near a stroke, there is more paper than ink; near the edge of a shadow, as much light as shadow
+    dark = cv2.dilate(small, kernel).mean() + cv2.erode(small, kernel).mean() - 2 * small.mean() < LIGHT
+    without_ink = cv2.morphologyEx(small, cv2.MORPH_CLOSE if dark else cv2.MORPH_OPEN, kernel)
+    stands_out = cv2.absdiff(without_ink, small).reshape(-1, small.shape[2])
+    weights = np.quantile(stands_out[::3], 0.98, axis=0) + 1
+    return np.asarray((weights if dark else -weights) / weights.sum())
