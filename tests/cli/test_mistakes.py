@@ -26,6 +26,9 @@ SETTINGS = [
     ("--trainer.max_epoch=3", f"there is no option trainer.max_epoch (did you mean trainer.max_epochs?).{SEE}"),
     ("--ckpt=last", f"there is no option ckpt (did you mean ckpt_path?).{SEE}"),
     ("--optimiser.lr=1", f"there is no option optimiser.lr (did you mean optimizer.lr?).{SEE}"),
+    ("--lr=1", f"there is no option lr (did you mean optimizer.lr?).{SEE}"),
+    ("--epochs=3", f"there is no option epochs (did you mean trainer.max_epochs?).{SEE}"),
+    ("--batch_size=3", f"there is no option batch_size (did you mean data.batch_size?).{SEE}"),
     ("--nothing.like.it=3", f"there is no option nothing.like.it.{SEE}"),
     (
         "--fit.trainer.max_epochs=1",

@@ -14,6 +14,8 @@ from mnist_amp.errors import RequestError, RunError, UsageError
 from mnist_amp.named_classes import FILLED
 from mnist_amp.wording import nearest
 
+# what other programs call an option
+ELSEWHERE = {"lr": "optimizer.lr", "learning_rate": "optimizer.lr"}
 RENAMED = {"model.hidden_dim": "network.hidden_dim"}  # options of version 0.1
 COMPARISONS = {
     ">=": (operator.ge, "at least"),
@@ -135,8 +137,21 @@ def _unknown_option(name: str, is_argument: bool, options: Iterable[str]) -> Usa
     groups = {option.partition(".")[0] for option in known}
     near = get_close_matches(level, groups, n=1) if dot and level not in groups else []
     # the options of a class, such as optimizer.lr, are not among those of the parser
-    hint = f" (did you mean {near[0]}.{rest}?)" if near else nearest(key, known)
+    hint = f" (did you mean {near[0]}.{rest}?)" if near else _in_a_group(key, known) or nearest(key, known)
     return UsageError(f"there is no option {key}{hint}.", key)
+
+
+def _in_a_group(key: str, known: list[str]) -> str:
+    """Suggest the option whose last part is this name or ends with it; empty if there is none.
+
+    >>> _in_a_group("epochs", ["data.seed", "trainer.max_epochs"]), _in_a_group("seed", ["data.seed"])
+    (' (did you mean trainer.max_epochs?)', ' (did you mean data.seed?)')
+    """
+    found = [option for option in known if option.endswith(f".{key}")]
+    if ELSEWHERE.get(key, "").partition(".")[0] in known:
+        found.append(ELSEWHERE[key])
+    found += [option for option in known if "." in option and option.endswith(f"_{key}")]
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def _class_error(class_path: str, keys: list[str], message: str) -> UsageError:
