@@ -242,9 +242,23 @@ def test_invalid_exif_is_ignored() -> None:
 
 def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
     name = f"{tmp_path}/{'x' * 300}.png"
-    assert list(map(str, find_images([name]).files)) == [name]
+    with pytest.raises(RequestError, match=r"x\.png does not exist; images end in"):
+        find_images([name])
     with pytest.raises(ImageError, match=r"^no such file$"):
         read_image(Path(name))
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [("[a.png, b.jpg]", "[a.png, b.jpg]"), (f"[{', '.join(['[0, 0]'] * 99)}]", f"[{'[0, 0], ' * 7}[0, ...")],
+)
+def test_a_list_of_names_or_pixels(given: str, named: str) -> None:
+    with pytest.raises(RequestError) as error_info:
+        find_images([given])
+    assert str(error_info.value) == (
+        f"{named} is not a file. Give each file as an argument of its own, as in --images a.png b.png; write an array "
+        "of pixels to a .npy file, with np.save, and give that file."
+    )
 
 
 def test_files_that_are_not_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,8 +318,12 @@ def test_finds_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(map(str, find_images(["*.webp", "x.webp", "a/notes.txt"]).files)) == ["x.webp", "a/notes.txt"]
     assert list(map(str, find_images(["a/**/*.tif", "[1].png"]).files)) == ["a/b/3.tif", "[1].png"]
     assert list(map(str, find_images([f"{tmp_path}/*.webp"]).files)) == [f"{tmp_path}/x.webp"]
-    assert list(map(str, find_images(["nothing.png"]).files)) == ["nothing.png"]
-    for path, what in (("*.bmp", "matches no file"), ("c", "holds no images"), ("", "is not a name")):
+    for path, what in (
+        ("*.bmp", "matches no file"),
+        ("nothing.png", "does not exist"),
+        ("c", "holds no images"),
+        ("", "is not a name"),
+    ):
         Path("c").mkdir(exist_ok=True)
         with pytest.raises(RequestError) as error_info:
             find_images([path])

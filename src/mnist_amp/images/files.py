@@ -20,6 +20,7 @@ from mnist_amp.wording import printable
 
 HIDDEN = ("desktop.ini", "thumbs.db")  # files of Windows, which marks them as hidden in no name
 SHOWN = 3  # files left out for one reason that a message names
+SHOWN_NAME = 60  # characters of a list that is given as a name
 TIFF_KIND = 254  # the tag of a page's kind
 SMALLER_OR_MASK = 1 | 4  # bits of this tag: the page is a smaller copy of another page, or its mask
 
@@ -66,7 +67,7 @@ def find_images(paths: Iterable[str], classes: Sequence[str] = ()) -> FoundFiles
             class, the labels of these images are known.
 
     Raises:
-        RequestError: a folder holds no images, no file matches a pattern, or a path is empty.
+        RequestError: a folder holds no images, no file matches a pattern, or a path is empty or does not exist.
 
     Examples:
         >>> find_images(["scans", "photos/*.jpg", "seven.png"]).files
@@ -84,15 +85,28 @@ def find_images(paths: Iterable[str], classes: Sequence[str] = ()) -> FoundFiles
         elif has_magic(given) and not os.path.exists(given):
             found = sorted(Path(file) for file in glob(given, recursive=True) if os.path.isfile(file))
         else:
-            found = [path] if given else []
+            found = [path] if os.path.exists(given) else []
         if not found:
-            problem = "is not a name" if not given else "holds no images" if is_folder else "matches no file"
-            if is_folder and left_out:
-                problem += f" ({len(left_out):,} left out: {left_out_files(left_out)})"
-            raise RequestError(f"{printable(given) or repr('')} {problem}; images end in {', '.join(SUFFIXES)}.")
+            raise _no_images(given, left_out if is_folder else None)
         for file in found:
             files.setdefault(os.path.realpath(file), file)
     return FoundFiles(list(files.values()), all_left_out, labels)
+
+
+def _no_images(given: str, left_out: list[tuple[Path, str]] | None) -> RequestError:
+    """Return the error for a path without images; `left_out` are the files of a folder, None for another path."""
+    if given.startswith("[") and given.endswith("]") and not os.path.exists(given):  # a list or an array of Python
+        return RequestError(
+            f"{given if len(given) <= SHOWN_NAME else given[:SHOWN_NAME] + ' ...'} is not a file. Give each file as an "
+            "argument of its own, as in --images a.png b.png; write an array of pixels to a .npy file, with np.save, "
+            "and give that file."
+        )
+    if left_out is not None:
+        rest = f" ({len(left_out):,} left out: {left_out_files(left_out)})" if left_out else ""
+        problem = f"holds no images{rest}"
+    else:
+        problem = "is not a name" if not given else "matches no file" if has_magic(given) else "does not exist"
+    return RequestError(f"{printable(given) or repr('')} {problem}; images end in {', '.join(SUFFIXES)}.")
 
 
 def left_out_files(left_out: Sequence[tuple[Path, str]]) -> str:
