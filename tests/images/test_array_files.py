@@ -210,6 +210,7 @@ def test_tables_of_something_else_are_refused(tmp_path: Path) -> None:
     wanted = "a table of images has 784 columns of pixels, and at most one column, label, before or after them"
     for header, rows, message in (
         (["file", "guess"], PIXELS[:, :2], f"5 rows of 2 columns; {wanted}"),
+        (["label", *KAGGLE[1:]], PIXELS, f"5 rows of label and 783 columns of pixels; {wanted}"),
         (["id", *KAGGLE], np.hstack([LABELS, PIXELS]), f"5 rows of 785 columns; {wanted}"),
         (KAGGLE, np.hstack([LABELS, PIXELS]), "784 columns in the header, but 785 in the rows"),
         (KAGGLE, PIXELS + 1, "pixels and labels must be whole numbers from 0 to 255: "),

@@ -104,9 +104,12 @@ def _read_csv(path: Path) -> Images:
         del rows[0]
     labelled = [at for at in (0, -1) if first[at] in LABEL_COLUMNS or (not has_header and len(first) > PIXELS)][:1]
     if len(first) != PIXELS + len(labelled) or not rows:
+        columns = counted(len(first), "column")
+        if has_header and labelled:
+            columns = f"{first[labelled[0]]} and {counted(len(first) - 1, 'column')} of pixels"
         raise ImageError(
-            f"{counted(len(rows), 'row')} of {counted(len(first), 'column')}; a table of images has {PIXELS} columns "
-            "of pixels, and at most one column, label, before or after them"
+            f"{counted(len(rows), 'row')} of {columns}; a table of images has {PIXELS} columns of pixels, and at most "
+            "one column, label, before or after them"
         )
     try:
         values = np.loadtxt(rows, np.uint8, delimiter=",", ndmin=2)

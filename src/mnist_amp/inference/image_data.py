@@ -1,7 +1,8 @@
 """The user's image files as a LightningDataModule, for `predict`."""
 
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from mnist_amp.images import array_files
 from mnist_amp.images.files import class_index, find_images, read_frames
 from mnist_amp.images.mnist_form import ImageError, NoInkError
 from mnist_amp.images.readers import Prepared, Preprocess, make_reader
-from mnist_amp.wording import printable
+from mnist_amp.wording import counted, listed, printable
 
 PROGRESS_BAR = 100  # files from which on a progress bar is shown
 
@@ -56,6 +57,13 @@ class LoadedImage:
         """The name of the image that it is, or that the digit is in."""
         part = "row" if self.path.suffix.lower() in array_files.SUFFIXES else "page"
         return printable(self.path) + (f", {part} {self.page}" if self.page else "")
+
+    @property
+    def noun(self) -> str:
+        """Its name in a count: `table` or `array` if it stands for a file of images that can't be read."""
+        if self.error is None or self.page is not None or self.path.suffix.lower() not in array_files.SUFFIXES:
+            return "image"
+        return "table" if self.path.suffix.lower() == ".csv" else "array"
 
     @property
     def name(self) -> str:
@@ -149,3 +157,9 @@ class ImageDataModule(MemoryDataModule):
     def unreadable(self) -> list[LoadedImage]:
         """Return the images that can't be scored for another reason than that they are empty."""
         return [image for image in self.loaded if image.error and not isinstance(image.error, NoInkError)]
+
+
+def counted_images(images: Iterable[LoadedImage]) -> str:
+    """Return how many images, tables and arrays there are, such as `2 images and 1 table`."""
+    nouns = Counter(image.noun for image in images)
+    return listed([counted(number, noun) for noun, number in nouns.items()])

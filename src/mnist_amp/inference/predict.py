@@ -9,10 +9,10 @@ from mnist_amp.cli.lightning_cli import MnistAmpCLI, prepare
 from mnist_amp.errors import RequestError, RunError
 from mnist_amp.images.data_form import is_ink_on_paper
 from mnist_amp.images.readers import preprocess_for
-from mnist_amp.inference.image_data import ImageDataModule
+from mnist_amp.inference.image_data import ImageDataModule, counted_images
 from mnist_amp.inference.image_predictions import ImagePredictions
 from mnist_amp.inference.saved_images import SavedImages
-from mnist_amp.wording import counted, printable
+from mnist_amp.wording import printable
 
 IMAGES = (
     "Images to score instead of the test images: files, folders and patterns such as 'scans/*.png'; PNG, JPEG, BMP, "
@@ -81,7 +81,7 @@ class PredictCLI(MnistAmpCLI):
         folder = self.report_folder()  # none in other processes, which print nothing
         table = "" if folder is None else f", see {folder}/predictions.csv"
         rest = f" The others were scored{table}." if len(unreadable) < len(self.images.loaded) else ""
-        raise RunError(f"{counted(len(unreadable), 'image')} could not be read; {first}.{rest}")
+        raise RunError(f"{counted_images(unreadable)} could not be read; {first}.{rest}")
 
 
 def run(args: list[str]) -> PredictCLI:
