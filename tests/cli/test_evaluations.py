@@ -91,6 +91,9 @@ def test_the_temperature_is_unknown_if_the_validation_images_may_have_been_train
     Image.new("L", (28, 28)).save("a.png")
     run("predict", "--images=a.png", "--preprocess=none", *args)
     assert found == [is_known]
+    printed = run("predict", "--trainer.limit_predict_batches=1", *args)
+    seen = "temperature  none (the network may have been trained on the validation images)\n"
+    assert ("temperature  " in printed, seen in printed) == (True, not is_known)
     commands = ("test",) if len(args) == 2 else ("test", "validate")  # such a validation is refused
     for command in commands:
         before = files(Path())

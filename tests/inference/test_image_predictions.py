@@ -30,8 +30,9 @@ def test_of_many_images_those_with_a_note_are_printed(
     assert lines[2:] == [
         "own/blank.png                      no ink: nothing stands out from the background",
         "",
-        "images  32 (0 with a note, 1 not scored)",
-        "files   lightning_logs/predict/version_0/ (predictions.csv, predictions.png, predictions-2.png)",
+        "images       32 (0 with a note, 1 not scored)",
+        "temperature  none (fewer than 100 validation images could be scored)",
+        "files        lightning_logs/predict/version_0/ (predictions.csv, predictions.png, predictions-2.png)",
     ]
     assert files(Path("lightning_logs/predict/version_0")) == {
         "predictions.csv",
@@ -141,6 +142,21 @@ def test_a_table_of_pixels_has_a_submission_for_kaggle(predict: Run, data_dir: P
     assert Path("lightning_logs/predict/version_0/submission.csv").read_bytes() == wanted.encode()
     printed = predict("--images", "test.csv", "--data.batch_size=2", "--trainer.limit_predict_batches=1")
     assert "submission" not in printed
+
+
+def test_a_table_that_can_not_be_read_has_no_submission(predict: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    head = ",".join(f"pixel{index}" for index in reversed(range(784)))
+    Path("test.csv").write_text("\n".join([head, *[",".join(["0"] * 784)] * 5]) + "\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        predict("--images", "test.csv")
+    printed = capsys.readouterr()
+    assert printed.err.endswith(
+        "mnist-amp: error: 1 table could not be read; test.csv: the column pixel782 comes after pixel783, but the "
+        "pixels must be row by row; sort the columns.\n"
+    )
+    lines = [" ".join(line.split()) for line in printed.out.splitlines()]
+    assert {"images 0 (0 with a note, 0 not scored)", "not read 1 table"} <= set(lines)
+    assert files(Path("lightning_logs/predict/version_0")) == {"predictions.csv", "predictions.png"}
 
 
 def test_images_are_saved_by_guess_or_by_their_known_class(

@@ -92,6 +92,10 @@ def test_wrong_requests_are_refused(refused: Refused, kept: Path, checkpoint: di
     assert predict("--images", "scans/*.png") == (
         f"mnist-amp: error: scans/*.png matches no file; images end in {', '.join(SUFFIXES)}.\n"
     )
+    Image.new("L", (28, 28)).save("black.png")
+    assert predict("--images", "black.png", "nothere") == (
+        f"mnist-amp: error: nothere does not exist; images end in {', '.join(SUFFIXES)}.\n"
+    )
     nothing = "mnist-amp: error: no images are given; name files or folders with --images.\n"
     assert predict("--preprocess", "none") == nothing
     Path("empty.yaml").write_text("images: []\n", encoding="utf-8")
@@ -125,8 +129,9 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
         Image.fromarray(image).save(Path("own", name))
     Image.new("L", (50, 50), 255).save("own/blank.gif")
     Path("own/torn.png").write_bytes(Path("own/a.png").read_bytes()[:100])
+    Path("other.tif").touch()
     with pytest.raises(SystemExit) as exit_info:
-        predict("--images", "own", "nothing.tif")
+        predict("--images", "own", "other.tif")
     assert exit_info.value.code == 1
     printed = capsys.readouterr()
     assert printed.err == (
@@ -154,7 +159,7 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
         ("own/b.bmp", "unsure"),
         ("own/blank.gif", "no ink: nothing stands out from the background"),
         ("own/torn.png", "can't be read: image file is truncated"),
-        ("nothing.tif", "no such file"),
+        ("other.tif", "not an image in a known format (PNG, JPEG, BMP, GIF, TIFF, WEBP, AVIF, HEIC)"),
     ]
     for row in table[:2]:
         found = [float(row[name]) for name in probabilities]
@@ -167,9 +172,10 @@ def test_unreadable_files_are_reported_and_the_others_are_scored(
         ["own/a.png", table[0]["guess"]],
         ["own/b.bmp", table[1]["guess"]],
     ]
-    assert lines[-2:] == [
-        "images  5 (2 with a note, 3 not scored)",
-        "files   lightning_logs/predict/version_0/ (predictions.csv, predictions.png)",
+    assert lines[-3:] == [
+        "images       5 (2 with a note, 3 not scored)",
+        "temperature  none (fewer than 100 validation images could be scored)",
+        "files        lightning_logs/predict/version_0/ (predictions.csv, predictions.png)",
     ]
 
 

@@ -20,6 +20,7 @@ from mnist_amp.training.calibration import (
     held_out,
     reliability,
     score_held_out,
+    why_unknown,
 )
 from mnist_amp.training.metrics import Scored
 
@@ -92,6 +93,19 @@ def test_which_validation_images_are_scored(monkeypatch: pytest.MonkeyPatch) -> 
     trainer = Trainer(accelerator="cpu", logger=False)
     for without in (data, LightningDataModule(), None):
         assert score_held_out(trainer, LitClassifier(), without) is None
+
+
+def test_why_there_is_no_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ClassificationDataModule(val_size=9)
+    assert why_unknown(data) == "9 validation images; 100 are needed"
+    data.val_is_unseen = False
+    assert why_unknown(data) == "the network may have been trained on the validation images"
+    for without in (ClassificationDataModule(val_size=0), LightningDataModule()):
+        assert why_unknown(without) == "no validation images"
+    data = ClassificationDataModule(val_size=100)
+    assert why_unknown(data) == "fewer than 100 validation images could be scored"
+    monkeypatch.setattr(calibration, "MOST_BYTES", 60_000 * 784 - 1)
+    assert why_unknown(data) == "the training images take more than 256 MB"
 
 
 def test_training_images_that_can_not_be_read_are_a_warning(

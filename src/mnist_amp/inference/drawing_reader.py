@@ -1,5 +1,6 @@
 """Reads drawings of digits or letters with a trained network, in several precisions side by side."""
 
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class DrawingReader:
         self, model: nn.Module, normalization: Normalization, device: torch.device, reference: Reference | None = None
     ) -> None:
         self.device, self.reference = device, reference
-        self.temperature = reference.temperature if reference else 1.0
+        self.temperature = (reference and reference.temperature) or 1.0
         self.networks = {name: PixelNetwork(model, normalization, dtype).to(device) for name, dtype in DTYPES.items()}
         self.read(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), list(DTYPES))  # the first inference takes longer
 
@@ -97,7 +98,8 @@ class DrawingReader:
         guess = next((reading.guess for reading in readings.values() if reading.guess is not None), None)
         if self.reference is None or guess is None:
             return None
-        return self.reference.distances(images, torch.tensor([guess])).item()
+        distance = self.reference.distances(images, torch.tensor([guess])).item()
+        return None if math.isnan(distance) else distance
 
     def _now(self) -> float:
         if self.device.type != "cpu":

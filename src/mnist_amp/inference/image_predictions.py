@@ -13,7 +13,7 @@ from mnist_amp import signals
 from mnist_amp.data.datamodule import ClassificationDataModule
 from mnist_amp.images.array_files import submission
 from mnist_amp.images.files import left_out_files
-from mnist_amp.inference.image_data import ImageDataModule, LoadedImage
+from mnist_amp.inference.image_data import ImageDataModule, LoadedImage, counted_images
 from mnist_amp.inference.labelled_images import FILES, LabelledImage, described_accuracy, write_plots
 from mnist_amp.inference.out_of_distribution import NOTE as UNLIKE
 from mnist_amp.inference.out_of_distribution import Reference
@@ -92,7 +92,7 @@ class ImagePredictions(Report):
         temperature, distances = 1.0, torch.full((len(scored.indices),), math.nan)
         if self.reference is not None:
             pixels = self.data.images[scored.indices.to(self.data.images.device)]
-            temperature = self.reference.temperature
+            temperature = self.reference.temperature or 1.0
             found = (self.data.loaded[index] for index in scored.indices.tolist())
             photographs = torch.tensor([image.is_photograph for image in found], dtype=torch.bool)
             distances = self.reference.distances(pixels, scored.logits.argmax(dim=1), photographs)
@@ -105,11 +105,15 @@ class ImagePredictions(Report):
         if not trainer.is_global_zero:
             return
         print(prediction_table(self.by_image, self.data.classes))  # first, because the files may fail to be written
-        lines = {"images": image_counts(self.by_image)}
+        whole = [image for image in self.data.loaded if image.noun != "image"]
+        unread = {image.image for image in whole}
+        lines = {"images": image_counts({name: tiles for name, tiles in self.by_image.items() if name not in unread})}
+        if whole:  # the number of their images is unknown
+            lines["not read"] = counted_images(whole)
         if left_out := self.data.found.left_out:
             lines["left out"] = f"{counted(len(left_out), 'file')}: {left_out_files(left_out)}"
-        if self.reference is not None:
-            lines |= described_temperature(self.reference.temperature)
+        temperature = None if self.reference is None else self.reference.temperature
+        lines |= described_temperature(temperature, self.training)
         if labelled := self._labelled():
             lines["accuracy"] = described_accuracy(labelled)
         if self._is_submission() and (missing := self._guesses().count(None)):
@@ -153,7 +157,8 @@ class ImagePredictions(Report):
         """Whether the images are all rows of one table without labels, as Kaggle's "Digit Recognizer" gives them."""
         is_table = {image.path.suffix.lower() for image in self.data.loaded} == {".csv"}
         is_unlabelled = all(image.label is None for image in self.data.loaded)
-        is_complete = all(tile.note != LIMITED for tile in self.tiles)
+        # of a table that can't be read, even the number of rows is unknown
+        is_complete = not self.data.unreadable() and all(tile.note != LIMITED for tile in self.tiles)
         return is_table and is_unlabelled and is_complete and len(self.data.found.files) == 1
 
     def _guesses(self) -> list[str | None]:

@@ -12,7 +12,7 @@ from mnist_amp.reporting.class_names import unique_names
 from mnist_amp.reporting.report_folder import Report, report_folder, unused_folder
 from mnist_amp.reporting.tables import facts
 from mnist_amp.runs.atomic_files import atomic_write, table_text
-from mnist_amp.training.calibration import fit_temperature, score_held_out
+from mnist_amp.training.calibration import fit_temperature, score_held_out, why_unknown
 from mnist_amp.training.metrics import Scored, Scores
 
 
@@ -30,10 +30,15 @@ def csv_cells(probabilities: Iterable[float]) -> list[str]:
     return [f"{probability:.6f}" for probability in probabilities]
 
 
-def described_temperature(temperature: float) -> dict[str, str]:
-    """Return the line with the temperature of the probabilities, by its name; none for 1, which changes nothing."""
-    if temperature == 1:
-        return {}
+def described_temperature(temperature: float | None, data: object) -> dict[str, str]:
+    """Return the line with the temperature of the probabilities, by its name; or why there is none.
+
+    Args:
+        temperature: None if it is unknown.
+        data: that the network was trained with.
+    """
+    if temperature is None:
+        return {"temperature": f"none ({why_unknown(data)})"}
     return {"temperature": f"{temperature:.4g} (of probabilities, fitted on validation images)"}
 
 
@@ -57,7 +62,8 @@ class PredictionWriter(Report):
 
     def __init__(self, folder: Path, trained_precision: str | None = None) -> None:
         self.folder, self.trained_precision = folder, trained_precision
-        self.count, self.table, self.temperature = 0, "", 1.0
+        self.count, self.table = 0, ""
+        self.temperature: float | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         parent = next(path for path in self.folder.absolute().parents if path.exists())
@@ -74,9 +80,9 @@ class PredictionWriter(Report):
         if not trainer.is_global_zero:
             return
         classes = trainer.datamodule.classes  # type: ignore[attr-defined]
-        self.temperature = (held_out and fit_temperature(held_out.logits, held_out.labels)) or 1.0
+        self.temperature = None if held_out is None else fit_temperature(held_out.logits, held_out.labels)
         head = ["index", "class", "guess", "probability", *probability_columns(classes)]
-        self.table = table_text([head, *_rows(scored, unique_names(classes), self.temperature)])
+        self.table = table_text([head, *_rows(scored, unique_names(classes), self.temperature or 1.0)])
         self.count = len(scored.labels)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,7 +93,8 @@ class PredictionWriter(Report):
         with atomic_write(folder / "predictions.csv") as temporary:
             temporary.write_text(self.table, encoding="utf-8", newline="")
         self.written = folder
-        lines = {"images": f"{self.count:,}", **described_temperature(self.temperature)}
+        temperature = described_temperature(self.temperature, trainer.datamodule)  # type: ignore[attr-defined]
+        lines = {"images": f"{self.count:,}", **temperature}
         print(facts({**lines, "files": f"{folder}/ (predictions.csv)"}), flush=True)
 
 

@@ -18,6 +18,7 @@ from mnist_amp.data.image_set import ImageSet
 from mnist_amp.data.loader import SequentialLoader
 from mnist_amp.errors import RequestError, warn
 from mnist_amp.training.metrics import Scored
+from mnist_amp.wording import counted
 
 BINS = 15  # of the confidence, as in the paper
 RANGE = (0.05, 20.0)  # of temperatures
@@ -118,6 +119,20 @@ def score_held_out(trainer: Trainer, module: LightningModule, data: object) -> S
         return None
     device = trainer.strategy.root_device
     return _score(trainer, module, ImageSet(*(part[indices].to(device) for part in training)), data)
+
+
+def why_unknown(data: object) -> str:
+    """Return why there is no temperature for a network that was trained with these data."""
+    if not isinstance(data, ClassificationDataModule) or not data.val_size:
+        return "no validation images"
+    if not data.val_is_unseen:
+        return "the network may have been trained on the validation images"
+    if not is_read_quickly(data):
+        return "the training images take more than 256 MB"
+    if (count := len(held_out(data))) < LEAST_IMAGES:
+        return f"{counted(count, 'validation image')}; {LEAST_IMAGES} are needed"
+    # they can't be read, the network is too large, or its output is not finite
+    return f"fewer than {LEAST_IMAGES} validation images could be scored"
 
 
 def held_out(data: ClassificationDataModule) -> Tensor:
