@@ -39,7 +39,9 @@ def test_predictions_are_written_in_the_order_of_the_images(tmp_path: Path, caps
     assert [row[:3] for row in rows] == [["0", "3", "3"], ["1", "1", "1"], ["2", "4", "9"], ["3", "1", "7"]]
     guess, other = (f"{math.exp(logit) / (9 + math.exp(2)):.6f}" for logit in (2, 0))
     assert rows[2][3:] == [guess] + [other] * 9 + [guess]
-    assert capsys.readouterr().out.endswith(f"images  4\nfiles   {folder}/ (predictions.csv)\n")
+    assert capsys.readouterr().out.endswith(
+        f"images       4\ntemperature  none (no validation images)\nfiles        {folder}/ (predictions.csv)\n"
+    )
 
 
 def test_names_of_any_kind(tmp_path: Path) -> None:
