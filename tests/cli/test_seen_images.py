@@ -190,13 +190,14 @@ def check_no_temperature(run: Run) -> None:
     run("test", "--ckpt_path=last")
     metrics = json.loads(Path("lightning_logs/version_1/test_last/metrics.json").read_text())
     assert (metrics["temperature"], metrics["images"]) == (None, 30)
-    assert "temperature" not in run("predict", "--ckpt_path=last")
+    reason = "none (the network may have been trained on the validation images)"
+    assert f"\ntemperature  {reason}\n" in run("predict", "--ckpt_path=last")
 
 
 def test_weights_of_another_draw_of_the_test_images(many: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """`data.seed` also draws the test images, and `seed_everything` does not."""
     run(*FIT, "--data.seed=5")
-    assert "temperature" in run("predict")
+    assert "(of probabilities, fitted on validation images)" in run("predict")
     main([*FIT, f"--data.folder={many}", "--weights=best", "--seed_everything=5"])
     advice = "--data.seed 5 --data.val_size 100"
     expected = warning(FIRST, "validation and test", f"Give the split of its run: {advice}.")
@@ -208,7 +209,7 @@ def test_weights_of_another_draw_of_the_test_images(many: Path, run: Run, capsys
     check_no_temperature(run)
     main([*FIT, f"--weights={FIRST}", *advice.split()])
     assert capsys.readouterr().err == ""
-    assert "temperature" in run("predict")
+    assert "(of probabilities, fitted on validation images)" in run("predict")
 
 
 def test_a_run_that_was_resumed_with_another_seed(many: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
