@@ -13,12 +13,14 @@ reported; tune with another seed. About 15 minutes on 2 CPU cores.
 import argparse
 import contextlib
 import logging
+import multiprocessing
 import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,9 @@ def main() -> None:
         kinds = measured(args.kinds, args.seed, args.count, root, ckpt)
         plain = measured_plain(args.plain, root, ckpt, 28) if args.plain else None
         enlarged = measured_plain(args.plain // 5, root, ckpt, 280) if args.plain else None
-        speed = reading_speed([root / slug(kind) for kind in args.kinds if kind in TIMED])
+        # in a new process, as `predict` is: this one has become slower
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            speed = pool.submit(reading_speed, [root / slug(kind) for kind in args.kinds if kind in TIMED]).result()
     shown = f"photographs.py --seed {args.seed} --count {args.count}"
     path = args.results / f"{args.name}-{MACHINE}.json"
     found = {
