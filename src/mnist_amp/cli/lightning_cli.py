@@ -370,7 +370,7 @@ class MnistAmpCLI(OpenCLI):
                 f"{type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
 
-    def report_folder(self) -> Path | None:
+    def written_report(self) -> Path | None:
         """Return the folder of the report that this process has written; None if it has written none."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         return next((each.written for each in callbacks if isinstance(each, Report)), None)
@@ -379,7 +379,7 @@ class MnistAmpCLI(OpenCLI):
         """Return the result of the command, after it has run."""
         from mnist_amp.reporting.result import Result  # only a program needs it
 
-        if (report := self.report_folder()) is not None:
+        if (report := self.written_report()) is not None:
             return Result.read(report)
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         folder = next((each.path for each in callbacks if isinstance(each, RunFolder)), None)

@@ -49,8 +49,8 @@ def read_arrays(path: Path) -> Images:
     - An array has a shape of SHAPES. Its values are from 0 to 1 or from 0 to 255.
     - Of a `.npz` file, the array named in IMAGES is read, or its only array; and that of LABELS, if there is one.
     - A `.csv` file has a row for each image, with the 784 pixels of 28 x 28, as that of Kaggle's "Digit Recognizer". A
-      column `label` or `class` may come before or after them. The numbers in a header must ascend. Without a
-      header, the first of 785 columns is the label.
+      column `label` or `class` may come before or after them. If their names number the
+      pixels, they must be row by row. Without a header, the first of 785 columns is the label.
 
     Raises:
         ImageError: the file has another form.

@@ -227,8 +227,8 @@ def _without_separators(row: list[Group], parts: "Parts") -> list[tuple[Group, t
 def _signs(row: list[Group], parts: "Parts") -> str:
     """Return `/` for each group of a row that has the form of a slash and is between others, and `0` for the others."""
     least = max(SLASH * float(np.median([group.height for group in row])), 2)
-    inner = row[1:-1]
-    return "".join("/" if group in inner and group.height > least and _is_slash(group, parts) else "0" for group in row)
+    inner = ("/" if group.height > least and _is_slash(group, parts) else "0" for group in row[1:-1])
+    return "".join(["0", *inner, "0"])[: len(row)]
 
 
 def _is_slash(group: Group, parts: "Parts") -> bool:

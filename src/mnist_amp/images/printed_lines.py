@@ -89,7 +89,8 @@ def _lines(small: Plane, thick: Plane, mask: Plane) -> list[Segment]:
         part = ((labels[area] == label) & (thick[area] == 0)).astype(np.uint8)
         inked = mask[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]
         straight = _straight(part, inked) or _pieces(part, inked, length)
-        lines += [Segment(left, top + line.start, left + width - 1, top + line.end, *line[4:]) for line in straight]
+        ends = {"left": left, "right": left + width - 1}
+        lines += [line._replace(**ends, start=top + line.start, end=top + line.end) for line in straight]
     return _parallel(lines)
 
 
@@ -157,8 +158,8 @@ def _pieces(part: Plane, mask: Plane, length: int) -> list[Segment]:
         piece = (labels[top : top + height, left : left + width] == label).astype(np.uint8)
         inked = mask[2 * top : 2 * (top + height), 2 * left : 2 * (left + width)]
         for line in _straight(piece, inked, touched=True):
-            start = top + line.start - line.slope * left
-            lines.append(Segment(0, start, part.shape[1] - 1, start + line.slope * (part.shape[1] - 1), *line[4:]))
+            start, right = top + line.start - line.slope * left, part.shape[1] - 1
+            lines.append(line._replace(start=start, right=right, end=start + line.slope * right))
     return lines
 
 

@@ -78,7 +78,7 @@ class PredictCLI(MnistAmpCLI):
             return
         self.trainer.strategy.barrier()  # a process that fails ends the others, and the first is still writing
         first = f"{printable(unreadable[0].path)}: {unreadable[0].error}"
-        folder = self.report_folder()  # none in other processes, which print nothing
+        folder = self.written_report()  # none in other processes, which print nothing
         table = "" if folder is None else f", see {folder}/predictions.csv"
         rest = f" The others were scored{table}." if len(unreadable) < len(self.images.loaded) else ""
         raise RunError(f"{counted_images(unreadable)} could not be read; {first}.{rest}")
